@@ -1,0 +1,5 @@
+import sys
+
+from mlbook.cli import main
+
+sys.exit(main())

@@ -1,0 +1,186 @@
+"""The command line: ``python -m mlbook ...``. Bad input gets one line on stderr and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from mlbook.errors import UserError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} ({self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m mlbook", description="Meta-learning experiments of the book.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    listing = commands.add_parser("experiments", help="list the named experiments")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+
+    training = commands.add_parser("train", help="train an experiment; --resume goes on after an interruption")
+    training.add_argument("name", metavar="NAME")
+    training.add_argument("--preset", default="quick", help="quick, colab or paper (default: quick)")
+    training.add_argument("--meta-steps", type=int, metavar="N", help="instead of the preset's number")
+    training.add_argument("--seed", type=int, default=0, metavar="S")
+    training.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    training.add_argument("--out", type=Path, metavar="DIR", help="default: runs/NAME-PRESET-seedS")
+    training.add_argument("--resume", action="store_true", help="go on from DIR/resume")
+    training.add_argument(
+        "--checkpoint-every", type=float, default=60.0, metavar="SECONDS", help="how often DIR/resume is written"
+    )
+
+    evaluating = commands.add_parser("evaluate", help="evaluate a shipped or an own checkpoint")
+    evaluating.add_argument("name", metavar="NAME|CHECKPOINT")
+    evaluating.add_argument("--tasks", type=int, default=600, metavar="N")
+    evaluating.add_argument("--seed", type=int, default=1, metavar="S")
+    evaluating.add_argument("--device", default="auto")
+    evaluating.add_argument("--batch-norm", default="transductive", help="transductive or support (classification)")
+    evaluating.add_argument("--json", action="store_true", help="print JSON")
+
+    ledger = commands.add_parser("results", help="published results beside ours")
+    ledger.add_argument("--json", action="store_true", help="print JSON")
+    ledger.add_argument("--pending", action="store_true", help="only what has no full-length run yet")
+
+    data = commands.add_parser("data", help="list, get, import or verify data sets")
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
+    actions.add_parser("list", help="what is there")
+    for action, text in (("get", "download"), ("verify", "check the stored file")):
+        actions.add_parser(action, help=text).add_argument("dataset", metavar="DATASET")
+    importing = actions.add_parser("import", help="read from a local folder or archive")
+    importing.add_argument("dataset", metavar="DATASET")
+    importing.add_argument("--from", dest="source", type=Path, required=True, metavar="PATH")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    try:
+        options = _parser().parse_args(arguments)
+        return {
+            "experiments": _experiments,
+            "train": _train,
+            "evaluate": _evaluate,
+            "results": _results,
+            "data": _data,
+        }[options.command](options)
+    except UserError as error:
+        print(f"mlbook: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nmlbook: interrupted; train again with --resume to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def _experiments(options) -> int:
+    from mlbook.experiments import EXPERIMENTS
+
+    rows = [
+        {
+            "name": e.name,
+            "dataset": e.dataset,
+            "model": e.model,
+            "n_way": e.n_way,
+            "k_shot": e.k_shot,
+            "published": e.published,
+            "presets": {k: {"meta_steps": p.meta_steps, "meta_batch_size": p.meta_batch_size} for k, p in e.presets.items()},
+        }
+        for e in EXPERIMENTS.values()
+    ]
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    for row in rows:
+        presets = "  ".join(f"{name} {p['meta_steps']:,}" for name, p in row["presets"].items())
+        print(f"{row['name']:28} {row['dataset']:9} {row['model']:14} meta-steps: {presets}")
+    return 0
+
+
+def _train(options) -> int:
+    from mlbook.run import run
+
+    record = run(
+        options.name,
+        preset=options.preset,
+        meta_steps=options.meta_steps,
+        seed=options.seed,
+        device=options.device,
+        out=options.out,
+        resume=options.resume,
+        checkpoint_seconds=options.checkpoint_every,
+    )
+    print(_sentence(options.name, record["evaluation"]))
+    return 0
+
+
+def _evaluate(options) -> int:
+    from mlbook import results
+    from mlbook.experiments import get
+    from mlbook.progress import ProgressLine
+    from mlbook.run import choose_device, evaluate_config, load_checkpoint
+
+    if options.tasks < 2:
+        raise UserError(f"--tasks must be at least 2 (an interval needs two), not {options.tasks}")
+    if options.seed < 0:
+        raise UserError(f"--seed must not be negative, got {options.seed}")
+    device = choose_device(options.device)
+    path = Path(options.name)
+    if path.suffix != ".safetensors" and not path.exists():
+        get(options.name)
+        path = results.pretrained_path(options.name)
+    config, meta = load_checkpoint(path, device)
+    line = ProgressLine(options.tasks, config["name"])
+    result = evaluate_config(
+        config, meta, n_tasks=options.tasks, seed=options.seed, batch_norm=options.batch_norm, on_progress=line
+    )
+    line.close()
+    print(json.dumps(result.as_dict()) if options.json else _sentence(config["name"], result.as_dict()))
+    return 0
+
+
+def _sentence(name: str, result: dict) -> str:
+    measure = result["measure"]
+    scale, unit = (100, " %") if measure == "accuracy" else (1, "")
+    value, interval = scale * result[measure], scale * result["ci95"]
+    protocol = ", ".join(f"{k} {v}" for k, v in result["protocol"].items())
+    return (
+        f"{name}: {measure} {value:.2f} ± {interval:.2f}{unit} after {result['step']} inner steps "
+        f"over {result['tasks']} meta-test tasks ({protocol})"
+    )
+
+
+def _results(options) -> int:
+    from mlbook import results
+
+    rows = results.ledger()
+    if options.pending:
+        rows = [row for row in rows if results.is_pending(row)]
+    print(json.dumps(rows, indent=1) if options.json else results.as_text(rows))
+    return 0
+
+
+def _data(options) -> int:
+    from mlbook.tasks import datasets
+
+    if options.action == "list":
+        for dataset in datasets.DATASETS.values():
+            state = f"at {dataset.path()}" if dataset.available() else "not there"
+            print(f"{dataset.name:10} {state:40} {dataset.about}")
+        return 0
+    dataset = datasets.get(options.dataset)
+    if options.action == "get":
+        where = dataset.download()
+    elif options.action == "import":
+        where = dataset.import_from(options.source)
+    else:
+        where = dataset.verify()
+    print(f"{dataset.name}: {'verified' if options.action == 'verify' else 'ready'} at {where}")
+    return 0

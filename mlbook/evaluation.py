@@ -1,0 +1,164 @@
+"""Meta-test: accuracy (or error) after every inner step, over fixed episodes, with an interval."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from mlbook.errors import UserError
+from mlbook.meta_learners.protocol import Meta, MetaLearner
+from mlbook.models.batch_norm import Statistics
+from mlbook.models.functional import Params, call
+from mlbook.tasks.episode import Episode
+from mlbook.training import TaskDistribution
+
+BLOCK = 25
+"""Episodes are drawn in blocks, each with its own seed: the first 600 of 10,000 tasks are the same 600 tasks, on any
+device and for any memory limit."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a number on a page rests on."""
+
+    measure: str
+    """``accuracy`` (0 to 1) or ``mse``."""
+    mean: tuple[float, ...]
+    """Mean over tasks after 0, 1, ..., n inner steps."""
+    ci95_by_step: tuple[float, ...]
+    """Half-width of the 95 % interval of each mean: 1.96 · standard deviation over tasks / sqrt(tasks)."""
+    tasks: int
+    step: int
+    """The inner step that is reported."""
+    protocol: dict
+    """Batch-norm mode, queries per class, split, seed: what makes two numbers comparable."""
+
+    @property
+    def value(self) -> float:
+        return self.mean[self.step]
+
+    @property
+    def interval(self) -> float:
+        return self.ci95_by_step[self.step]
+
+    def as_dict(self) -> dict:
+        return {self.measure: self.value, "ci95": self.interval, **asdict(self)}
+
+
+def fixed_episodes(tasks: TaskDistribution, n_tasks: int, seed: int):
+    """Yield the first ``n_tasks`` episodes of the fixed sequence of ``seed``, block by block (on the CPU)."""
+    for block, start in enumerate(range(0, n_tasks, BLOCK)):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + block)
+        episodes = tasks.sample(BLOCK, generator)
+        keep = min(BLOCK, n_tasks - start)
+        yield Episode(*(field[:keep] for field in episodes))
+
+
+def task_scores(
+    learner: MetaLearner,
+    meta: Meta,
+    episodes: Episode,
+    *,
+    steps: int,
+    batch_norm: str = "transductive",
+    running: list[Statistics] | None = None,
+) -> Tensor:
+    """Score of every task after 0..``steps`` inner steps: [T, steps + 1]."""
+
+    def one_task(episode: Episode) -> Tensor:
+        path = learner.path(meta, episode.support_x, episode.support_y, steps)
+        return torch.stack([score(learner, params, episode, batch_norm, running) for params in path])
+
+    return vmap(one_task)(episodes)
+
+
+def score(
+    learner: MetaLearner, params: Params, episode: Episode, batch_norm: str, running: list[Statistics] | None
+) -> Tensor:
+    """Accuracy or mean squared error of ``params`` on the query set of one task, under a batch-norm mode."""
+    if batch_norm == "transductive":
+        prediction = learner.predict(params, episode.query_x)
+    elif batch_norm == "support":
+        statistics: list[Statistics] = []
+        call(learner.model, params, episode.support_x, collect=statistics)
+        prediction = call(learner.model, params, episode.query_x, statistics=statistics)
+    elif batch_norm == "running":
+        if running is None:
+            raise UserError("batch-norm mode running needs the statistics: see running_statistics")
+        prediction = call(learner.model, params, episode.query_x, statistics=running)
+    else:
+        raise UserError(f"batch_norm must be transductive, support or running, not {batch_norm!r}")
+    if learner.measure == "mse":
+        return (prediction - episode.query_y).square().mean()
+    return (prediction.argmax(-1) == episode.query_y).float().mean()
+
+
+def running_statistics(
+    learner: MetaLearner, meta: Meta, tasks: TaskDistribution, *, steps: int, n_tasks: int = 200, seed: int = 0
+) -> list[Statistics]:
+    """Batch-norm statistics averaged over adapted networks on ``n_tasks`` meta-train tasks: what running averages
+    collected in meta-training would converge to at these weights."""
+
+    def one_task(episode: Episode) -> list[Statistics]:
+        for params in learner.path(meta, episode.support_x, episode.support_y, steps):  # noqa: B007
+            pass
+        collected: list[Statistics] = []
+        call(learner.model, params, episode.query_x, collect=collected)
+        return collected
+
+    total: list[list[Tensor]] = []
+    device = next(iter(meta["params"].values())).device
+    with torch.no_grad():
+        for episodes in fixed_episodes(tasks, n_tasks, seed):
+            for i, layer in enumerate(vmap(one_task)(episodes.to(device))):
+                sums = [field.sum(0) for field in layer]
+                if len(total) <= i:
+                    total.append(sums)
+                else:
+                    total[i] = [a + b for a, b in zip(total[i], sums, strict=True)]
+    return [Statistics(mean / n_tasks, variance / n_tasks) for mean, variance in total]
+
+
+def evaluate(
+    learner: MetaLearner,
+    meta: Meta,
+    tasks: TaskDistribution,
+    *,
+    n_tasks: int = 600,
+    steps: int = 10,
+    report_step: int | None = None,
+    seed: int = 1,
+    batch_norm: str = "transductive",
+    running: list[Statistics] | None = None,
+    protocol: dict | None = None,
+    on_progress=None,
+) -> Evaluation:
+    """Adapt to each of ``n_tasks`` fixed tasks and score the query set after 0..``steps`` inner steps.
+
+    tasks: a distribution that samples on the CPU; episodes travel to the device of ``meta``.
+    report_step: the step that counts (default: the last). on_progress: called with the number of tasks done.
+    """
+    if n_tasks < 2:
+        raise UserError("an interval needs at least 2 tasks")
+    device = next(iter(meta["params"].values())).device
+    scores = []
+    with torch.no_grad():
+        for episodes in fixed_episodes(tasks, n_tasks, seed):
+            scores.append(
+                task_scores(learner, meta, episodes.to(device), steps=steps, batch_norm=batch_norm, running=running).cpu()
+            )
+            if on_progress is not None:
+                on_progress(sum(len(s) for s in scores))
+    scores = torch.cat(scores).double()  # [tasks, steps + 1]
+    mean, spread = scores.mean(0), scores.std(0, correction=0)
+    return Evaluation(
+        measure=learner.measure,
+        mean=tuple(mean.tolist()),
+        ci95_by_step=tuple((1.96 * spread / n_tasks**0.5).tolist()),
+        tasks=n_tasks,
+        step=steps if report_step is None else report_step,
+        protocol={"batch_norm": batch_norm, "seed": seed, **(protocol or {})},
+    )

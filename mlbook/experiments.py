@@ -1,0 +1,217 @@
+"""Named experiments: one per published row. Tasks + model + meta-learner + presets, all plain values that hash to a run id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+
+import torch
+from torch import nn
+
+from mlbook.errors import UserError
+from mlbook.meta_learners import MAML, joint_training
+from mlbook.models import MLP, Conv4
+from mlbook.models.conv4 import adapted_names, head_names
+from mlbook.tasks import FewShot, Sinusoids, glyphs, omniglot
+
+PRESETS = ("quick", "colab", "paper")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How long and in which variant an experiment is trained."""
+
+    meta_steps: int
+    meta_batch_size: int
+    evaluation_tasks: int = 600
+    options: dict = field(default_factory=dict)
+    """Changes to the experiment's learner options; whatever differs from the published recipe stands here."""
+    n_query: int | None = None
+    """Queries per class in meta-training, where they differ from the experiment's."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One row of a results table. Everything but ``presets`` is the same in every preset."""
+
+    name: str
+    dataset: str
+    """``sinusoid``, ``omniglot`` or ``glyphs``."""
+    model: str
+    """``mlp``, ``mlp_oracle``, ``mlp_images``, ``conv4_strided`` or ``conv4_pooled``."""
+    learner: dict
+    """Arguments of MAML; ``adapt`` is ``all``, ``no_beta`` (all but batch norm's β) or ``head``."""
+    k_shot: int
+    n_query: int
+    """Queries per class (or points) in meta-training."""
+    presets: dict[str, Preset]
+    n_way: int = 1
+    test_query: int = 1
+    """Queries per class (or points) at meta-test."""
+    test_steps: int = 10
+    """Inner steps at meta-test; all are recorded."""
+    report_step: int = 10
+    """The inner step whose score is the result."""
+    reported_steps: tuple[int, ...] = ()
+    """Further inner steps that the published row names."""
+    published: str | None = None
+    """Key of the row in ``results/published.json``."""
+
+
+def get(name: str) -> Experiment:
+    """The experiment of that name; ``UserError`` with the nearest names if there is none."""
+    if name not in EXPERIMENTS:
+        import difflib
+
+        near = difflib.get_close_matches(name, EXPERIMENTS, n=2, cutoff=0.3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(f"no experiment is named {name!r}{hint} (python -m mlbook experiments lists them)")
+    return EXPERIMENTS[name]
+
+
+def get_preset(experiment: Experiment, preset: str) -> Preset:
+    if preset not in experiment.presets:
+        raise UserError(f"{experiment.name} has the presets {', '.join(experiment.presets)}, not {preset!r}")
+    return experiment.presets[preset]
+
+
+def config(experiment: Experiment, preset: str, *, meta_steps: int | None = None, seed: int = 0) -> dict:
+    """All values that determine a run, as plain JSON types."""
+    chosen = get_preset(experiment, preset)
+    values = {k: v for k, v in asdict(experiment).items() if k not in ("presets", "published")}
+    values["learner"] = {**experiment.learner, **chosen.options}
+    steps = chosen.meta_steps if meta_steps is None else meta_steps
+    if chosen.n_query is not None:
+        values["n_query"] = chosen.n_query
+    values |= {"preset": preset, "meta_steps": steps, "meta_batch_size": chosen.meta_batch_size, "seed": seed}
+    return json.loads(json.dumps(values))
+
+
+def run_id(config: dict) -> str:
+    """Twelve hexadecimal digits that change with any value of the configuration."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def build_model(model: str, n_way: int, size: int = 28) -> nn.Module:
+    """A network by its name in the experiments; ``UserError`` for an unknown one."""
+    if model == "mlp":
+        return MLP((1, 40, 40, 1))
+    if model == "mlp_oracle":
+        return MLP((3, 40, 40, 1))
+    if model == "conv4_strided":
+        return Conv4(n_way, size=size)
+    if model == "conv4_pooled":
+        return Conv4(n_way, channels=3, filters=32, size=84, downsample="max_pool")
+    raise UserError(f"no model is named {model!r}")
+
+
+def build_learner(config: dict) -> MAML:
+    """The meta-learner that a configuration describes."""
+    with torch.random.fork_rng():  # modules draw initial values from the global generator; leave it as it was
+        model = build_model(config["model"], config["n_way"])
+    options = dict(config["learner"])
+    joint, adapt = options.pop("joint", False), options.pop("adapt", "all")
+    names = {"all": None, "no_beta": adapted_names(model), "head": head_names(model)}[adapt]
+    return joint_training(model, names=names, **options) if joint else MAML(model, names=names, **options)
+
+
+def build_tasks(config: dict, split: str) -> Sinusoids | FewShot:
+    """Meta-train, meta-validation or meta-test tasks on the CPU; ``DataError`` when the data set is not there."""
+    test = split != "train"
+    n_query = config["test_query"] if test else config["n_query"]
+    if config["dataset"] == "sinusoid":
+        return Sinusoids(config["k_shot"], n_query, oracle=config["model"] == "mlp_oracle")
+    pools = {"omniglot": omniglot.load, "glyphs": glyphs.load}
+    return FewShot(pools[config["dataset"]](split), config["n_way"], config["k_shot"], n_query)
+
+
+def to_device(tasks, device: torch.device):
+    """Task distribution whose samples are born on ``device``."""
+    return replace(tasks, pool=tasks.pool.to(device)) if isinstance(tasks, FewShot) else tasks
+
+
+def protocol(config: dict) -> dict:
+    """What has to be the same for two results to be compared."""
+    values = {"dataset": config["dataset"], "split": "test", "k_shot": config["k_shot"], "queries": config["test_query"]}
+    if config["dataset"] == "sinusoid":
+        return values
+    return values | {"n_way": config["n_way"], "rotated": True}
+
+
+def _sinusoid(name: str, k_shot: int, published: str | None = None, model: str = "mlp", **learner) -> Experiment:
+    return Experiment(
+        name=name,
+        dataset="sinusoid",
+        model=model,
+        learner={"loss": "mse", "inner_lr": 0.01, "inner_steps": 1, "meta_lr": 1e-3, **learner},
+        k_shot=k_shot,
+        n_query=k_shot,
+        test_query=50,
+        reported_steps=(1, 5, 10),
+        published=published,
+        presets={
+            "quick": Preset(2_000, 25),
+            "colab": Preset(20_000, 25),
+            "paper": Preset(70_000, 25),
+        },
+    )
+
+
+def _images(
+    name: str, dataset: str, n_way: int, k_shot: int, *, published: str | None = None, five: bool, **learner
+) -> Experiment:
+    """Official Omniglot settings (appendix A.1): 5-way α 0.4, one step, 32 tasks; 20-way α 0.1, five steps, 16 tasks.
+
+    The paper preset reads α as the official code does, on a loss summed over classes. The shorter presets spend less: α on the
+    mean loss, which learns faster at first; fewer tasks with more queries each; β from 0.002 to zero along a cosine.
+    """
+    official = {"inner_lr": 0.4, "inner_steps": 1} if five else {"inner_lr": 0.1, "inner_steps": 5}
+    batch = 32 if five else 16
+    short = {"inner_loss": "mean", "meta_lr": 2e-3, "meta_lr_decay": "cosine", "inner_lr": 0.4}
+    return Experiment(
+        name=name,
+        dataset=dataset,
+        model="conv4_strided",
+        learner={"inner_loss": "class_sum", "meta_lr": 1e-3, "adapt": "no_beta", **official, **learner},
+        n_way=n_way,
+        k_shot=k_shot,
+        n_query=k_shot,
+        test_query=k_shot,
+        report_step=3 if five else 5,
+        published=published,
+        presets={
+            "quick": Preset(60, 8, evaluation_tasks=100, options=short, n_query=max(3, k_shot)),
+            "colab": Preset(14_000, 16, options=short, n_query=max(3, k_shot)),
+            "paper": Preset(60_000, batch),
+        },
+    )
+
+
+def _all() -> dict[str, Experiment]:
+    rows = []
+    for k in (5, 10):
+        published = "maml-sinusoid-5shot" if k == 5 else None
+        rows += [
+            _sinusoid(f"maml-sinusoid-{k}shot", k, published),
+            _sinusoid(f"fomaml-sinusoid-{k}shot", k, first_order=True),
+            _sinusoid(f"pretraining-sinusoid-{k}shot", k, "pretraining-sinusoid-5shot" if k == 5 else None, joint=True),
+            _sinusoid(f"oracle-sinusoid-{k}shot", k, model="mlp_oracle", joint=True),
+            _sinusoid(f"metasgd-sinusoid-{k}shot", k, learn_inner_lr=True),
+        ]
+    for n_way in (5, 20):
+        for k in (1, 5):
+            cell, five = f"omniglot-{n_way}w{k}s", n_way == 5
+            rows += [
+                _images(f"maml-{cell}", "omniglot", n_way, k, published=f"maml-{cell}", five=five),
+                _images(f"fomaml-{cell}", "omniglot", n_way, k, five=five, first_order=True),
+            ]
+    rows += [
+        _images("anil-omniglot-5w1s", "omniglot", 5, 1, five=True, adapt="head"),
+        _images("metasgd-omniglot-5w1s", "omniglot", 5, 1, five=True, learn_inner_lr=True),
+        _images("maml-glyphs-5w1s", "glyphs", 5, 1, five=True),
+    ]
+    return {row.name: row for row in rows}
+
+
+EXPERIMENTS = _all()

@@ -1,0 +1,11 @@
+"""One file per algorithm; one protocol for all.
+
+``init(generator) -> State``, ``step(state, episodes, progress) -> (State, metrics)``,
+``path(meta, support_x, support_y, steps)`` -> the parameters after 0, 1, ... inner steps.
+"""
+
+from mlbook.meta_learners.maml import MAML
+from mlbook.meta_learners.pretraining import joint_training
+from mlbook.meta_learners.protocol import MetaLearner, State
+
+__all__ = ["MAML", "MetaLearner", "State", "joint_training"]

@@ -1,0 +1,156 @@
+"""MAML and its relatives: FOMAML, ANIL and Meta-SGD are arguments of the same code.
+
+Greek to Python: θ ``meta["params"]``, α ``inner_lr``, β ``meta_lr``, N inner steps ``inner_steps``, θᴺ ``adapted``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad, vmap
+
+from mlbook.errors import UserError
+from mlbook.inner_loop import adapt, inner_path
+from mlbook.meta_learners import fast_conv4
+from mlbook.meta_learners.protocol import LOSSES, Meta, State, leaves, outer_step
+from mlbook.models.conv4 import adapted_names
+from mlbook.models.functional import Params, call, initial_params
+from mlbook.tasks.episode import Episode
+
+
+@dataclass(frozen=True)
+class MAML:
+    """Model-agnostic meta-learning (Finn et al. 2017), and with arguments FOMAML, Meta-SGD and ANIL."""
+
+    model: nn.Module
+    """Any module whose parameters are differentiable and whose call has no side effect."""
+    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    """Mean loss over a support or query set."""
+    inner_lr: float = 0.01
+    """α; the first value of the learned rates with ``learn_inner_lr``."""
+    inner_steps: int = 1
+    """N, gradient steps on the support set in meta-training."""
+    inner_loss: Literal["mean", "class_sum"] = "mean"
+    """``class_sum``: α multiplies the sum over classes of the per-class mean loss, as in the official code, where the
+    step is therefore n_way times longer than the same α gives on a mean loss."""
+    first_order: bool = False
+    """FOMAML: drop the derivative of the inner gradients (section 5.2 of the paper)."""
+    learn_inner_lr: bool = False
+    """Meta-SGD (Li et al. 2017): one learned rate per scalar parameter."""
+    names: tuple[str, ...] | None = None
+    """Parameters that the inner loop moves; default all. ANIL: the head only."""
+    meta_lr: float = 1e-3
+    """β, rate of the outer Adam."""
+    meta_lr_decay: Literal["constant", "cosine"] = "constant"
+    """The official code keeps β constant; ``cosine`` takes it to zero over the run."""
+    clip_value: float | None = None
+    """Bound on every entry of the meta-gradient (official miniImageNet: 10)."""
+    engine: Literal["vmap", "loop", "fast"] = "vmap"
+    """How the same meta-gradient is computed: all tasks at once, task by task with a tenth of the memory, or by the closed
+    forms of ``fast_conv4`` (strided Conv4 only; the fastest on a CPU)."""
+
+    def __post_init__(self) -> None:
+        if self.inner_steps < 0:
+            raise UserError(f"inner_steps must not be negative, got {self.inner_steps}")
+        if self.engine == "fast" and not self.fast_engine_fits:
+            raise UserError("engine fast needs the strided Conv4 with batch norm, without γ and biases, all else adapted")
+        if self.loss not in LOSSES:
+            raise UserError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
+
+    @property
+    def fast_engine_fits(self) -> bool:
+        """Whether ``fast_conv4`` computes the gradient of this learner."""
+        return fast_conv4.fits(self.model) and self.names is not None and set(self.names) == set(
+            adapted_names(self.model)
+        ) and not self.learn_inner_lr and self.loss == "cross_entropy"
+
+    @property
+    def measure(self) -> str:
+        return "accuracy" if self.loss == "cross_entropy" else "mse"
+
+    def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
+        """Random θ (drawn on the generator's device, then moved), rates α where they are learned, a fresh Adam."""
+        params = initial_params(self.model, generator)  # [MAML 1]
+        meta: Meta = {"params": {name: p.to(device) for name, p in params.items()}}
+        if self.learn_inner_lr:
+            names = self.names or tuple(params)
+            meta["inner_lr"] = {n: torch.full_like(meta["params"][n], self.inner_lr) for n in names}
+        return State(meta, torch.optim.Adam(leaves(meta), lr=self.meta_lr))
+
+    def predict(self, params: Params, x: Tensor) -> Tensor:
+        return call(self.model, params, x)
+
+    def _inner(self, meta: Meta, x: Tensor, y: Tensor) -> tuple:
+        """Support loss, start and options of the inner loop for one task."""
+
+        def support_loss(params: Params) -> Tensor:
+            prediction = self.predict(params, x)
+            scale = prediction.shape[-1] if self.inner_loss == "class_sum" else 1
+            return scale * LOSSES[self.loss](prediction, y)
+
+        rates = meta.get("inner_lr", self.inner_lr)
+        return support_loss, meta["params"], {"inner_lr": rates, "names": self.names, "first_order": self.first_order}
+
+    def path(self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int) -> Iterator[Params]:
+        """Parameters of one task after 0, 1, ..., ``steps`` inner steps."""
+        support_loss, params, options = self._inner(meta, support_x, support_y)
+        return inner_path(support_loss, params, steps=steps, **options)
+
+    def task_loss(self, meta: Meta, episode: Episode) -> tuple[Tensor, dict[str, Tensor]]:
+        """Query loss of one task after the inner loop, L_Q(θᴺ), and what to report of it."""
+        support_loss, params, options = self._inner(meta, episode.support_x, episode.support_y)
+        adapted = adapt(support_loss, params, steps=self.inner_steps, **options)
+        prediction = self.predict(adapted, episode.query_x)
+        loss = LOSSES[self.loss](prediction, episode.query_y)  # [MAML 8]
+        metrics = {"loss": loss.detach()}
+        if self.measure == "accuracy":
+            metrics["accuracy"] = (prediction.detach().argmax(-1) == episode.query_y).float().mean()
+        return loss, metrics
+
+    def meta_loss(self, meta: Meta, episodes: Episode) -> tuple[Tensor, dict[str, Tensor]]:
+        """J(θ): the mean query loss over the T tasks of a meta-batch, each adapted from the same θ."""
+        losses, metrics = vmap(self.task_loss, in_dims=(None, 0))(meta, episodes)  # [MAML 4]
+        return losses.mean(), {name: values.mean() for name, values in metrics.items()}
+
+    def meta_gradient(self, meta: Meta, episodes: Episode) -> tuple[Meta, dict[str, Tensor]]:
+        """∇J(θ) through the inner loop, in the structure of ``meta``, and the metrics of the meta-batch."""
+        if self.engine == "vmap":
+            return grad(self.meta_loss, has_aux=True)(meta, episodes)
+        if self.engine == "fast":
+            return self._fast_meta_gradient(meta, episodes)
+        T = episodes.n_tasks
+        mean: Meta = {group: {n: torch.zeros_like(p) for n, p in ps.items()} for group, ps in meta.items()}
+        metrics: dict[str, Tensor] = {}
+        for t in range(T):
+            gradient, values = grad(self.task_loss, has_aux=True)(meta, episodes.task(t))
+            for total, g in zip(leaves(mean), leaves(gradient), strict=True):
+                total.add_(g, alpha=1 / T)
+            metrics = {name: metrics.get(name, 0) + value / T for name, value in values.items()}
+        return mean, metrics
+
+    def _fast_meta_gradient(self, meta: Meta, episodes: Episode) -> tuple[Meta, dict[str, Tensor]]:
+        gradient, metrics = fast_conv4.meta_gradient(
+            meta["params"],
+            *episodes,
+            inner_lr=self.inner_lr,
+            steps=self.inner_steps,
+            inner_scale=self.model.head.out_features if self.inner_loss == "class_sum" else 1.0,
+            first_order=self.first_order,
+            eps=self.model.norms[0].eps,
+        )
+        return {"params": gradient}, metrics
+
+    def step(self, state: State, episodes: Episode, progress: float = 0.0) -> tuple[State, dict[str, Tensor]]:
+        """One meta-step on a meta-batch. ``progress``: share of the run that is done, for the decay of β.
+
+        The returned state replaces the given one, whose tensors it reuses.
+        """
+        gradient, metrics = self.meta_gradient(state.meta, episodes)
+        cosine = 0.5 * (1 + math.cos(math.pi * progress)) if self.meta_lr_decay == "cosine" else 1.0
+        state = outer_step(state, gradient, lr=self.meta_lr * cosine, clip_value=self.clip_value)  # [MAML 9]
+        return state, metrics

@@ -1,0 +1,60 @@
+"""What training, evaluation and checkpoints know of a meta-learner: this, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mlbook.models.functional import Params
+from mlbook.tasks.episode import Episode
+
+Meta = dict[str, Params]
+"""Everything that is meta-learned, in named groups: ``meta["params"]`` is the initialisation θ."""
+
+
+@dataclass
+class State:
+    """A meta-learner between two meta-steps: what is learned, and the outer optimiser with its moments."""
+
+    meta: Meta
+    optimizer: torch.optim.Optimizer
+    meta_step: int = 0
+
+
+class MetaLearner(Protocol):
+    measure: str
+    """What counts on a query set: ``accuracy`` or ``mse``."""
+
+    def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State: ...
+
+    def step(self, state: State, episodes: Episode, progress: float = 0.0) -> tuple[State, dict[str, Tensor]]: ...
+
+    def path(self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int) -> Iterator[Params]: ...
+
+    def predict(self, params: Params, x: Tensor) -> Tensor: ...
+
+
+LOSSES = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
+"""Mean losses over a set: (predictions, targets) -> scalar."""
+
+
+def leaves(meta: Meta) -> list[Tensor]:
+    """The tensors of ``meta`` in a fixed order."""
+    return [meta[group][name] for group in sorted(meta) for name in sorted(meta[group])]
+
+
+def outer_step(state: State, gradient: Meta, *, lr: float, clip_value: float | None = None) -> State:
+    """One step of the outer optimiser at rate ``lr`` on the tensors of ``state.meta`` (which it updates in place)."""
+    for tensor, g in zip(leaves(state.meta), leaves(gradient), strict=True):
+        tensor.grad = g if clip_value is None else g.clamp(-clip_value, clip_value)
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    state.optimizer.step()
+    for tensor in leaves(state.meta):
+        tensor.grad = None
+    return State(state.meta, state.optimizer, state.meta_step + 1)

@@ -1,0 +1,136 @@
+"""The ledger: published results and ours. Every number on a page comes from here.
+
+``published.json``: value, interval, protocol and source of the published rows. ``runs/*.json``: one record per run of ours.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from mlbook.errors import CheckpointError
+from mlbook.experiments import EXPERIMENTS
+
+ROOT = Path(str(files("mlbook")))
+
+
+@cache
+def published() -> dict[str, dict]:
+    """Published rows by key."""
+    return json.loads((ROOT / "results" / "published.json").read_text())
+
+
+def runs() -> list[dict]:
+    """All run records, in the order of their file names."""
+    return [json.loads(path.read_text()) for path in sorted((ROOT / "results" / "runs").glob("*.json"))]
+
+
+def run_record(experiment: str) -> dict | None:
+    """The record shown for an experiment: the longest run, of equals the one with the smallest seed."""
+    records = [r for r in runs() if r["experiment"] == experiment]
+    return max(records, key=lambda r: (r["meta_steps"], -r["config"]["seed"]), default=None)
+
+
+def pretrained_path(experiment: str) -> Path:
+    """The shipped checkpoint of an experiment, or ``CheckpointError``."""
+    path = ROOT / "pretrained" / f"{experiment}.safetensors"
+    if not path.is_file():
+        raise CheckpointError(
+            f"no checkpoint of {experiment} is shipped; train it: python -m mlbook train {experiment} --preset colab"
+        )
+    return path
+
+
+def ours(record: dict) -> dict:
+    """The part of a run record that stands in a results table."""
+    evaluation = record["evaluation"]
+    return {
+        evaluation["measure"]: evaluation[evaluation["measure"]],
+        "ci95": evaluation["ci95"],
+        "by_step": evaluation["mean"],
+        "ci95_by_step": evaluation["ci95_by_step"],
+        "step": evaluation["step"],
+        "tasks": evaluation["tasks"],
+        "protocol": evaluation["protocol"],
+        "meta_steps": record["meta_steps"],
+        "preset": record["preset"],
+        "device": record["device"],
+        "seconds": record["seconds"],
+        "seed": record["config"]["seed"],
+        "commit": record["commit"],
+    }
+
+
+def ledger() -> list[dict]:
+    """One row per experiment and per published result without one: published beside ours."""
+    rows = []
+    claimed = set()
+    for experiment in EXPERIMENTS.values():
+        record = run_record(experiment.name)
+        row = published().get(experiment.published) if experiment.published else None
+        claimed.add(experiment.published)
+        rows.append(
+            {
+                "experiment": experiment.name,
+                "published": row,
+                "ours": ours(record) if record else None,
+                "deviation": deviations(record) if record else None,
+            }
+        )
+    for key, row in published().items():
+        if key not in claimed:
+            rows.append({"experiment": key, "published": row, "ours": None, "deviation": None})
+    return rows
+
+
+def deviations(record: dict) -> str:
+    """Where a run departs from the published recipe: the options in which its preset differs from ``paper``."""
+    from mlbook.experiments import config, get
+
+    full = config(get(record["experiment"]), "paper", seed=record["config"]["seed"])
+    changes = []
+    for key, value in record["config"].items():
+        if key == "learner":
+            names = sorted(set(value) | set(full["learner"]))
+            pairs = [(n, value.get(n), full["learner"].get(n)) for n in names]
+        elif key != "preset":
+            pairs = [(key, value, full[key])]
+        else:
+            continue
+        changes += [f"{n} {new} instead of {_or_default(old)}" for n, new, old in pairs if new != old]
+    return "; ".join(changes) or "none"
+
+
+def _or_default(value) -> str:
+    return "the default" if value is None else str(value)
+
+
+def is_pending(row: dict) -> bool:
+    """Whether an experiment of ours has no run at full length (paper preset) yet."""
+    return row["experiment"] in EXPERIMENTS and (row["ours"] is None or row["ours"]["preset"] != "paper")
+
+
+def _percent(value: float | None, ci95: float | None, measure: str) -> str:
+    if value is None:
+        return "–"
+    scale = 100 if measure == "accuracy" else 1
+    interval = "" if ci95 is None else f" ± {scale * ci95:.2f}"
+    return f"{scale * value:.2f}{interval}"
+
+
+def as_text(rows: list[dict]) -> str:
+    """The ledger as aligned lines for a terminal."""
+    lines = [f"{'experiment':30} {'published':>16} {'ours':>16}  how"]
+    for row in rows:
+        theirs, mine = row["published"], row["ours"]
+        measure = next((m for m in ("accuracy", "mse", "return") if m in ((mine or theirs) or {})), "accuracy")
+        left = _percent(theirs["value"], theirs["ci95"], theirs["measure"]) if theirs else "–"
+        if mine is None:
+            right, how = "not run yet", ""
+        else:
+            right = _percent(mine[measure], mine["ci95"], measure)
+            how = f"{mine['preset']}, {mine['meta_steps']:,} meta-steps, {mine['tasks']} tasks, step {mine['step']}"
+        lines.append(f"{row['experiment']:30} {left:>16} {right:>16}  {how}")
+    return "\n".join(lines)

@@ -1,0 +1,146 @@
+"""Episodes, and few-shot classification episodes cut from a pool of classes by indexing alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlbook.errors import UserError
+
+Rotations = Literal["none", "per_task", "as_classes"]
+
+
+class Episode(NamedTuple):
+    """One draw of support and query data for each of T tasks. The tasks axis is always first.
+
+    A tuple, so ``torch.func.vmap`` maps over it as it is. Inside the map the tasks axis is gone.
+    """
+
+    support_x: Tensor  # [T, S, ...]   S = N·K for classification, K for regression
+    support_y: Tensor  # [T, S] class labels, or [T, S, 1] targets
+    query_x: Tensor  # [T, B, ...]   B = N·Q for classification, Q for regression
+    query_y: Tensor  # [T, B] or [T, B, 1]
+
+    def task(self, index: int) -> Episode:
+        """The data of one task, without the tasks axis."""
+        return Episode(*(field[index] for field in self))
+
+    @property
+    def n_tasks(self) -> int:
+        return self.support_x.shape[0]
+
+    def to(self, *args) -> Episode:
+        """Inputs (and real-valued targets) moved or cast as by ``Tensor.to``; class labels keep their type."""
+
+        def move(field: Tensor) -> Tensor:
+            moved = field.to(*args)
+            return moved if field.is_floating_point() else moved.to(field.dtype)
+
+        return Episode(*(move(field) for field in self))
+
+
+@dataclass(frozen=True)
+class ClassPool:
+    """Classes with examples, resident on one device as one uint8 tensor.
+
+    images: [classes, examples, C, H, W], uint8, 255 = full ink or full brightness.
+    rotations: ``"none"``; ``"per_task"`` turns every class of an episode by its own random multiple of 90°
+        (official MAML: two rotations of one character never meet in a task); ``"as_classes"`` makes every
+        rotation a class of its own (official Reptile: they may meet). Needs square images.
+    names: one name per class (for display), or empty.
+    """
+
+    images: Tensor
+    rotations: Rotations = "none"
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 5:
+            raise UserError("ClassPool needs a uint8 tensor of shape [classes, examples, C, H, W]")
+        if self.rotations not in ("none", "per_task", "as_classes"):
+            raise UserError(f"rotations must be none, per_task or as_classes, not {self.rotations!r}")
+        if self.rotations != "none" and self.images.shape[-1] != self.images.shape[-2]:
+            raise UserError("rotations need square images")
+
+    @property
+    def n_classes(self) -> int:
+        """How many different classes an episode can draw from (rotations counted where they are classes)."""
+        return self.images.shape[0] * (4 if self.rotations == "as_classes" else 1)
+
+    @property
+    def n_examples(self) -> int:
+        return self.images.shape[1]
+
+    def to(self, device: torch.device | str) -> ClassPool:
+        return replace(self, images=self.images.to(device))
+
+    def subset(self, classes: slice | list[int]) -> ClassPool:
+        """The pool of some of the classes: what a meta-train / meta-validation / meta-test split is made of."""
+        index = range(self.images.shape[0])[classes] if isinstance(classes, slice) else classes
+        names = tuple(self.names[i] for i in index) if self.names else ()
+        return replace(self, images=self.images[classes], names=names)
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """N-way K-shot episodes from a pool: classes and examples without replacement, support and query disjoint.
+
+    A whole meta-batch is drawn by indexing on the device of the pool; nothing is copied from the host.
+    """
+
+    pool: ClassPool
+    n_way: int
+    k_shot: int
+    n_query: int
+
+    def __post_init__(self) -> None:
+        for name in ("n_way", "k_shot", "n_query"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.n_way > self.pool.n_classes:
+            raise UserError(f"{self.n_way}-way episodes need {self.n_way} classes; the pool has {self.pool.n_classes}")
+        if self.k_shot + self.n_query > self.pool.n_examples:
+            raise UserError(
+                f"{self.k_shot} support and {self.n_query} query examples per class need "
+                f"{self.k_shot + self.n_query} examples; a class of the pool has {self.pool.n_examples}"
+            )
+
+    def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
+        """Episodes for ``n_tasks`` tasks: x float32 in [0, 1] of shape [T, N·K or N·Q, C, H, W], y int64.
+
+        ``generator`` must live on the device of the pool.
+        """
+        images, device = self.pool.images, self.pool.images.device
+        T, N, E = n_tasks, self.n_way, self.k_shot + self.n_query
+        # the order of uniform noise is a random permutation: its first entries are a draw without replacement
+        noise = torch.rand(T, self.pool.n_classes, generator=generator, device=device)
+        classes = noise.topk(N, dim=1).indices  # [T, N]
+        noise = torch.rand(T, N, self.pool.n_examples, generator=generator, device=device)
+        examples = noise.topk(E, dim=2).indices  # [T, N, E]
+        turns = None
+        if self.pool.rotations == "as_classes":
+            classes, turns = classes // 4, classes % 4
+        elif self.pool.rotations == "per_task":
+            turns = torch.randint(4, (T, N), generator=generator, device=device)
+        x = images[classes[:, :, None], examples]  # [T, N, E, C, H, W]
+        if turns is not None:
+            x = _rotate(x, turns)
+        x = x.to(torch.float32) / 255
+        labels = torch.arange(N, device=device)
+        support_y = labels.repeat_interleave(self.k_shot).expand(T, -1)
+        query_y = labels.repeat_interleave(self.n_query).expand(T, -1)
+        return Episode(
+            x[:, :, : self.k_shot].flatten(1, 2), support_y, x[:, :, self.k_shot :].flatten(1, 2), query_y
+        )
+
+
+def _rotate(x: Tensor, turns: Tensor) -> Tensor:
+    """Turn the images of every (task, class) by ``turns`` quarter turns: one gather, no loop over images."""
+    T, N, E, C, H, W = x.shape
+    grid = torch.arange(H * W, device=x.device).view(H, W)
+    source = torch.stack([grid.rot90(k) for k in range(4)]).flatten(1)  # [4, H·W]
+    index = source[turns][:, :, None, None].expand(T, N, E, C, H * W)
+    return x.flatten(-2).gather(-1, index).view_as(x)

@@ -1,0 +1,43 @@
+"""Files of named tensors (safetensors, which cannot execute code), written atomically. Data caches and checkpoints use them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from mlbook.errors import CheckpointError
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write next to ``path``, flush to disk, then rename: a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
+    """One safetensors file of ``tensors`` with ``header`` as its metadata, written atomically."""
+    flat = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    write_atomically(path, save(flat, metadata=header))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and header of a safetensors file; ``CheckpointError`` if it is missing or damaged."""
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from None

@@ -1,0 +1,47 @@
+"""The outer loop as a generator. It knows no algorithm, no plot and no progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mlbook.meta_learners.protocol import MetaLearner, State
+from mlbook.tasks.episode import Episode
+
+
+class TaskDistribution(Protocol):
+    def sample(self, n_tasks: int, generator: torch.Generator) -> Episode: ...
+
+
+@dataclass
+class Progress:
+    """What the outer loop hands out after every meta-step."""
+
+    meta_step: int
+    metrics: dict[str, Tensor]
+    """Scalars, still on the device: reading one waits for it."""
+    state: State
+    generator: torch.Generator
+
+
+def train(
+    learner: MetaLearner,
+    tasks: TaskDistribution,
+    *,
+    meta_steps: int,
+    meta_batch_size: int,
+    state: State,
+    generator: torch.Generator,
+) -> Iterator[Progress]:
+    """Yield after every meta-step from ``state.meta_step`` up to ``meta_steps``.
+
+    generator: the source of all randomness; it must live where the tasks are sampled.
+    """
+    while state.meta_step < meta_steps:  # [MAML 2]
+        episodes = tasks.sample(meta_batch_size, generator)  # [MAML 3]
+        state, metrics = learner.step(state, episodes, progress=state.meta_step / meta_steps)
+        yield Progress(state.meta_step, metrics, state, generator)
