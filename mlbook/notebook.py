@@ -1,0 +1,163 @@
+"""What a chapter needs around the algorithms: setup, shown source, figures with alt text, tables, exercise checks.
+
+The only module that imports IPython.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import inspect
+import io
+import os
+import platform
+import re
+import textwrap
+from dataclasses import dataclass
+
+import torch
+from IPython.display import HTML, Markdown, display
+from matplotlib.figure import Figure
+
+import mlbook
+from mlbook import results
+from mlbook.errors import UserError
+from mlbook.tasks import omniglot
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a chapter runs."""
+
+    device: torch.device
+    preset: str
+    """``quick`` (default), ``colab`` or ``paper``; set the variable MLBOOK_PRESET to change it."""
+    characters: str
+    """The data set behind the image experiments: ``omniglot``, or ``glyphs`` (generated) where Omniglot is not there."""
+
+
+def setup(chapter: str | None = None, *, quiet: bool = False) -> Environment:
+    """Choose device, preset and data, and say so in two lines. Changes no global state and fetches nothing."""
+    preset = os.environ.get("MLBOOK_PRESET", "quick")
+    if preset not in ("quick", "colab", "paper"):
+        raise UserError(f"MLBOOK_PRESET must be quick, colab or paper, not {preset!r}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    characters = "omniglot" if omniglot.available() else "glyphs"
+    if not quiet:
+        where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        versions = f"mlbook {mlbook.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+        print(f"{versions}; {where}; preset {preset}")
+        if characters == "glyphs":
+            print(
+                "Omniglot is not on this machine: generated glyphs take its place in live cells. "
+                "Get it with: python -m mlbook data get omniglot"
+            )
+        else:
+            print("Characters: Omniglot")
+    return Environment(device, preset, characters)
+
+
+def source(item) -> str:
+    """The source text of a function, method or class, without its indentation."""
+    return textwrap.dedent(inspect.getsource(item)).rstrip()
+
+
+def show(*items, docstrings: bool = False) -> None:
+    """Show the code that runs: the source of functions or classes of the package, with the file it stands in."""
+    for item in items:
+        text = source(item)
+        if not docstrings:
+            text = _DOCSTRING.sub(r"\1", text, count=1)
+        target = inspect.unwrap(item)
+        file = inspect.getsourcefile(target).rsplit("mlbook/", 1)[-1].replace("\\", "/")
+        line = inspect.getsourcelines(target)[1]
+        display(Markdown(f"`mlbook/{file}`, line {line}\n\n```python\n{text}\n```"))
+
+
+_DOCSTRING = re.compile(r'(:[ ]*\n)[ ]+(?:"""(?:.|\n)*?""")[ ]*\n(?:[ ]*\n)*')
+
+
+def figure(drawn: tuple[Figure, str] | Figure, alt: str | None = None, caption: str | None = None) -> None:
+    """Display a figure with its alt text; ``drawn`` is what a function of ``mlbook.plots`` returns."""
+    fig, text = drawn if isinstance(drawn, tuple) else (drawn, alt)
+    if not text:
+        raise ValueError("a figure needs alt text")
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=160, facecolor="white")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    width = round(fig.get_figwidth() * 100)
+    legend = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    display(
+        HTML(
+            f'<figure class="mlbook-figure"><img src="data:image/png;base64,{data}" alt="{html.escape(text)}" '
+            f'style="width:{width}px;max-width:100%;height:auto;background:white">{legend}</figure>'
+        )
+    )
+
+
+def table(header: list[str], rows: list[list[str]], caption: str | None = None) -> None:
+    """Display a table as Markdown (``$…$`` is set as mathematics)."""
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    display(Markdown((f"**{caption}**\n\n" if caption else "") + "\n".join(lines)))
+
+
+def results_table(experiments: list[str], *, steps: tuple[int, ...] | None = None, caption: str | None = None) -> None:
+    """Published beside ours for the named experiments, straight from the ledger.
+
+    steps: inner steps to show one column pair each (sinusoids); default: the reported step.
+    """
+    ledger = {row["experiment"]: row for row in results.ledger()}
+    body = []
+    for name in experiments:
+        row = ledger[name]
+        body.append([f"`{name}`", published_cell(row, steps), ours_cell(row, steps), how_cell(row)])
+    table(["experiment", "published", "ours", "how ours was made"], body, caption)
+
+
+def published_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
+    theirs = row["published"]
+    if theirs is None:
+        return "–"
+    if steps and theirs.get("by_step"):
+        return " / ".join(_value(theirs["by_step"].get(str(s)), None, theirs["measure"]) for s in steps)
+    return _value(theirs["value"], theirs["ci95"], theirs["measure"])
+
+
+def ours_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
+    ours = row["ours"]
+    if ours is None:
+        return "not run yet"
+    measure = "accuracy" if "accuracy" in ours else "mse"
+    if steps:
+        return " / ".join(_value(ours["by_step"][s], ours["ci95_by_step"][s], measure) for s in steps)
+    return _value(ours[measure], ours["ci95"], measure)
+
+
+def how_cell(row: dict) -> str:
+    ours = row["ours"]
+    if ours is None:
+        return ""
+    minutes = ours["seconds"] / 60
+    text = (
+        f"preset {ours['preset']}: {ours['meta_steps']:,} meta-steps, {minutes:.0f} min on {ours['device']}; "
+        f"{ours['tasks']:,} test tasks"
+    )
+    return text + ("" if row["deviation"] == "none" else f". Departs from the paper: {row['deviation']}")
+
+
+def _value(value: float | None, ci95: float | None, measure: str) -> str:
+    if value is None:
+        return "–"
+    scale, digits, unit = (100, 1, " %") if measure == "accuracy" else (1, 2, "")
+    interval = "" if ci95 is None else f" ± {scale * ci95:.{digits}f}"
+    return f"{scale * value:.{digits}f}{interval}{unit}"
+
+
+def check(exercise: str, properties: dict[str, bool]) -> bool:
+    """Say which properties of an answer hold, and whether all do."""
+    failed = [text for text, holds in properties.items() if not bool(holds)]
+    for text, holds in properties.items():
+        print(("✓ " if bool(holds) else "✗ ") + text)
+    print(f"{exercise}: " + ("all right." if not failed else f"not yet; {len(failed)} of {len(properties)} fail."))
+    return not failed

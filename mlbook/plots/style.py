@@ -1,0 +1,31 @@
+"""One look for all figures: the colour-blind-safe palette of Okabe and Ito, and plain axes."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE, GREY = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#767676",
+)  # fmt: skip
+COLOURS = {
+    "maml": BLUE,
+    "fomaml": ORANGE,
+    "reptile": GREEN,
+    "pretraining": RED,
+    "random": GREY,
+    "support": BLACK,
+    "query": PURPLE,
+    "truth": GREEN,
+}
+"""A method or a role has the same colour on every page."""
+
+
+def figure(rows: int = 1, columns: int = 1, *, width: float = 7.0, height: float = 3.2, **options):
+    """A figure without pyplot (nothing global, nothing to close) and its axes."""
+    fig = Figure(figsize=(width, height), layout="constrained")
+    axes = fig.subplots(rows, columns, **options)
+    for ax in fig.axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25, linewidth=0.6)
+        ax.set_axisbelow(True)
+    return fig, axes
