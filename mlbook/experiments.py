@@ -47,6 +47,8 @@ class Experiment:
     """Queries per class (or points) in meta-training."""
     presets: dict[str, Preset]
     n_way: int = 1
+    test_shot: int | None = None
+    """Support examples per class (or points) at meta-test, where they differ from ``k_shot``."""
     test_query: int = 1
     """Queries per class (or points) at meta-test."""
     test_steps: int = 10
@@ -54,7 +56,7 @@ class Experiment:
     report_step: int = 10
     """The inner step whose score is the result."""
     reported_steps: tuple[int, ...] = ()
-    """Further inner steps that the published row names."""
+    """Inner steps that the published row names, where they are several."""
     published: str | None = None
     """Key of the row in ``results/published.json``."""
 
@@ -79,7 +81,7 @@ def get_preset(experiment: Experiment, preset: str) -> Preset:
 def config(experiment: Experiment, preset: str, *, meta_steps: int | None = None, seed: int = 0) -> dict:
     """All values that determine a run, as plain JSON types."""
     chosen = get_preset(experiment, preset)
-    values = {k: v for k, v in asdict(experiment).items() if k not in ("presets", "published")}
+    values = {k: v for k, v in asdict(experiment).items() if k not in ("presets", "published") and v is not None}
     values["learner"] = {**experiment.learner, **chosen.options}
     steps = chosen.meta_steps if meta_steps is None else meta_steps
     if chosen.n_query is not None:
@@ -120,10 +122,11 @@ def build_tasks(config: dict, split: str) -> Sinusoids | FewShot:
     """Meta-train, meta-validation or meta-test tasks on the CPU; ``DataError`` when the data set is not there."""
     test = split != "train"
     n_query = config["test_query"] if test else config["n_query"]
+    k_shot = config.get("test_shot", config["k_shot"]) if test else config["k_shot"]
     if config["dataset"] == "sinusoid":
-        return Sinusoids(config["k_shot"], n_query, oracle=config["model"] == "mlp_oracle")
+        return Sinusoids(k_shot, n_query, oracle=config["model"] == "mlp_oracle")
     pools = {"omniglot": omniglot.load, "glyphs": glyphs.load}
-    return FewShot(pools[config["dataset"]](split), config["n_way"], config["k_shot"], n_query)
+    return FewShot(pools[config["dataset"]](split), config["n_way"], k_shot, n_query)
 
 
 def to_device(tasks, device: torch.device):
@@ -133,22 +136,28 @@ def to_device(tasks, device: torch.device):
 
 def protocol(config: dict) -> dict:
     """What has to be the same for two results to be compared."""
-    values = {"dataset": config["dataset"], "split": "test", "k_shot": config["k_shot"], "queries": config["test_query"]}
+    values = {"dataset": config["dataset"], "split": "test", "k_shot": config.get("test_shot", config["k_shot"]), "queries": config["test_query"]}
     if config["dataset"] == "sinusoid":
         return values
     return values | {"n_way": config["n_way"], "rotated": True}
 
 
-def _sinusoid(name: str, k_shot: int, published: str | None = None, model: str = "mlp", **learner) -> Experiment:
+def _sinusoid(
+    name: str, test_shot: int, published: str | None = None, model: str = "mlp", test_steps: int = 10, **learner
+) -> Experiment:
+    """Section 5.1 of the paper: trained with ten examples and one step, then fine-tuned on fewer or as many."""
     return Experiment(
         name=name,
         dataset="sinusoid",
         model=model,
         learner={"loss": "mse", "inner_lr": 0.01, "inner_steps": 1, "meta_lr": 1e-3, **learner},
-        k_shot=k_shot,
-        n_query=k_shot,
+        k_shot=10,
+        n_query=10,
+        test_shot=test_shot,
         test_query=50,
-        reported_steps=(1, 5, 10),
+        test_steps=test_steps,
+        report_step=test_steps,
+        reported_steps=tuple(s for s in (1, 5, 10) if s <= test_steps),
         published=published,
         presets={
             "quick": Preset(2_000, 25),
@@ -197,7 +206,8 @@ def _all() -> dict[str, Experiment]:
             _sinusoid(f"fomaml-sinusoid-{k}shot", k, first_order=True),
             _sinusoid(f"pretraining-sinusoid-{k}shot", k, "pretraining-sinusoid-5shot" if k == 5 else None, joint=True),
             _sinusoid(f"oracle-sinusoid-{k}shot", k, model="mlp_oracle", joint=True),
-            _sinusoid(f"metasgd-sinusoid-{k}shot", k, learn_inner_lr=True),
+            # rates learned for one step are meant for one step; ten such steps may diverge
+            _sinusoid(f"metasgd-sinusoid-{k}shot", k, test_steps=1, learn_inner_lr=True),
         ]
     for n_way in (5, 20):
         for k in (1, 5):

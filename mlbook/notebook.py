@@ -105,7 +105,7 @@ def table(header: list[str], rows: list[list[str]], caption: str | None = None) 
 def results_table(experiments: list[str], *, steps: tuple[int, ...] | None = None, caption: str | None = None) -> None:
     """Published beside ours for the named experiments, straight from the ledger.
 
-    steps: inner steps to show one column pair each (sinusoids); default: the reported step.
+    steps: show these inner steps, separated by slashes (sinusoids); default: the reported step.
     """
     ledger = {row["experiment"]: row for row in results.ledger()}
     body = []
@@ -127,10 +127,13 @@ def published_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
 def ours_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
     ours = row["ours"]
     if ours is None:
-        return "not run yet"
+        return results.status(row)
     measure = "accuracy" if "accuracy" in ours else "mse"
     if steps:
-        return " / ".join(_value(ours["by_step"][s], ours["ci95_by_step"][s], measure) for s in steps)
+        last = len(ours["by_step"]) - 1
+        return " / ".join(
+            _value(ours["by_step"][s], ours["ci95_by_step"][s], measure) if s <= last else "–" for s in steps
+        )
     return _value(ours[measure], ours["ci95"], measure)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mlbook.inner_loop import inner_path
 from mlbook.meta_learners.protocol import Meta, leaves
 
 
@@ -89,3 +90,28 @@ def relative_distance(a: Meta, b: Meta) -> float:
 def cosine(a: Meta, b: Meta) -> float:
     """Cosine of the angle between two gradients."""
     return float(inner_product(a, b) / torch.sqrt(inner_product(a, a) * inner_product(b, b)))
+
+
+def hessian_vector(loss: Callable[[dict], Tensor], params: dict[str, Tensor], vector: dict[str, Tensor]) -> dict[str, Tensor]:
+    """H·v of a scalar ``loss`` at ``params`` without forming H: the derivative of the gradient along v."""
+    return torch.func.jvp(torch.func.grad(loss), (params,), (vector,))[1]
+
+
+def meta_gradient_by_recursion(
+    support_loss: Callable[[dict], Tensor],
+    query_loss: Callable[[dict], Tensor],
+    params: dict[str, Tensor],
+    *,
+    inner_lr: float,
+    steps: int,
+) -> dict[str, Tensor]:
+    """The meta-gradient of one task by v ← v − α·H_S(θⁿ)·v, from n = N − 1 down to 0, starting at v = ∇L_Q(θᴺ).
+
+    An independent way to the number that ``MAML.meta_gradient`` gets from automatic differentiation.
+    """
+    path = list(inner_path(support_loss, params, inner_lr=inner_lr, steps=steps))
+    v = torch.func.grad(query_loss)(path[-1])  # [HVP 1]
+    for point in reversed(path[:-1]):  # [HVP 2]
+        Hv = hessian_vector(support_loss, point, v)  # [HVP 3]
+        v = {name: v[name] - inner_lr * Hv[name] for name in v}  # [HVP 4]
+    return v

@@ -19,10 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mlbook.meta_learners import fast
+from mlbook.meta_learners.fast import Weights
 from mlbook.models.conv4 import Conv4
 from mlbook.models.functional import Params
+from mlbook.tasks.episode import Episode
 
-Weights = dict[str, Tensor]
 LAYERS = 4
 
 
@@ -224,6 +226,31 @@ def image_patches(x: Tensor) -> Tensor:
     return patches(x.permute(0, 1, 3, 4, 2).reshape(T, B * H * H, C), H)
 
 
+@dataclass(frozen=True)
+class StridedConv4:
+    """The three sweeps for ``fast.meta_gradient``."""
+
+    size: int
+    eps: float
+    adapted: tuple[str, ...] = ADAPTED
+
+    def prepare(self, x: Tensor) -> Tensor:
+        return image_patches(x)
+
+    def forward(self, w: Weights, x: Tensor, y: Tensor, scale: float) -> Sweep:
+        return forward(w, x, y, size=self.size, eps=self.eps, scale=scale)
+
+    def backward(self, w: Weights, sweep: Sweep, everything: bool) -> Weights:
+        return backward(w, sweep, beta=everything)
+
+    def hessian_vector(self, w: Weights, v: Weights, sweep: Sweep, scale: float) -> Weights:
+        return hessian_vector(w, v, sweep, scale=scale)
+
+    def metrics(self, sweep: Sweep, y: Tensor) -> dict[str, Tensor]:
+        loss = F.cross_entropy(sweep.logits.flatten(0, 1), y.flatten())
+        return {"loss": loss, "accuracy": (sweep.logits.argmax(-1) == y).to(loss.dtype).mean()}
+
+
 def meta_gradient(
     params: Params,
     support_x: Tensor,
@@ -243,29 +270,14 @@ def meta_gradient(
     inner_scale: factor on the mean support loss (the number of classes for ``class_sum``). chunk: tasks that are worked on
     at once; the activations of eight tasks stay in the processor's cache.
     """
-    T, size = support_x.shape[0], support_x.shape[-1]
-    theta = to_matrices(params)
-    total = {name: torch.zeros_like(p) for name, p in theta.items()}
-    loss, correct = support_x.new_zeros(()), support_x.new_zeros(())
-    for start in range(0, T, chunk):
-        part = slice(start, start + chunk)
-        support, labels = image_patches(support_x[part]), support_y[part]
-        w, steps_taken = theta, []
-        for _ in range(steps):
-            sweep = forward(w, support, labels, size=size, eps=eps, scale=inner_scale)
-            g = backward(w, sweep, beta=False)
-            steps_taken.append((w, sweep))
-            w = {**w, **{name: w[name] - inner_lr * g[name] for name in ADAPTED}}
-        query = forward(w, image_patches(query_x[part]), query_y[part], size=size, eps=eps, scale=1.0)
-        v = backward(w, query, beta=True)
-        loss += F.cross_entropy(query.logits.flatten(0, 1), query_y[part].flatten(), reduction="sum")
-        correct += (query.logits.argmax(-1) == query_y[part]).sum()
-        if not first_order:
-            for w, sweep in reversed(steps_taken):
-                h = hessian_vector(w, v, sweep, scale=inner_scale)
-                v = {name: torch.sub(g, h[name], alpha=inner_lr) for name, g in v.items()}
-        for name, g in v.items():
-            total[name] += g.sum(0, keepdim=True)
-    n = query_y.numel()
-    metrics = {"loss": loss / n, "accuracy": correct / n}
-    return from_matrices({name: g / T for name, g in total.items()}), metrics
+    gradient, _, metrics = fast.meta_gradient(
+        StridedConv4(support_x.shape[-1], eps),
+        to_matrices(params),
+        Episode(support_x, support_y, query_x, query_y),
+        inner_lr=inner_lr,
+        steps=steps,
+        inner_scale=inner_scale,
+        first_order=first_order,
+        chunk=chunk,
+    )
+    return from_matrices(gradient), metrics

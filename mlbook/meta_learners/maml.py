@@ -16,7 +16,7 @@ from torch.func import grad, vmap
 
 from mlbook.errors import UserError
 from mlbook.inner_loop import adapt, inner_path
-from mlbook.meta_learners import fast_conv4
+from mlbook.meta_learners import fast_conv4, fast_mlp
 from mlbook.meta_learners.protocol import LOSSES, Meta, State, leaves, outer_step
 from mlbook.models.conv4 import adapted_names
 from mlbook.models.functional import Params, call, initial_params
@@ -52,22 +52,25 @@ class MAML:
     """Bound on every entry of the meta-gradient (official miniImageNet: 10)."""
     engine: Literal["vmap", "loop", "fast"] = "vmap"
     """How the same meta-gradient is computed: all tasks at once, task by task with a tenth of the memory, or by the closed
-    forms of ``fast_conv4`` (strided Conv4 only; the fastest on a CPU)."""
+    forms of ``fast_conv4`` and ``fast_mlp`` (the fastest on a CPU, for these networks only)."""
 
     def __post_init__(self) -> None:
         if self.inner_steps < 0:
             raise UserError(f"inner_steps must not be negative, got {self.inner_steps}")
-        if self.engine == "fast" and not self.fast_engine_fits:
-            raise UserError("engine fast needs the strided Conv4 with batch norm, without γ and biases, all else adapted")
         if self.loss not in LOSSES:
             raise UserError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
+        if self.engine == "fast" and not self.fast_engine_fits:
+            raise UserError(
+                "engine fast needs the strided Conv4 (batch norm without γ, no biases, all but β adapted) or a ReLU MLP with mse"
+            )
 
     @property
     def fast_engine_fits(self) -> bool:
-        """Whether ``fast_conv4`` computes the gradient of this learner."""
-        return fast_conv4.fits(self.model) and self.names is not None and set(self.names) == set(
-            adapted_names(self.model)
-        ) and not self.learn_inner_lr and self.loss == "cross_entropy"
+        """Whether ``fast_conv4`` or ``fast_mlp`` computes the gradient of this learner."""
+        if fast_mlp.fits(self.model):
+            return self.loss == "mse" and self.names is None
+        everything = self.names is not None and set(self.names) == set(adapted_names(self.model))
+        return fast_conv4.fits(self.model) and everything and self.loss == "cross_entropy" and not self.learn_inner_lr
 
     @property
     def measure(self) -> str:
@@ -106,7 +109,7 @@ class MAML:
         support_loss, params, options = self._inner(meta, episode.support_x, episode.support_y)
         adapted = adapt(support_loss, params, steps=self.inner_steps, **options)
         prediction = self.predict(adapted, episode.query_x)
-        loss = LOSSES[self.loss](prediction, episode.query_y)  # [MAML 8]
+        loss = LOSSES[self.loss](prediction, episode.query_y)  # [MAML 7]
         metrics = {"loss": loss.detach()}
         if self.measure == "accuracy":
             metrics["accuracy"] = (prediction.detach().argmax(-1) == episode.query_y).float().mean()
@@ -121,6 +124,8 @@ class MAML:
         """∇J(θ) through the inner loop, in the structure of ``meta``, and the metrics of the meta-batch."""
         if self.engine == "vmap":
             return grad(self.meta_loss, has_aux=True)(meta, episodes)
+        if self.loss not in LOSSES:
+            raise UserError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
         if self.engine == "fast":
             return self._fast_meta_gradient(meta, episodes)
         T = episodes.n_tasks
@@ -134,14 +139,16 @@ class MAML:
         return mean, metrics
 
     def _fast_meta_gradient(self, meta: Meta, episodes: Episode) -> tuple[Meta, dict[str, Tensor]]:
+        options = {"steps": self.inner_steps, "first_order": self.first_order}
+        if self.loss == "mse":
+            scale = episodes.support_y.shape[-1] if self.inner_loss == "class_sum" else 1
+            rates = meta.get("inner_lr", scale * self.inner_lr)
+            gradient, rate_gradient, metrics = fast_mlp.meta_gradient(meta["params"], episodes, inner_lr=rates, **options)
+            groups = {"params": gradient, "inner_lr": rate_gradient}
+            return {name: groups[name] for name in meta}, metrics
+        scale = self.model.head.out_features if self.inner_loss == "class_sum" else 1
         gradient, metrics = fast_conv4.meta_gradient(
-            meta["params"],
-            *episodes,
-            inner_lr=self.inner_lr,
-            steps=self.inner_steps,
-            inner_scale=self.model.head.out_features if self.inner_loss == "class_sum" else 1.0,
-            first_order=self.first_order,
-            eps=self.model.norms[0].eps,
+            meta["params"], *episodes, inner_lr=self.inner_lr, inner_scale=scale, eps=self.model.norms[0].eps, **options
         )
         return {"params": gradient}, metrics
 
@@ -152,5 +159,5 @@ class MAML:
         """
         gradient, metrics = self.meta_gradient(state.meta, episodes)
         cosine = 0.5 * (1 + math.cos(math.pi * progress)) if self.meta_lr_decay == "cosine" else 1.0
-        state = outer_step(state, gradient, lr=self.meta_lr * cosine, clip_value=self.clip_value)  # [MAML 9]
+        state = outer_step(state, gradient, lr=self.meta_lr * cosine, clip_value=self.clip_value)  # [MAML 8]
         return state, metrics

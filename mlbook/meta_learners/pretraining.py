@@ -11,6 +11,6 @@ def joint_training(model: nn.Module, **options) -> MAML:
     """Joint pre-training, then fine-tuning: MAML with no inner step in training.
 
     With N = 0 the meta-loss is the mean loss of the *un-adapted* θ over the tasks, ∇J(θ) = mean ∇L(θ), which is
-    what pre-training minimises; at meta-test the same inner loop fine-tunes with ``inner_lr``.
+    what pre-training minimises; at meta-test the same inner loop fine-tunes with ``inner_lr``. Options are those of ``MAML``.
     """
-    return MAML(model, inner_steps=0, **options)
+    return MAML(model, **{**options, "inner_steps": 0})

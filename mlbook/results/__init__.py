@@ -96,7 +96,7 @@ def deviations(record: dict) -> str:
             names = sorted(set(value) | set(full["learner"]))
             pairs = [(n, value.get(n), full["learner"].get(n)) for n in names]
         elif key != "preset":
-            pairs = [(key, value, full[key])]
+            pairs = [(key, value, full.get(key))]
         else:
             continue
         changes += [f"{n} {new} instead of {_or_default(old)}" for n, new, old in pairs if new != old]
@@ -105,6 +105,15 @@ def deviations(record: dict) -> str:
 
 def _or_default(value) -> str:
     return "the default" if value is None else str(value)
+
+
+def status(row: dict) -> str:
+    """Why a row has no result of ours: ``not run yet``, ``quoted`` from other work, or ``no experiment yet``; else ``run``."""
+    if row["ours"] is not None:
+        return "run"
+    if row["experiment"] in EXPERIMENTS:
+        return "not run yet"
+    return "quoted" if row["published"]["protocol"].startswith("as quoted") else "no experiment yet"
 
 
 def is_pending(row: dict) -> bool:
@@ -128,7 +137,7 @@ def as_text(rows: list[dict]) -> str:
         measure = next((m for m in ("accuracy", "mse", "return") if m in ((mine or theirs) or {})), "accuracy")
         left = _percent(theirs["value"], theirs["ci95"], theirs["measure"]) if theirs else "–"
         if mine is None:
-            right, how = "not run yet", ""
+            right, how = status(row), ""
         else:
             right = _percent(mine[measure], mine["ci95"], measure)
             how = f"{mine['preset']}, {mine['meta_steps']:,} meta-steps, {mine['tasks']} tasks, step {mine['step']}"
