@@ -26,7 +26,11 @@ def unflatten(tensors: dict[str, torch.Tensor]) -> Meta:
 
 
 def save_resume(
-    path: Path, state: State, generator: torch.Generator, header: dict[str, str], extra: dict[str, torch.Tensor]
+    path: Path,
+    state: State,
+    generator: torch.Generator,
+    header: dict[str, str],
+    extra: dict[str, torch.Tensor],
 ) -> None:
     """All that the rest of a run depends on: meta-parameters, optimiser, meta-step and generator; ``extra`` rides along."""
     tensors = {"meta" + SEPARATOR + key: t for key, t in flatten(state.meta).items()}

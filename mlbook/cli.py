@@ -23,7 +23,9 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("experiments", help="list the named experiments")
     listing.add_argument("--json", action="store_true", help="print JSON")
 
-    training = commands.add_parser("train", help="train an experiment; --resume goes on after an interruption")
+    training = commands.add_parser(
+        "train", help="train an experiment; --resume goes on after an interruption"
+    )
     training.add_argument("name", metavar="NAME")
     training.add_argument("--preset", default="quick", help="quick, colab or paper (default: quick)")
     training.add_argument("--meta-steps", type=int, metavar="N", help="instead of the preset's number")
@@ -32,7 +34,11 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--out", type=Path, metavar="DIR", help="default: runs/NAME-PRESET-seedS")
     training.add_argument("--resume", action="store_true", help="go on from DIR/resume")
     training.add_argument(
-        "--checkpoint-every", type=float, default=60.0, metavar="SECONDS", help="how often DIR/resume is written"
+        "--checkpoint-every",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how often DIR/resume is written",
     )
 
     evaluating = commands.add_parser("evaluate", help="evaluate a shipped or an own checkpoint")
@@ -40,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluating.add_argument("--tasks", type=int, default=600, metavar="N")
     evaluating.add_argument("--seed", type=int, default=1, metavar="S")
     evaluating.add_argument("--device", default="auto")
-    evaluating.add_argument("--batch-norm", default="transductive", help="transductive or support (classification)")
+    evaluating.add_argument(
+        "--batch-norm", default="transductive", help="transductive or support (classification)"
+    )
     evaluating.add_argument("--json", action="store_true", help="print JSON")
 
     ledger = commands.add_parser("results", help="published results beside ours")
@@ -91,7 +99,10 @@ def _experiments(options) -> int:
             "n_way": e.n_way,
             "k_shot": e.k_shot,
             "published": e.published,
-            "presets": {k: {"meta_steps": p.meta_steps, "meta_batch_size": p.meta_batch_size} for k, p in e.presets.items()},
+            "presets": {
+                k: {"meta_steps": p.meta_steps, "meta_batch_size": p.meta_batch_size}
+                for k, p in e.presets.items()
+            },
         }
         for e in EXPERIMENTS.values()
     ]
@@ -139,7 +150,12 @@ def _evaluate(options) -> int:
     config, meta = load_checkpoint(path, device)
     line = ProgressLine(options.tasks, config["name"])
     result = evaluate_config(
-        config, meta, n_tasks=options.tasks, seed=options.seed, batch_norm=options.batch_norm, on_progress=line
+        config,
+        meta,
+        n_tasks=options.tasks,
+        seed=options.seed,
+        batch_norm=options.batch_norm,
+        on_progress=line,
     )
     line.close()
     print(json.dumps(result.as_dict()) if options.json else _sentence(config["name"], result.as_dict()))

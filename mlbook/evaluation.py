@@ -10,7 +10,7 @@ from torch.func import vmap
 
 from mlbook.errors import UserError
 from mlbook.meta_learners.protocol import Meta, MetaLearner
-from mlbook.models.batch_norm import Statistics
+from mlbook.models.batch_norm import BatchNorm, Statistics
 from mlbook.models.functional import Params, call
 from mlbook.tasks.episode import Episode
 from mlbook.training import TaskDistribution
@@ -97,7 +97,13 @@ def score(
 
 
 def running_statistics(
-    learner: MetaLearner, meta: Meta, tasks: TaskDistribution, *, steps: int, n_tasks: int = 200, seed: int = 0
+    learner: MetaLearner,
+    meta: Meta,
+    tasks: TaskDistribution,
+    *,
+    steps: int,
+    n_tasks: int = 200,
+    seed: int = 0,
 ) -> list[Statistics]:
     """Batch-norm statistics averaged over adapted networks on ``n_tasks`` meta-train tasks: what running averages
     collected in meta-training would converge to at these weights."""
@@ -143,12 +149,16 @@ def evaluate(
     """
     if n_tasks < 2:
         raise UserError("an interval needs at least 2 tasks")
+    if batch_norm != "transductive" and not any(isinstance(m, BatchNorm) for m in learner.model.modules()):
+        raise UserError(f"this network has no batch norm: there are no {batch_norm} statistics to take")
     device = next(iter(meta["params"].values())).device
     scores = []
     with torch.no_grad():
         for episodes in fixed_episodes(tasks, n_tasks, seed):
             scores.append(
-                task_scores(learner, meta, episodes.to(device), steps=steps, batch_norm=batch_norm, running=running).cpu()
+                task_scores(
+                    learner, meta, episodes.to(device), steps=steps, batch_norm=batch_norm, running=running
+                ).cpu()
             )
             if on_progress is not None:
                 on_progress(sum(len(s) for s in scores))

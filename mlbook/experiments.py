@@ -81,7 +81,9 @@ def get_preset(experiment: Experiment, preset: str) -> Preset:
 def config(experiment: Experiment, preset: str, *, meta_steps: int | None = None, seed: int = 0) -> dict:
     """All values that determine a run, as plain JSON types."""
     chosen = get_preset(experiment, preset)
-    values = {k: v for k, v in asdict(experiment).items() if k not in ("presets", "published") and v is not None}
+    values = {
+        k: v for k, v in asdict(experiment).items() if k not in ("presets", "published") and v is not None
+    }
     values["learner"] = {**experiment.learner, **chosen.options}
     steps = chosen.meta_steps if meta_steps is None else meta_steps
     if chosen.n_query is not None:
@@ -136,14 +138,24 @@ def to_device(tasks, device: torch.device):
 
 def protocol(config: dict) -> dict:
     """What has to be the same for two results to be compared."""
-    values = {"dataset": config["dataset"], "split": "test", "k_shot": config.get("test_shot", config["k_shot"]), "queries": config["test_query"]}
+    values = {
+        "dataset": config["dataset"],
+        "split": "test",
+        "k_shot": config.get("test_shot", config["k_shot"]),
+        "queries": config["test_query"],
+    }
     if config["dataset"] == "sinusoid":
         return values
     return values | {"n_way": config["n_way"], "rotated": True}
 
 
 def _sinusoid(
-    name: str, test_shot: int, published: str | None = None, model: str = "mlp", test_steps: int = 10, **learner
+    name: str,
+    test_shot: int,
+    published: str | None = None,
+    model: str = "mlp",
+    test_steps: int = 10,
+    **learner,
 ) -> Experiment:
     """Section 5.1 of the paper: trained with ten examples and one step, then fine-tuned on fewer or as many."""
     return Experiment(
@@ -204,7 +216,12 @@ def _all() -> dict[str, Experiment]:
         rows += [
             _sinusoid(f"maml-sinusoid-{k}shot", k, published),
             _sinusoid(f"fomaml-sinusoid-{k}shot", k, first_order=True),
-            _sinusoid(f"pretraining-sinusoid-{k}shot", k, "pretraining-sinusoid-5shot" if k == 5 else None, joint=True),
+            _sinusoid(
+                f"pretraining-sinusoid-{k}shot",
+                k,
+                "pretraining-sinusoid-5shot" if k == 5 else None,
+                joint=True,
+            ),
             _sinusoid(f"oracle-sinusoid-{k}shot", k, model="mlp_oracle", joint=True),
             # rates learned for one step are meant for one step; ten such steps may diverge
             _sinusoid(f"metasgd-sinusoid-{k}shot", k, test_steps=1, learn_inner_lr=True),

@@ -37,10 +37,15 @@ def inner_path(
     yield params
     for _ in range(steps):
         fixed, moving = params, {name: params[name] for name in names}
-        gradient = torch.func.grad(lambda moving, fixed=fixed: support_loss({**fixed, **moving}))(moving)  # [MAML 5]
+        gradient = torch.func.grad(lambda moving, fixed=fixed: support_loss({**fixed, **moving}))(
+            moving
+        )  # [MAML 5]
         if first_order:
             gradient = {name: g.detach() for name, g in gradient.items()}  # [FOMAML 5]
-        params = {**fixed, **{name: moving[name] - rates[name] * gradient[name] for name in names}}  # [MAML 6]
+        params = {
+            **fixed,
+            **{name: moving[name] - rates[name] * gradient[name] for name in names},
+        }  # [MAML 6]
         yield params
 
 

@@ -44,8 +44,14 @@ def setup(chapter: str | None = None, *, quiet: bool = False) -> Environment:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     characters = "omniglot" if omniglot.available() else "glyphs"
     if not quiet:
-        where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-        versions = f"mlbook {mlbook.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+        where = (
+            torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else f"CPU, {torch.get_num_threads()} threads"
+        )
+        versions = (
+            f"mlbook {mlbook.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+        )
         print(f"{versions}; {where}; preset {preset}")
         if characters == "glyphs":
             print(
@@ -102,7 +108,9 @@ def table(header: list[str], rows: list[list[str]], caption: str | None = None) 
     display(Markdown((f"**{caption}**\n\n" if caption else "") + "\n".join(lines)))
 
 
-def results_table(experiments: list[str], *, steps: tuple[int, ...] | None = None, caption: str | None = None) -> None:
+def results_table(
+    experiments: list[str], *, steps: tuple[int, ...] | None = None, caption: str | None = None
+) -> None:
     """Published beside ours for the named experiments, straight from the ledger.
 
     steps: show these inner steps, separated by slashes (sinusoids); default: the reported step.
@@ -162,5 +170,8 @@ def check(exercise: str, properties: dict[str, bool]) -> bool:
     failed = [text for text, holds in properties.items() if not bool(holds)]
     for text, holds in properties.items():
         print(("✓ " if bool(holds) else "✗ ") + text)
-    print(f"{exercise}: " + ("all right." if not failed else f"not yet; {len(failed)} of {len(properties)} fail."))
+    print(
+        f"{exercise}: "
+        + ("all right." if not failed else f"not yet; {len(failed)} of {len(properties)} fail.")
+    )
     return not failed

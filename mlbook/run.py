@@ -113,7 +113,9 @@ def run(
         if progress.meta_step % every == 0:
             values = {key: float(value) / every for key, value in sums.items()}
             if not all(v == v and abs(v) != float("inf") for v in values.values()):
-                raise UserError(f"the loss became {values['loss']} at meta-step {progress.meta_step}; lower the rates")
+                raise UserError(
+                    f"the loss became {values['loss']} at meta-step {progress.meta_step}; lower the rates"
+                )
             log.append(",".join([str(progress.meta_step), *(f"{v:.6g}" for v in values.values())]))
             sums, shown = {}, values
             if time.monotonic() - saved >= checkpoint_seconds:
@@ -138,7 +140,11 @@ def run(
         "device": _device_name(where),
         "threads": torch.get_num_threads(),
         "engine": learner.engine,
-        "versions": {"mlbook": mlbook.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "mlbook": mlbook.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
         "commit": _commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
     }
@@ -147,7 +153,14 @@ def run(
 
 
 def evaluate_config(
-    config: dict, meta: Meta, tasks=None, *, n_tasks: int = 600, seed: int = 1, batch_norm: str = "transductive", on_progress=None
+    config: dict,
+    meta: Meta,
+    tasks=None,
+    *,
+    n_tasks: int = 600,
+    seed: int = 1,
+    batch_norm: str = "transductive",
+    on_progress=None,
 ) -> Evaluation:
     """Evaluate meta-parameters under the protocol of a configuration, on the meta-test split."""
     tasks = experiments.build_tasks(config, "test") if tasks is None else tasks
@@ -206,6 +219,9 @@ def _commit() -> str | None:
     if not (root / ".git").exists():
         return None
     answer = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return answer.stdout.strip() or None

@@ -37,7 +37,8 @@ def random_direction(meta: Meta, generator: torch.Generator) -> Meta:
 def moved(meta: Meta, direction: Meta, distance: float) -> Meta:
     """``meta`` + distance · ``direction``."""
     return {
-        group: {name: p + distance * direction[group][name] for name, p in params.items()} for group, params in meta.items()
+        group: {name: p + distance * direction[group][name] for name, p in params.items()}
+        for group, params in meta.items()
     }
 
 
@@ -92,7 +93,9 @@ def cosine(a: Meta, b: Meta) -> float:
     return float(inner_product(a, b) / torch.sqrt(inner_product(a, a) * inner_product(b, b)))
 
 
-def hessian_vector(loss: Callable[[dict], Tensor], params: dict[str, Tensor], vector: dict[str, Tensor]) -> dict[str, Tensor]:
+def hessian_vector(
+    loss: Callable[[dict], Tensor], params: dict[str, Tensor], vector: dict[str, Tensor]
+) -> dict[str, Tensor]:
     """H·v of a scalar ``loss`` at ``params`` without forming H: the derivative of the gradient along v."""
     return torch.func.jvp(torch.func.grad(loss), (params,), (vector,))[1]
 

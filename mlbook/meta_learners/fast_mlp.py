@@ -89,7 +89,9 @@ class ReLUNetwork:
             if i:
                 weight = w[f"layers.{i}.weight"].expand(T, -1, -1)
                 delta_d = torch.bmm(delta_d, weight.mT)
-                delta_d = torch.baddbmm(delta_d, sweep.deltas[i], v[f"layers.{i}.weight"].mT) * sweep.masks[i - 1]
+                delta_d = (
+                    torch.baddbmm(delta_d, sweep.deltas[i], v[f"layers.{i}.weight"].mT) * sweep.masks[i - 1]
+                )
         return h
 
     def metrics(self, sweep: Sweep, y: Tensor) -> dict[str, Tensor]:
@@ -102,6 +104,11 @@ def meta_gradient(
     """∇J(θ) for a meta-batch, the gradient of learned rates (or None), and the metrics; arguments as in ``MAML``."""
     rates = to_matrices(inner_lr) if isinstance(inner_lr, dict) else inner_lr
     gradient, rate_gradient, metrics = fast.meta_gradient(
-        ReLUNetwork(len(params) // 2), to_matrices(params), episodes, inner_lr=rates, steps=steps, first_order=first_order
+        ReLUNetwork(len(params) // 2),
+        to_matrices(params),
+        episodes,
+        inner_lr=rates,
+        steps=steps,
+        first_order=first_order,
     )
     return from_matrices(gradient), None if rate_gradient is None else from_matrices(rate_gradient), metrics

@@ -70,7 +70,12 @@ class MAML:
         if fast_mlp.fits(self.model):
             return self.loss == "mse" and self.names is None
         everything = self.names is not None and set(self.names) == set(adapted_names(self.model))
-        return fast_conv4.fits(self.model) and everything and self.loss == "cross_entropy" and not self.learn_inner_lr
+        return (
+            fast_conv4.fits(self.model)
+            and everything
+            and self.loss == "cross_entropy"
+            and not self.learn_inner_lr
+        )
 
     @property
     def measure(self) -> str:
@@ -97,7 +102,11 @@ class MAML:
             return scale * LOSSES[self.loss](prediction, y)
 
         rates = meta.get("inner_lr", self.inner_lr)
-        return support_loss, meta["params"], {"inner_lr": rates, "names": self.names, "first_order": self.first_order}
+        return (
+            support_loss,
+            meta["params"],
+            {"inner_lr": rates, "names": self.names, "first_order": self.first_order},
+        )
 
     def path(self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int) -> Iterator[Params]:
         """Parameters of one task after 0, 1, ..., ``steps`` inner steps."""
@@ -143,12 +152,19 @@ class MAML:
         if self.loss == "mse":
             scale = episodes.support_y.shape[-1] if self.inner_loss == "class_sum" else 1
             rates = meta.get("inner_lr", scale * self.inner_lr)
-            gradient, rate_gradient, metrics = fast_mlp.meta_gradient(meta["params"], episodes, inner_lr=rates, **options)
+            gradient, rate_gradient, metrics = fast_mlp.meta_gradient(
+                meta["params"], episodes, inner_lr=rates, **options
+            )
             groups = {"params": gradient, "inner_lr": rate_gradient}
             return {name: groups[name] for name in meta}, metrics
         scale = self.model.head.out_features if self.inner_loss == "class_sum" else 1
         gradient, metrics = fast_conv4.meta_gradient(
-            meta["params"], *episodes, inner_lr=self.inner_lr, inner_scale=scale, eps=self.model.norms[0].eps, **options
+            meta["params"],
+            *episodes,
+            inner_lr=self.inner_lr,
+            inner_scale=scale,
+            eps=self.model.norms[0].eps,
+            **options,
         )
         return {"params": gradient}, metrics
 

@@ -28,7 +28,14 @@ def _canvas(width: float, height: float):
 def _box(ax, x, y, w, h, text, *, fill=PAPER, edge=BLACK, size=10.0, style="-", weight="normal"):
     """A rounded box with centre (x, y); returns its centre."""
     shape = FancyBboxPatch(
-        (x - w / 2, y - h / 2), w, h, boxstyle="round,pad=0,rounding_size=0.07", fc=fill, ec=edge, lw=1.2, ls=style
+        (x - w / 2, y - h / 2),
+        w,
+        h,
+        boxstyle="round,pad=0,rounding_size=0.07",
+        fc=fill,
+        ec=edge,
+        lw=1.2,
+        ls=style,
     )
     ax.add_patch(shape)
     ax.text(x, y, text, ha="center", va="center", fontsize=size, weight=weight, linespacing=1.25)
@@ -36,7 +43,14 @@ def _box(ax, x, y, w, h, text, *, fill=PAPER, edge=BLACK, size=10.0, style="-", 
 
 
 def _arrow(ax, start, end, *, colour=BLACK, style="-", bend=0.0, width=1.3):
-    arrowprops = {"arrowstyle": "-|>", "color": colour, "lw": width, "linestyle": style, "shrinkA": 0, "shrinkB": 0}
+    arrowprops = {
+        "arrowstyle": "-|>",
+        "color": colour,
+        "lw": width,
+        "linestyle": style,
+        "shrinkA": 0,
+        "shrinkB": 0,
+    }
     if bend:
         arrowprops["connectionstyle"] = f"arc3,rad={bend}"
     ax.annotate("", xy=end, xytext=start, arrowprops=arrowprops)
@@ -67,11 +81,12 @@ def learning_and_meta_learning():
     _box(ax, 4.4, 1.68, 1.2, 0.72, "learning\nalgorithm $F$", fill=MACHINE)
     _arrow(ax, (1.7, 1.68), (2.05, 1.68))
     _arrow(ax, (3.45, 1.68), (3.8, 1.68))
-    _box(ax, 0.95, 0.48, 1.5, 0.72, "few data of\na new task", fill=DATA)
-    _box(ax, 2.75, 0.48, 1.4, 0.72, "model $f$ of\nthe new task", fill=MACHINE)
-    _polyline(ax, [(4.4, 1.32), (4.4, 0.95), (1.95, 0.95), (1.95, 0.62), (2.05, 0.56)], colour=BLUE)
-    _arrow(ax, (1.7, 0.42), (2.05, 0.42))
-    ax.text(3.55, 0.42, "$f = F(\\mathrm{data})$", fontsize=11, va="center")
+    _box(ax, 0.95, 0.45, 1.5, 0.68, "few data of\na new task", fill=DATA)
+    _box(ax, 2.75, 0.45, 1.4, 0.68, "$F$", fill=MACHINE, size=13)
+    _box(ax, 4.4, 0.45, 1.2, 0.68, "its model\n$f = F(\\mathrm{data})$", fill=MACHINE, size=9.5)
+    _polyline(ax, [(4.4, 1.32), (4.4, 1.05), (2.75, 1.05), (2.75, 0.79)], colour=BLUE)
+    _arrow(ax, (1.7, 0.45), (2.05, 0.45))
+    _arrow(ax, (3.45, 0.45), (3.8, 0.45))
     return fig, (
         "Two rows of boxes. Upper row, ordinary learning: one data set of one task goes into a learning algorithm F, which a person "
         "set up, and out comes a model f star. Lower row, meta-learning: many training tasks go into meta-learning, and out comes the "
@@ -109,17 +124,18 @@ def tasks_as_units():
 
 def ordinary_training():
     """The steps of ordinary training; what a person chooses, and the research field that learns that choice."""
-    fig, ax = _canvas(5.6, 5.5)
+    fig, ax = _canvas(5.6, 6.12)
     steps = [
         ("data and their processing $D$", "learned augmentation:\nDADA (chapter 16)"),
-        ("architecture of the network", "architecture search:\nNAS (chapter 17)"),
+        ("architecture $A$", "architecture search:\nNAS (chapter 17)"),
         ("initial parameters $\\theta^0$", "learned initialisation:\nMAML (chapter 4)"),
-        ("optimiser and learning rate", "learned update rules:\n(chapter 15)"),
-        ("loss and other settings", "learned losses and rates:\nMeta-SGD (chapter 5)"),
+        ("optimiser $U$", "learned update rules\n(chapter 15)"),
+        ("learning rate $\\alpha$", "learned rates:\nMeta-SGD (chapter 5)"),
+        ("loss $\\ell$, other settings $H$", "learned losses\n(not in this book)"),
     ]
-    ax.text(1.55, 5.28, "chosen by a person", fontsize=10.5, ha="center", weight="bold")
-    ax.text(4.35, 5.28, "the field that learns it", fontsize=10.5, ha="center", weight="bold")
-    y = 4.85
+    ax.text(1.55, 5.9, "chosen by a person", fontsize=10.5, ha="center", weight="bold")
+    ax.text(4.35, 5.9, "the field that learns it", fontsize=10.5, ha="center", weight="bold")
+    y = 5.47
     for i, (choice, field) in enumerate(steps):
         _box(ax, 1.55, y, 2.7, 0.46, choice, fill=CHOICE, size=10)
         _box(ax, 4.35, y, 2.1, 0.5, field, fill=PAPER, edge=GREY, size=9.2)
@@ -136,9 +152,9 @@ def ordinary_training():
     _arrow(ax, (1.55, y - 1.01), (1.55, y - 1.18))
     ax.text(1.55, y - 1.3, "model $f_{\\theta^*}$", fontsize=11, ha="center", va="center")
     return fig, (
-        "A flow chart of ordinary training. Five boxes chosen by a person: data and their processing, the architecture, the initial "
-        "parameters, optimiser and learning rate, loss and other settings. Beside each stands the field that learns it: augmentation "
-        "with DADA, architecture search, MAML, learned update rules, learned losses and rates. Below, the part of the machine: compute "
+        "A flow chart of ordinary training. Six boxes chosen by a person: data and their processing, the architecture, the initial "
+        "parameters, the optimiser, the learning rate, loss and other settings. Beside each stands the field that learns it: augmentation "
+        "with DADA, architecture search, MAML, learned update rules, Meta-SGD, learned losses. Below, the part of the machine: compute "
         "loss and gradient, update the parameters, repeat, until a trained model comes out."
     )
 
@@ -161,8 +177,25 @@ def stage_one():
     ax.text(3.78, 2.86, "$\\cdots$", fontsize=14, ha="center", va="center")
     _box(ax, 2.95, 0.6, 3.0, 0.5, "$L(\\omega) = l_1 + l_2 + \\dots + l_T$", fill=PAPER, size=12)
     _polyline(ax, [(1.45, 0.6), (0.34, 0.6), (0.34, 4.65), (2.15, 4.65)], colour=RED, style="--", width=1.6)
-    ax.text(0.17, 2.7, "change $\\omega$ so that $L$ falls", fontsize=10, color=RED, rotation=90, ha="center", va="center")
-    ax.text(2.95, 0.14, "by its gradient; else by RL or evolution", fontsize=9.5, ha="center", va="center", color=RED)
+    ax.text(
+        0.17,
+        2.7,
+        "change $\\omega$ so that $L$ falls",
+        fontsize=10,
+        color=RED,
+        rotation=90,
+        ha="center",
+        va="center",
+    )
+    ax.text(
+        2.95,
+        0.14,
+        "by its gradient; else by RL or evolution",
+        fontsize=9.5,
+        ha="center",
+        va="center",
+        color=RED,
+    )
     return fig, (
         "Block diagram of stage one. The learner F with settings omega receives the support sets of tasks 1 to T and turns each into its own "
         "parameters theta 1 to theta T. Each is scored on the query set of its task, which gives the losses l 1 to l T. Their sum is the "
@@ -183,8 +216,18 @@ def stage_two():
     _arrow(ax, (4.8, 0.7), (4.8, 0.42))
     ax.text(4.8, 0.26, "score", fontsize=11, ha="center", va="center")
     _arrow(ax, (2.55, 1.68), (2.55, 1.3), colour=BLUE)
-    ax.text(2.55, 1.84, "$\\omega^*$ from stage one, fixed from now on", fontsize=10.5, ha="center", va="center", color=BLUE)
-    ax.text(0.9, 0.26, "no arrow leads back to $\\omega$", fontsize=9.5, ha="center", va="center", color="#444444")
+    ax.text(
+        2.55,
+        1.84,
+        "$\\omega^*$ from stage one, fixed from now on",
+        fontsize=10.5,
+        ha="center",
+        va="center",
+        color=BLUE,
+    )
+    ax.text(
+        0.9, 0.26, "no arrow leads back to $\\omega$", fontsize=9.5, ha="center", va="center", color="#444444"
+    )
     return fig, (
         "Block diagram of stage two. The support set of the test task goes into the learner F with the settings omega found in stage one, "
         "which are fixed; out come parameters theta, scored on the query set of the same task. No arrow leads back to omega."
@@ -262,7 +305,13 @@ def omega_path(path: Tensor, optimum: tuple[float, float], objective):
     )
 
 
-def intervals(rows: dict[str, tuple[float, float]], xlabel: str, *, line: tuple[float, str] | None = None, percent: bool = False):
+def intervals(
+    rows: dict[str, tuple[float, float]],
+    xlabel: str,
+    *,
+    line: tuple[float, str] | None = None,
+    percent: bool = False,
+):
     """Means with their 95 % intervals, one row each. rows: name -> (mean, half-width)."""
     fig, ax = figure(width=5.4, height=0.7 + 0.42 * len(rows))
     scale = 100 if percent else 1
@@ -289,7 +338,12 @@ def training_tasks(counts: list[int], losses: Tensor, best: float, by_hand: floa
     ax.plot(counts, mean, color=BLUE, lw=2, label="learned F (median of the runs)")
     ax.axhline(by_hand, color=BLACK, ls=":", lw=1.4, label="F set by hand")
     ax.axhline(best, color=RED, ls="--", lw=1.4, label="best F, by the formula")
-    ax.set(xscale="log", xlabel="number of training tasks", ylabel="query loss on new tasks", ylim=(best - 0.2, by_hand + 1.6))
+    ax.set(
+        xscale="log",
+        xlabel="number of training tasks",
+        ylabel="query loss on new tasks",
+        ylim=(best - 0.2, by_hand + 1.6),
+    )
     ax.set_xticks(counts, [str(c) for c in counts])
     ax.minorticks_off()
     ax.legend(fontsize=9, loc="upper right")
@@ -316,7 +370,9 @@ def game(support: Tensor, query: Tensor):
     """Rounds of a few-shot game: support [R, N, H, W], query [R, H, W]."""
     R, N = support.shape[:2]
     ratios = [1] * N + [0.35, 1]
-    fig, axes = figure(R, N + 2, width=5.4, height=0.86 * R + 0.35, gridspec_kw={"width_ratios": ratios}, squeeze=False)
+    fig, axes = figure(
+        R, N + 2, width=5.4, height=0.86 * R + 0.35, gridspec_kw={"width_ratios": ratios}, squeeze=False
+    )
     for r in range(R):
         for n in range(N):
             _picture(axes[r, n], support[r, n])
@@ -338,7 +394,9 @@ def episode_sets(support: Tensor, query: Tensor, n_way: int, what: str):
     ratios = [1] * K + [0.3] + [1] * Q
     width = 5.4
     height = width / sum(ratios) * 1.02 * n_way + 0.5
-    fig, axes = figure(n_way, K + 1 + Q, width=width, height=height, gridspec_kw={"width_ratios": ratios}, squeeze=False)
+    fig, axes = figure(
+        n_way, K + 1 + Q, width=width, height=height, gridspec_kw={"width_ratios": ratios}, squeeze=False
+    )
     for n in range(n_way):
         for k in range(K):
             _picture(axes[n, k], support[n * K + k], width=1.2)
@@ -413,7 +471,9 @@ def accuracies(scores: Tensor, chance: float):
     ax.bar(100 * values, counts, width=85 * gap, color=SKY)
     mean, s, n = float(scores.mean()), float(scores.std()), len(scores)
     half = 1.96 * s / n**0.5
-    ax.axvspan(100 * (mean - half), 100 * (mean + half), color=RED, alpha=0.35, lw=0, label="mean ± 1.96 s/√n")
+    ax.axvspan(
+        100 * (mean - half), 100 * (mean + half), color=RED, alpha=0.35, lw=0, label="mean ± 1.96 s/√n"
+    )
     ax.axvline(100 * chance, color=BLACK, ls=":", lw=1.4, label="chance")
     ax.set(xlabel="accuracy on the query set of one task (%)", ylabel="tasks", xlim=(-3, 103))
     ax.legend(fontsize=9)
@@ -436,7 +496,12 @@ def interval_width(spreads: dict[str, float], marks: tuple[int, ...] = (600, 10_
         said.append(name + ": " + ", ".join(f"{196 * s / m**0.5:.2f} at {m:,} tasks" for m in marks))
     ax.set(xscale="log", yscale="log", xlabel="test tasks n", ylabel="half-width (percentage points)")
     ax.legend(fontsize=9)
-    return fig, "Half-width of the 95 % interval against the number of test tasks, straight lines falling with the square root. " + "; ".join(said) + "."
+    return (
+        fig,
+        "Half-width of the 95 % interval against the number of test tasks, straight lines falling with the square root. "
+        + "; ".join(said)
+        + ".",
+    )
 
 
 def repeated_intervals(means: Tensor, halves: Tensor, truth: float):

@@ -134,7 +134,9 @@ def as_text(rows: list[dict]) -> str:
     lines = [f"{'experiment':30} {'published':>16} {'ours':>16}  how"]
     for row in rows:
         theirs, mine = row["published"], row["ours"]
-        measure = next((m for m in ("accuracy", "mse", "return") if m in ((mine or theirs) or {})), "accuracy")
+        measure = next(
+            (m for m in ("accuracy", "mse", "return") if m in ((mine or theirs) or {})), "accuracy"
+        )
         left = _percent(theirs["value"], theirs["ci95"], theirs["measure"]) if theirs else "–"
         if mine is None:
             right, how = status(row), ""

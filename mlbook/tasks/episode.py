@@ -101,7 +101,9 @@ class FewShot:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.n_way > self.pool.n_classes:
-            raise UserError(f"{self.n_way}-way episodes need {self.n_way} classes; the pool has {self.pool.n_classes}")
+            raise UserError(
+                f"{self.n_way}-way episodes need {self.n_way} classes; the pool has {self.pool.n_classes}"
+            )
         if self.k_shot + self.n_query > self.pool.n_examples:
             raise UserError(
                 f"{self.k_shot} support and {self.n_query} query examples per class need "

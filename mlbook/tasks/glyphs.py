@@ -36,7 +36,9 @@ def _drawings() -> Tensor:
     """All drawings, uint8 [classes, drawers, 28, 28]."""
     g = torch.Generator().manual_seed(SEED)
     # a class: 2 to 4 strokes, each a cubic Bézier curve between points of a 4×4 grid, bent by its inner control points
-    grid = torch.randint(0, 4, (CLASSES, MAX_STROKES, 2, 2), generator=g) / 1.5 - 1  # start and end, in [-1, 1]
+    grid = (
+        torch.randint(0, 4, (CLASSES, MAX_STROKES, 2, 2), generator=g) / 1.5 - 1
+    )  # start and end, in [-1, 1]
     bend = torch.randn(CLASSES, MAX_STROKES, 2, 2, generator=g) * 0.45
     start, end = grid[:, :, 0], grid[:, :, 1]
     # a stroke that would be a dot is stretched to the opposite side

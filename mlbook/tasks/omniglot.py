@@ -49,7 +49,8 @@ def import_from(source: Path) -> Path:
     files) and write the cached tensor. All or nothing."""
     import numpy as np
 
-    drawings: dict[str, list[tuple[str, Tensor]]] = defaultdict(list)
+    # by file name: where a zip file lies beside the folder that was unpacked from it, every drawing comes twice
+    drawings: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name, content in read_archive(source, ".png"):
         if len(name.parts) < 4 or name.parts[-4] not in ("images_background", "images_evaluation"):
             continue
@@ -57,19 +58,23 @@ def import_from(source: Path) -> Path:
         if image.size != (ORIGINAL, ORIGINAL):
             raise DataError(f"{name} is {image.size[0]}×{image.size[1]}, not 105×105; nothing was imported")
         ink = torch.from_numpy(np.array(image.convert("1"), dtype=bool)).logical_not()
-        drawings["/".join(name.parts[-4:-1])].append((name.name, nearest_28(ink)))
+        drawings["/".join(name.parts[-4:-1])][name.name] = nearest_28(ink)
     if len(drawings) != CHARACTERS:
-        raise DataError(f"{source} holds {len(drawings)} of the {CHARACTERS} Omniglot characters; nothing was imported")
+        raise DataError(
+            f"{source} holds {len(drawings)} of the {CHARACTERS} Omniglot characters; nothing was imported"
+        )
     names = sorted(drawings)
     for character in names:
         if len(drawings[character]) != DRAWINGS:
             n = len(drawings[character])
             raise DataError(f"{character} has {n} drawings instead of {DRAWINGS}; nothing was imported")
-    images = torch.stack([torch.stack([d for _, d in sorted(drawings[c], key=lambda d: d[0])]) for c in names])
+    images = torch.stack([torch.stack([drawings[c][name] for name in sorted(drawings[c])]) for c in names])
     images = images.to(torch.uint8) * 255  # [1623, 20, 28, 28], ink = 255
     found = fingerprint(images)
     if found != PIXELS_SHA256:
-        raise DataError(f"{source} has other pixels than Omniglot (sha256 {found[:12]}…); nothing was imported")
+        raise DataError(
+            f"{source} has other pixels than Omniglot (sha256 {found[:12]}…); nothing was imported"
+        )
     save_tensors(path(), {"images": images}, {"names": "\n".join(names), "sha256": found})
     return path()
 
@@ -79,7 +84,7 @@ def fingerprint(images: Tensor) -> str:
 
 
 def download() -> Path:
-    """Fetch the two official zip files to where torchvision keeps them, let torchvision verify them, and import."""
+    """Fetch the two official zip files from where torchvision knows them to where it keeps them, verify them, and import."""
     from mlbook.tasks.torchvision_import import torchvision
 
     dataset = torchvision().datasets.Omniglot
@@ -87,8 +92,6 @@ def download() -> Path:
     for name, md5 in dataset.zips_md5.items():
         url = f"{dataset.download_url_prefix}/{name}.zip"
         fetch(url, root / dataset.folder / f"{name}.zip", checksum=md5, algorithm="md5")
-    for background in (True, False):
-        dataset(str(root), background=background, download=True)
     return import_from(root / dataset.folder)
 
 
@@ -101,7 +104,9 @@ def load(split: str, rotations: Rotations = "per_task") -> ClassPool:
     if split not in SPLITS and split != "all":
         raise UserError(f"split must be train, validation, test or all, not {split!r}")
     if not available():
-        raise DataError("Omniglot is not there yet; run: python -m mlbook data get omniglot  (or data import omniglot --from PATH)")
+        raise DataError(
+            "Omniglot is not there yet; run: python -m mlbook data get omniglot  (or data import omniglot --from PATH)"
+        )
     images, names = verified()
     order = list(range(CHARACTERS))
     random.Random(SPLIT_SEED).shuffle(order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import sys
 import tarfile
@@ -54,18 +55,28 @@ def fetch(url: str, target: Path, *, checksum: str, algorithm: str = "sha256", t
     part = target.with_name(target.name + ".part")
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    missing = None
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             resumed = have and answer.status == 206
             with open(part, "ab" if resumed else "wb") as file:
                 while block := answer.read(CHUNK):
                     file.write(block)
+            missing = getattr(
+                answer, "length", None
+            )  # bytes that were announced and did not come; None where nothing was announced
     except urllib.error.HTTPError as error:
         if error.code != 416:  # 416: nothing is left to send; the checksum below decides
-            raise DataError(f"{url} answered {error.code}; import the data from a local file instead") from None
-    except (urllib.error.URLError, OSError) as error:
+            raise DataError(
+                f"{url} answered {error.code}; import the data from a local file instead"
+            ) from None
+    except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise DataError(f"cannot reach {url} ({reason}); run again to go on, or import from a local file") from None
+        raise DataError(
+            f"cannot reach {url} ({reason}); run again to go on, or import from a local file"
+        ) from None
+    if missing:
+        raise DataError(f"{url} broke off {missing:,} bytes before its end; run again to go on")
     if digest(part, algorithm) != checksum:
         part.unlink()
         raise DataError(f"{url} arrived damaged (wrong checksum) and was removed; run again")
@@ -100,7 +111,8 @@ def read_archive(source: Path, suffix: str) -> Iterator[tuple[PurePosixPath, byt
                         file = archive.extractfile(member)
                         yield PurePosixPath(member.name), file.read()
     except (tarfile.TarError, zipfile.BadZipFile, LZMAError, EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{source} is truncated or not an archive ({error}); nothing was imported") from None
+        reason = str(error).split(":\n")[0]  # tarfile lists on further lines what it tried
+        raise DataError(f"{source} is truncated or not an archive ({reason}); nothing was imported") from None
 
 
 def open_image(content: bytes, name: object):
