@@ -87,6 +87,11 @@ def run(
         seconds = float(tensors["seconds"])
         log = _read_log(out / "log.csv", state.meta_step)
 
+    try:
+        out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of training
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be made ({error.strerror})") from None
+
     total = config["meta_steps"]
     every = max(1, total // LOG_LINES)
     began = saved = time.monotonic()

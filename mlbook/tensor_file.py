@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -29,7 +30,18 @@ def write_atomically(path: Path, data: bytes) -> None:
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
     """One safetensors file of ``tensors`` with ``header`` as its metadata, written atomically."""
     flat = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_atomically(path, save(flat, metadata=header))
+    write_atomically(path, _sorted_header(save(flat, metadata=header)))
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """The same file with its JSON header in alphabetical order.
+
+    The library writes ``header`` in an order that changes from call to call; equal contents shall be equal files.
+    """
+    length = int.from_bytes(data[:8], "little")
+    text = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

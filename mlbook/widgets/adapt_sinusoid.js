@@ -1,0 +1,266 @@
+// The lab "Adapt a sinusoid": the reader sets the task and the initialisation; every number on the screen is computed here.
+//
+// Python hands over `weights` (the initialisations, float32) and `setup` (their names, the ranges, the query inputs). What the
+// reader changes lies in the model's traits, so a notebook with a kernel can read it and other widgets can be linked to it.
+import { countParameters, innerPath, meanSquaredError, predict } from "./network.js";
+import { announcer, button, clamp, format, handle, html, Plot, prefersStillness, slider, svg, unpack, watchWidth } from "./shared.js";
+
+const STATE = ["initialisation", "step", "inner_lr", "amplitude", "phase", "points"];
+
+export const sine = (amplitude, phase, x) => amplitude * Math.sin(x - phase);
+
+/** Everything that follows from one initialisation θ: parameters and losses after 0, 1, …, N inner steps. */
+export function adaptation(setup, theta, { points, inner_lr, amplitude, phase }) {
+  const xs = points.map((p) => p[0]), ys = points.map((p) => p[1]);
+  const truth = setup.query_x.map((x) => sine(amplitude, phase, x));
+  const path = innerPath(setup.sizes, theta, xs, ys, inner_lr, setup.steps);
+  return {
+    path,
+    support: path.map((theta) => meanSquaredError(predict(setup.sizes, theta, xs), ys)),
+    query: path.map((theta) => meanSquaredError(predict(setup.sizes, theta, setup.query_x), truth)),
+  };
+}
+
+/** The middle of the widest gap between the points: where one more tells most. */
+export function widestGap(points, [low, high]) {
+  const xs = [low, ...points.map((p) => p[0]), high].sort((a, b) => a - b);
+  let best = 1;
+  for (let i = 1; i < xs.length; i++) if (xs[i] - xs[i - 1] > xs[best] - xs[best - 1]) best = i;
+  return Math.round(50 * (xs[best] + xs[best - 1])) / 100;
+}
+
+function render({ model, el }) {
+  const setup = model.get("setup"), [xLow, xHigh] = setup.x_range, last = setup.steps;
+  const initialisations = unpack(model.get("weights"), countParameters(setup.sizes));
+  const curveX = Array.from({ length: 141 }, (_, i) => xLow + ((xHigh - xLow) * i) / 140);
+  const state = () => Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
+  const chosen = () => Math.max(0, setup.names.indexOf(model.get("initialisation")));
+  const colour = (i) => `color: var(--mlb-${setup.colours[i]})`;
+
+  // -- what the reader does: change traits; drawing follows from that ---------------------------------------------------
+
+  function change(values) {
+    for (const [name, value] of Object.entries(values)) model.set(name, value);
+    model.save_changes();
+  }
+  const onCurve = (x, { amplitude, phase } = state()) => [x, sine(amplitude, phase, x)];
+  const allOnCurve = () => change({ points: state().points.map(([x]) => onCurve(x)) });
+  const setStep = (step) => change({ step: clamp(step, [0, last]) });
+
+  /** Another true sine. Support points that lie on the old one come along; the reader's own stay where they were put. */
+  function changeTask(values) {
+    const old = state(), task = { ...old, ...values };
+    const follows = ([x, y]) => Math.abs(y - sine(old.amplitude, old.phase, x)) < 1e-6;
+    change({ ...values, points: old.points.map((p) => (follows(p) ? onCurve(p[0], task) : p)) });
+  }
+  function randomTask() {
+    const draw = ([low, high]) => Math.round(100 * (low + (high - low) * Math.random())) / 100;
+    const task = { amplitude: draw(setup.amplitude_range), phase: clamp(draw(setup.phase_range), setup.phase_range) };
+    change({ ...task, points: state().points.map(() => onCurve(draw(setup.x_range), task)) });
+  }
+  let selected = 0;
+  function addPoint(point) {
+    const { points } = state();
+    if (points.length >= setup.max_points) return;
+    selected = points.length;
+    change({ points: [...points, point] });
+  }
+  function removePoint(index) {
+    const { points } = state();
+    if (points.length <= 1) return;
+    selected = Math.min(index, points.length - 2);
+    change({ points: points.filter((_, i) => i !== index) });
+  }
+
+  let timer = null;
+  function stop() {
+    clearInterval(timer);
+    timer = null;
+    draw();
+  }
+  function play() {
+    if (timer) return stop();
+    if (prefersStillness()) return setStep(last);
+    setStep(state().step >= last ? 0 : state().step + 1);
+    timer = setInterval(() => (state().step >= last ? stop() : setStep(state().step + 1)), 450);
+    draw();
+  }
+  const byHand = (action) => () => (timer && stop(), action());
+
+  // -- the elements -----------------------------------------------------------------------------------------------------
+
+  const plot = new Plot({
+    x: setup.x_range, y: setup.y_range, xTicks: [-4, -2, 0, 2, 4], yTicks: [-4, -2, 0, 2, 4], xTitle: "x", yTitle: "y",
+    bottom: 22, height: (width) => clamp(0.8 * width, [250, 370]), role: "group",
+  });
+  plot.node.addEventListener("dblclick", (event) => {
+    const [x, y] = plot.at(event).map((v, i) => Math.round(100 * clamp(v, [setup.x_range, setup.y_range][i])) / 100);
+    if (!event.target.closest(".mlb-point")) addPoint([x, y]);
+  });
+  const lossPlot = new Plot({
+    x: [0, last], y: [0.001, 100], log: true, xTicks: [0, 2, 4, 6, 8, 10].filter((n) => n <= last), yTicks: [0.001, 0.01, 0.1, 1, 10, 100],
+    xTitle: "inner step", yTitle: "mean squared error", height: () => 205, role: "img",
+  });
+  const key = (drawing, words, style) => html("span", { style }, svg("svg", { width: 26, height: 12, "aria-hidden": "true" }, drawing), words);
+  const stroke = (more) => svg("path", { d: "M1 6H25", fill: "none", stroke: "currentColor", "stroke-width": 3, ...more });
+  const legendNow = html("span", {}), legendCurve = key(stroke(), legendNow);
+  const queryNow = html("span", {}), queryKey = key(stroke(), queryNow), supportNow = html("span", {});
+
+  const group = `mlb-${Math.random().toString(36).slice(2)}`; // radio buttons of one lab belong together, of two labs do not
+  const choices = setup.names.map((name, i) => {
+    const bar = html("span", { class: "mlb-bar" }), value = html("span", { class: "mlb-value" });
+    const radio = html("input", { type: "radio", name: group, value: name, "aria-label": name, onchange: () => change({ initialisation: name }) });
+    const track = html("span", { style: colour(i), "aria-hidden": "true" }, bar);
+    return { radio, bar, value, node: html("label", { class: "mlb-choice" }, radio, html("span", { class: "mlb-name" }, name), track, value) };
+  });
+  const note = html("p", { class: "mlb-note mlb-about" });
+
+  const back = button("◀ Back", byHand(() => setStep(state().step - 1)), { "aria-label": "One inner step back" });
+  const step = button("Step ▶", byHand(() => setStep(state().step + 1)), { class: "mlb-main", "aria-label": "One inner step" });
+  const playing = button("", play), reset = button("Reset", byHand(() => setStep(0)), { "aria-label": "Back to inner step 0" });
+  const whole = (v) => `${v} of ${last}`;
+  const sliders = {
+    step: slider({ label: "inner step", min: 0, max: last, step: 1, show: whole, input: (v) => byHand(() => setStep(v))() }),
+    inner_lr: slider({ label: "inner rate α", min: 0.001, max: 0.05, step: 0.001, show: (v) => v.toFixed(3), input: (v) => change({ inner_lr: v }) }),
+    amplitude: slider({ label: "amplitude", min: setup.amplitude_range[0], max: setup.amplitude_range[1], step: 0.1, input: (v) => changeTask({ amplitude: v }) }),
+    phase: slider({ label: "phase", min: 0, max: setup.phase_range[1], step: 0.01, input: (v) => changeTask({ phase: v }) }),
+  };
+  const add = button("Add point", () => addPoint(onCurve(widestGap(state().points, setup.x_range))));
+  const take = button("Remove point", () => removePoint(selected));
+  const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
+  const rows = html("tbody", {}), table = html("table", {},
+    html("thead", {}, html("tr", {}, ...["step", "support", "query"].map((t) => html("th", { scope: "col" }, t)))), rows);
+  const left = html("div", {},
+    plot.node,
+    html("p", { class: "mlb-legend" },
+      legendCurve, key(stroke({ "stroke-width": 1.5, opacity: 0.6 }), "earlier steps"),
+      key(stroke({ "stroke-dasharray": "6 4" }), "true sine (query set)", "color: var(--mlb-truth)"),
+      key(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "support point")),
+    sentence, html("div", { class: "mlb-row" }, step, back, playing, reset),
+    sliders.step.node, sliders.inner_lr.node);
+  const lossBox = html("div", { class: "mlb-apart" }, lossPlot.node,
+    html("p", { class: "mlb-legend" }, queryKey, key(stroke({ "stroke-width": 2, "stroke-dasharray": "3 3", stroke: "var(--mlb-ink)" }), supportNow),
+      key(stroke({ "stroke-width": 1.5, opacity: 0.6 }), "query, other starts")));
+  const right = html("div", {},
+    html("fieldset", {}, html("legend", {}, `Start from … and its query loss after ${last} steps`), ...choices.map((c) => c.node)),
+    note, lossBox);
+  const bottom = html("div", { class: "mlb-wide" },
+    html("div", { class: "mlb-sliders" }, sliders.amplitude.node, sliders.phase.node),
+    html("div", { class: "mlb-row" }, button("New random task", randomTask), button("Points onto the sine", allOnCurve), add, take),
+    html("details", {}, html("summary", {}, "Losses of every step in numbers"), table),
+    html("p", { class: "mlb-note" },
+      "Drag the points, or focus one and use the arrow keys (with Shift: further; Delete removes it). A double click in the plot adds one. ",
+      "Points on the sine follow it; the query loss is the mean squared error ",
+      `at ${setup.query_x.length} inputs evenly spaced over the axis.`));
+  const root = html("section", { class: "mlb-lab", "data-lab": "adapt-sinusoid", "aria-label": "Lab: adapt a sinusoid" },
+    html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
+  el.append(root);
+
+  // -- drawing ----------------------------------------------------------------------------------------------------------
+
+  let known = "", results = [], curves = [];
+  function compute(now) {
+    const task = JSON.stringify([now.points, now.inner_lr, now.amplitude, now.phase]);
+    if (task !== known) {
+      results = initialisations.map((theta) => adaptation(setup, theta, now));
+      [known, curves] = [task, []];
+    }
+    curves[chosen()] ??= results[chosen()].path.map((theta) => predict(setup.sizes, theta, curveX));
+  }
+
+  const handles = [];
+  function drawPoints(points) {
+    while (handles.length > points.length) {
+      const { node } = handles.pop();
+      const had = node === document.activeElement;
+      node.remove();
+      if (had) handles[selected].node.focus();
+    }
+    while (handles.length < points.length) {
+      const i = handles.length;
+      const move = (point) => change({ points: state().points.map((p, j) => (j === i ? point : p)) });
+      handles.push(handle(plot, { move, remove: () => removePoint(i), select: () => (selected = i) }));
+      plot.front.append(handles[i].node);
+    }
+    points.forEach((p, i) => handles[i].set(p, `Support point ${i + 1} of ${points.length}`));
+  }
+
+  function draw() {
+    if (!plot.width) return; // not on the page yet
+    const now = state(), index = chosen(), n = now.step;
+    compute(now);
+    const { support, query, path } = results[index], line = (d, more) => svg("path", { d, ...more });
+    const fitted = curves[index], truth = curveX.map((x) => sine(now.amplitude, now.phase, x));
+
+    const errors = now.points.map(([x, y]) => plot.path([x, x], [y, predict(setup.sizes, path[n], [x])[0]])).join("");
+    plot.lines.replaceChildren(
+      line(plot.path(curveX, truth), { style: "color: var(--mlb-truth)", "stroke-width": 2.5, "stroke-dasharray": "7 5" }),
+      ...fitted.slice(0, n).map((ys, i) => line(plot.path(curveX, ys), { style: colour(index), opacity: 0.2 + (0.35 * (i + 1)) / n })),
+      line(errors, { style: "stroke-width: 1; color: var(--mlb-muted)" }),
+      line(plot.path(curveX, fitted[n]), { class: "mlb-now", style: `${colour(index)}; stroke-width: 3.5` }),
+    );
+    drawPoints(now.points);
+    const five = [xLow, xLow / 2, 0, xHigh / 2, xHigh], said = predict(setup.sizes, path[n], five);
+    const values = five.map((x, i) => `${format(said[i])} at x ${format(x)} (true ${format(sine(now.amplitude, now.phase, x))})`);
+    plot.node.setAttribute("aria-label", `The network after inner step ${n} from ${now.initialisation} predicts ${values.join(", ")}.`);
+
+    const steps = query.map((_, i) => i);
+    lossPlot.lines.replaceChildren(
+      ...results.map((r, i) => (i === index ? "" : line(lossPlot.path(steps, r.query), { style: colour(i), opacity: 0.6 }))),
+      line(lossPlot.path(steps, support), { style: "color: var(--mlb-ink); stroke-width: 2", "stroke-dasharray": "3 3" }),
+      line(lossPlot.path(steps, query), { style: `${colour(index)}; stroke-width: 3` }),
+      line(`M${lossPlot.X(n)} 0V${lossPlot.height}`, { style: "color: var(--mlb-muted); stroke-width: 1" }),
+    );
+    const dot = (value, fill) =>
+      Number.isFinite(value) ? svg("circle", { cx: lossPlot.X(n), cy: clamp(lossPlot.Y(value), [0, lossPlot.height]), r: 5, style: `fill: ${fill}` }) : "";
+    lossPlot.front.replaceChildren(dot(support[n], "var(--mlb-ink)"), dot(query[n], `var(--mlb-${setup.colours[index]})`));
+    lossPlot.node.setAttribute("aria-label", `Losses over the inner steps. Query loss: ${query.map(format).join(", ")}. Support loss: ${support.map(format).join(", ")}.`);
+    rows.replaceChildren(...steps.map((i) => html("tr", { "aria-current": i === n && "true" },
+      html("th", { scope: "row" }, `${i}`), html("td", {}, format(support[i])), html("td", {}, format(query[i])))));
+
+    const finals = results.map((r) => r.query[last]), most = Math.max(...finals.filter(Number.isFinite), 1e-9);
+    choices.forEach((c, i) => {
+      c.radio.checked = i === index;
+      c.bar.style.cssText = `display: block; width: ${Number.isFinite(finals[i]) ? (100 * finals[i]) / most : 100}%`;
+      c.value.textContent = format(finals[i]);
+      c.radio.setAttribute("aria-description", `query loss after ${last} steps ${format(finals[i])}`);
+    });
+    note.textContent = setup.notes[index];
+    legendCurve.setAttribute("style", colour(index));
+    queryKey.setAttribute("style", colour(index));
+    legendNow.textContent = n === 0 ? `${now.initialisation}, step 0` : `after step ${n}`;
+    queryNow.textContent = `query ${format(query[n])}`;
+    supportNow.textContent = `support ${format(support[n])}`;
+    for (const name of ["step", "inner_lr", "amplitude", "phase"]) sliders[name].set(now[name]);
+    back.disabled = reset.disabled = n === 0;
+    step.disabled = n === last;
+    playing.textContent = timer ? "Pause" : `Play to ${last}`;
+    add.disabled = now.points.length >= setup.max_points;
+    take.disabled = now.points.length <= 1;
+    const words = `After ${n} inner ${n === 1 ? "step" : "steps"} from ${now.initialisation}: support loss ${format(support[n])}, query loss ${format(query[n])}.`;
+    sentence.textContent = words;
+    live.say(words);
+    // The same numbers unrounded, for tests and for whoever looks at the page from outside. Overflow becomes null.
+    root.dataset.state = JSON.stringify({
+      ...now, support_loss: support, query_loss: query, prediction: predict(setup.sizes, path[n], setup.query_x),
+      comparison: Object.fromEntries(setup.names.map((name, i) => [name, finals[i]])),
+    });
+  }
+
+  // Several changes at once, or a fast pointer, are drawn once per frame.
+  let frame = 0;
+  const soon = () => (frame ||= requestAnimationFrame(() => ((frame = 0), draw())));
+  for (const name of STATE) model.on(`change:${name}`, soon);
+  const endLeft = watchWidth(left, (width) => (plot.fit(width), draw()));
+  const endRight = watchWidth(right, (width) => (lossPlot.fit(width), draw()));
+  lossPlot.fit(260);
+  return () => {
+    clearInterval(timer);
+    cancelAnimationFrame(frame);
+    endLeft();
+    endRight();
+    for (const name of STATE) model.off(`change:${name}`, soon);
+  };
+}
+
+export default { render };

@@ -1,0 +1,26 @@
+"""The JavaScript and CSS of the labs, as text for a widget's ``_esm`` and ``_css``."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+
+IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w.]+)";\n', re.MULTILINE)
+
+
+@cache
+def text(name: str) -> str:
+    """One file of this package."""
+    return (files("mlbook.widgets") / name).read_text(encoding="utf-8")
+
+
+@cache
+def module(name: str) -> str:
+    """A JavaScript file and the files that it imports, as one module without imports.
+
+    A widget's code travels in its state, where no second file can be found. Each file is a module of its own too: the
+    names that they export are distinct, so putting one after the other is all that a bundler would do.
+    """
+    source = text(name)
+    return "\n".join([*(module(other) for other in IMPORT.findall(source)), IMPORT.sub("", source)])

@@ -1,0 +1,225 @@
+"""The Colab copies: nothing of MyST is left in them, and they say the same as the site."""
+
+import json
+import shutil
+
+import make_colab
+import pytest
+from book_labels import Book
+from browser import ROOT
+from myst_to_plain import Translator, leftovers
+
+TOY = r"""
+(sec-toy)=
+# 4. A toy chapter
+
+Text with {cite:t}`finn2017maml`, {cite:p}`finn2017maml,nichol2018reptile` and {term}`support set`, {term}`ways <way>`.
+See {eq}`eq-one`, {numref}`fig-one`, {numref}`Figure %s <fig-one>`, {prf:ref}`alg-one`, {ref}`sec-toy`,
+{ref}`here <sec-toy>`, {doc}`glossary`, [notation](notation.md), [](05_second_derivative.ipynb), [](#sec-toy),
+{math}`x^2`, H{sub}`2`O, {kbd}`Enter`, {abbr}`CI (confidence interval)`, {py:func}`mlbook.inner_loop.adapt`,
+`{not}` a role, a span [with a class]{.muted}, inline $a_{t}$ and $\{x\}$.
+
+% a comment
++++
+$$ y = x $$ (eq-one)
+
+$$
+z = y
+$$ (eq-two)
+
+```{math}
+:label: eq-three
+w = z
+```
+
+\begin{equation}
+v = w
+\end{equation}
+
+:::{note}
+A box with {eq}`eq-two` and maths $x$.
+:::
+
+::::{admonition} A title with $x$
+:class: tip
+
+:::{warning} One
+nested
+:::
+- list
+
+  ```{tip}
+  indented
+  ```
+::::
+
+```{dropdown} More
+hidden
+```
+
+````{prf:algorithm} MAML
+:label: alg-one
+1. first
+2. second, see {eq}`eq-three`
+
+```{math}
+:label: eq-inside
+u = v
+```
+````
+
+```{prf:proof}
+clear
+```
+
+```{exercise} Step
+:label: ex-one
+Do it.
+```
+
+````{solution} ex-one
+:class: dropdown
+So.
+
+```{code-block} python
+:caption: unused
+x = {1: 2}
+```
+````
+
+```{figure} _static/favicon.svg
+:name: fig-one
+:alt: a picture
+The caption.
+```
+
+```{image} _static/favicon.svg
+:alt: another
+```
+
+:::::{tab-set}
+::::{tab-item} One
+first tab
+::::
+:::::
+
+:::{margin}
+aside
+:::
+
+:::{list-table} Numbers
+:header-rows: 1
+:name: tab-one
+* - a
+  - b
+* - 1
+  - 2
+:::
+
+```{solution-start} ex-one
+```
+"""
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A book folder with one chapter that uses every construct."""
+    (tmp_path / "book").mkdir()
+    for name in ["_config.yml", "_toc.yml", "book/references.bib"]:
+        shutil.copy(ROOT / name, tmp_path / name)
+    code = {
+        "cell_type": "code",
+        "metadata": {},
+        "source": ["answer = 42"],
+        "outputs": [],
+        "execution_count": 1,
+    }
+    hidden = {**code, "metadata": {"tags": ["hide-input"]}}
+    end = {"cell_type": "markdown", "metadata": {}, "source": ["```{solution-end}\n", "```"]}
+    cells = [
+        {"cell_type": "markdown", "metadata": {}, "source": TOY.splitlines(keepends=True)},
+        code,
+        end,
+        hidden,
+        code,
+    ]
+    notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    path = tmp_path / "book/04_maml.ipynb"
+    path.write_text(json.dumps(notebook))
+    return json.loads(path.read_text()), Book(tmp_path)
+
+
+def test_every_construct_is_translated(toy):
+    notebook, book = toy
+    copy = make_colab.convert(notebook, "book/04_maml", book)
+    text = copy["cells"][2]["source"]
+    assert leftovers(text) == []
+    assert leftovers(TOY) != []
+    for expected in [
+        "[Finn et al. (2017)](https://arxiv.org/abs/1703.03400)",
+        "([Finn et al., 2017](",
+        "glossary.html#term-support-set)",
+        "[ways](",
+        "[(4.1)](",
+        "[Fig. 4.1](",
+        "[Figure 4.1](",
+        "[Algorithm 4.1](",
+        r"$$ y = x \tag{4.1}$$",
+        "z = y\n\\tag{4.2}\n$$",
+        r"w = z\tag{4.3}",
+        r"u = v\tag{4.5}",  # the unlabelled equation environment is (4.4)
+        "**Algorithm 4.1 (MAML)**",
+        "**Exercise 4.1 (Step)**",
+        "<summary><b>Solution to Exercise 4.1</b></summary>",
+        "<summary><b>More</b></summary>",
+        '<img src="https://raw.githubusercontent.com/',
+        'alt="a picture"',
+        "| a | b |",
+        "**Table 4.1** Numbers",
+        "`{not}` a role",
+        "```python\nx = {1: 2}\n```",
+        r"$a_{t}$ and $\{x\}$",
+        "**A title with $x$**",
+        "05_second_derivative.ipynb",
+    ]:
+        assert expected in text, expected
+    assert "[4. A toy chapter](" in copy["cells"][0]["source"], "the number stands once"
+    assert "a comment" not in text and ".muted" not in text
+
+
+def test_solutions_and_hidden_cells_are_folded(toy):
+    notebook, book = toy
+    copy = make_colab.convert(notebook, "book/04_maml", book)
+    _, solution, hidden, plain = (cell for cell in copy["cells"] if cell["cell_type"] == "code")
+    assert solution["source"].startswith("#@title Solution") and solution["metadata"]["cellView"] == "form"
+    assert hidden["source"].startswith("#@title") and hidden["metadata"]["cellView"] == "form"
+    assert "".join(plain["source"]) == "answer = 42" and "cellView" not in plain["metadata"]
+    assert copy["metadata"]["accelerator"] == "GPU"
+    assert "colab" not in notebook["metadata"], "the source notebook was changed"
+
+
+def test_unknown_constructs_are_refused(toy):
+    translate = Translator(toy[1], "book/04_maml")
+    with pytest.raises(ValueError, match="directive {frobnicate}"):
+        translate("```{frobnicate}\nx\n```")
+    with pytest.raises(ValueError, match="role {frobnicate}"):
+        translate("a {frobnicate}`role`")
+    with pytest.raises(ValueError, match="no-such-label"):
+        translate("see {numref}`no-such-label`")
+    with pytest.raises(ValueError, match="no-such-key"):
+        translate("see {cite}`no-such-key`")
+
+
+def test_copies_of_the_chapters(tmp_path):
+    """Every chapter there is; main() itself refuses to write a copy with a directive left in it."""
+    make_colab.main(tmp_path / "colab")
+    chapters = sorted(path.name for path in (ROOT / "book").glob("[0-9][0-9]_*.ipynb"))
+    assert sorted(path.name for path in (tmp_path / "colab").iterdir()) == chapters
+    for path in (tmp_path / "colab").iterdir():
+        copy = json.loads(path.read_text(encoding="utf-8"))
+        original = json.loads((ROOT / "book" / path.name).read_text(encoding="utf-8"))
+        count = [sum(cell["cell_type"] == "code" for cell in nb["cells"]) for nb in (copy, original)]
+        assert count[0] == count[1] + 1  # the one that switches on the labs
+        for cell in copy["cells"]:
+            if cell["cell_type"] == "markdown":
+                assert leftovers(cell["source"]) == []

@@ -1,0 +1,271 @@
+"""The lab "Adapt a sinusoid" on its chapter page, operated in a browser without a network; PyTorch is the judge."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mlbook.inner_loop import inner_path
+from mlbook.models import MLP, call
+from mlbook.widgets.adapt_sinusoid import AdaptSinusoid, shipped_initialisations
+
+pytestmark = pytest.mark.site
+
+PAGE = "book/04_maml.html"
+LAB = '[data-lab="adapt-sinusoid"]'
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def starts():
+    return shipped_initialisations()[0]
+
+
+@pytest.fixture(scope="module")
+def query_x():
+    return torch.tensor(AdaptSinusoid().setup["query_x"], dtype=torch.float64)[:, None]
+
+
+class Lab:
+    """The lab as a reader's hands and eyes meet it."""
+
+    def __init__(self, page):
+        self.page = page
+        self.root = page.locator(LAB).first
+        page.wait_for_function(f"document.querySelector('{LAB}')?.dataset.state", timeout=15_000)
+        self.root.scroll_into_view_if_needed()
+
+    def state(self):
+        """What the lab says, after it has drawn what it was told last."""
+        self.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        return json.loads(self.root.get_attribute("data-state"))
+
+    def press(self, name):
+        self.root.get_by_role("button", name=name, exact=True).click()
+
+    def choose(self, name):
+        self.root.get_by_role("radio", name=name, exact=True).check()
+
+    def slide(self, name, value):
+        self.root.get_by_role("slider", name=name, exact=True).fill(str(value))
+
+    def points(self):
+        return self.root.locator(".mlb-point")
+
+    def centre(self, index):
+        box = self.points().nth(index).locator(".mlb-dot").bounding_box()
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def drawn(self):
+        """The strong curve's path, as it stands in the picture."""
+        return self.root.locator("path.mlb-now").get_attribute("d")
+
+
+def close(found, wanted):
+    found, wanted = torch.tensor(found, dtype=torch.float64), torch.as_tensor(wanted, dtype=torch.float64)
+    return found.shape == wanted.shape and (found - wanted).abs().max() <= TOLERANCE * wanted.abs().max()
+
+
+def judge(state, starts, query_x):
+    """All numbers on the page equal PyTorch's for the same points, rate and number of steps."""
+    model = MLP()
+    x, y = torch.tensor(state["points"], dtype=torch.float64).T[..., None]
+    truth = state["amplitude"] * torch.sin(query_x - state["phase"])
+    paths = {}
+    for name, params in starts.items():
+        path = inner_path(
+            lambda p: nn.functional.mse_loss(call(model, p, x), y),
+            {n: p.double() for n, p in params.items()},
+            inner_lr=state["inner_lr"],
+            steps=10,
+        )
+        paths[name] = list(path)
+    path = paths[state["initialisation"]]
+
+    def query_loss(params):
+        return nn.functional.mse_loss(call(model, params, query_x), truth)
+
+    assert close(state["prediction"], call(model, path[state["step"]], query_x)[:, 0])
+    assert close(state["query_loss"], torch.stack([query_loss(p) for p in path]))
+    assert close(
+        state["support_loss"], torch.stack([nn.functional.mse_loss(call(model, p, x), y) for p in path])
+    )
+    assert list(state["comparison"]) == list(paths)
+    assert close(list(state["comparison"].values()), torch.stack([query_loss(p[-1]) for p in paths.values()]))
+
+
+def test_mouse_and_buttons(open_page, starts, query_x):
+    page = open_page(PAGE)
+    lab = Lab(page)
+    opening = lab.state()
+    assert opening["step"] >= 1 and len(opening["points"]) == 5, "the lab opens adapted"
+    judge(opening, starts, query_x)
+
+    curve = lab.drawn()
+    x, y = lab.centre(2)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y - 30, steps=3)
+    page.mouse.move(x + 40, y - 60, steps=3)
+    page.mouse.up()
+    dragged = lab.state()
+    before, after = opening["points"][2], dragged["points"][2]
+    assert after[0] > before[0] + 0.3 and after[1] > before[1] + 0.5
+    assert lab.centre(2) == pytest.approx((x + 40, y - 60), abs=1.0)
+    assert lab.drawn() != curve
+    judge(dragged, starts, query_x)
+
+    page.mouse.move(x, y)  # the button is up: the point stays
+    assert lab.state() == dragged
+
+    lab.press("One inner step")
+    stepped = lab.state()
+    assert stepped["step"] == dragged["step"] + 1 and stepped["points"] == dragged["points"]
+    judge(stepped, starts, query_x)
+    lab.press("One inner step back")
+    assert lab.state() == dragged
+
+    for name in starts:
+        lab.choose(name)
+        chosen = lab.state()
+        assert chosen["initialisation"] == name
+        judge(chosen, starts, query_x)
+    lab.press("Back to inner step 0")
+    assert lab.state()["step"] == 0
+    lab.press("Play to 10")
+    page.wait_for_function(
+        f"JSON.parse(document.querySelector('{LAB}').dataset.state).step === 10", timeout=15_000
+    )
+    assert page.problems == []
+
+
+def test_sliders_and_points(open_page, starts, query_x):
+    page = open_page(PAGE)
+    lab = Lab(page)
+
+    def on_the_sine(state):
+        return [abs(y - state["amplitude"] * math.sin(x - state["phase"])) < 1e-9 for x, y in state["points"]]
+
+    lab.points().first.press("ArrowUp")
+    assert on_the_sine(lab.state()) == [False, True, True, True, True]
+    lab.slide("amplitude", 2.0)
+    lab.slide("phase", 0.5)
+    lab.slide("inner rate α", 0.02)
+    lab.slide("inner step", 7)
+    state = lab.state()
+    assert [state[k] for k in ("amplitude", "phase", "inner_lr", "step")] == [2.0, 0.5, 0.02, 7]
+    assert on_the_sine(state) == [False, True, True, True, True], "points on the sine follow it, others stay"
+    judge(state, starts, query_x)
+
+    lab.press("Points onto the sine")
+    assert all(on_the_sine(lab.state()))
+    for count in range(6, 11):
+        lab.press("Add point")
+        assert len(lab.state()["points"]) == count
+    assert lab.root.get_by_role("button", name="Add point").is_disabled()
+    judge(lab.state(), starts, query_x)
+    for count in range(9, 0, -1):
+        lab.press("Remove point")
+        assert len(lab.state()["points"]) == count
+    assert lab.root.get_by_role("button", name="Remove point").is_disabled()
+    judge(lab.state(), starts, query_x)
+
+    before = lab.state()
+    lab.press("New random task")
+    assert lab.state()["amplitude"] != before["amplitude"] or lab.state()["phase"] != before["phase"]
+    assert all(on_the_sine(lab.state()))
+    assert page.problems == []
+
+
+def test_keyboard_alone(open_page, starts, query_x):
+    """From the first point to the last button without a mouse, every stop visible, the state told in words."""
+    page = open_page(PAGE, reduced_motion=True)
+    lab = Lab(page)
+    before = lab.state()["points"]
+    lab.points().first.focus()
+    for key in ("ArrowRight", "ArrowRight", "Shift+ArrowDown"):
+        page.keyboard.press(key)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Delete")
+    state = lab.state()
+    x, y = before[0]
+    assert state["points"][0] == pytest.approx([x + 0.2, y - 0.5], abs=0.011)
+    assert state["points"][1:] == before[2:]
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Support point 2 of 4"
+    judge(state, starts, query_x)
+
+    ring = lab.points().nth(1).locator(".mlb-ring")
+    assert ring.evaluate("e => getComputedStyle(e).stroke") != "none", "the focused point is not marked"
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "One inner step"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    assert lab.state()["step"] == state["step"] + 1
+    lab.press("Play to 10")
+    assert lab.state()["step"] == 10, "with reduced motion nothing is animated"
+
+    page.wait_for_function(
+        f"document.querySelector('{LAB} [role=status]').textContent.includes('After 10 inner steps')"
+    )
+    label = lab.root.locator("svg[role=group]").get_attribute("aria-label")
+    assert "after inner step 10 from MAML predicts" in label
+    assert page.problems == []
+
+
+def test_touch_on_a_phone(open_page, starts, query_x):
+    page = open_page(PAGE, width=390, height=844)
+    lab = Lab(page)
+    box = lab.root.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+    assert lab.root.evaluate("e => e.scrollWidth <= e.clientWidth + 1"), "something sticks out of the lab"
+    before = lab.state()["points"]
+    lab.points().nth(3).scroll_into_view_if_needed()
+    x, y = lab.centre(3)
+    touch = page.context.new_cdp_session(page)
+
+    def finger(kind, *points):
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": list(points)})
+
+    finger("touchStart", {"x": x + 8, "y": y + 8})  # a finger rarely hits the centre
+    for i in range(1, 6):
+        finger("touchMove", {"x": x + 8 - 4 * i, "y": y + 8 + 8 * i})
+    finger("touchEnd")
+    state = lab.state()
+    assert state["points"][3][0] < before[3][0] - 0.3 and state["points"][3][1] < before[3][1] - 0.5
+    assert lab.centre(3) == pytest.approx((x - 20, y + 40), abs=1.5)
+    judge(state, starts, query_x)
+    lab.root.get_by_role("button", name="One inner step", exact=True).tap()
+    assert lab.state()["step"] == state["step"] + 1
+    assert page.problems == []
+
+
+# WCAG 2: 4.5 for text, 3 for what a reader must tell apart in the picture.
+CONTRASTS = """root => {
+    const rgb = s => s.match(/[\\d.]+/g).map(Number);
+    const light = c => { const f = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+                         return 0.2126 * f(c[0]) + 0.7152 * f(c[1]) + 0.0722 * f(c[2]); };
+    const ratio = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q - p); return (x + .05) / (y + .05); };
+    const ground = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor);
+                          if (c.length === 3 || c[3] === 1) return c; } return [255, 255, 255]; };
+    const texts = [...root.querySelectorAll('p, label > span, legend, button:enabled, output, text, summary')]
+        .filter(e => e.textContent.trim() && !e.closest('.mlb-hidden, .mlb-legend'))
+        .map(e => ['text', ratio(rgb(getComputedStyle(e)[e.tagName === 'text' ? 'fill' : 'color']), ground(e))]);
+    const lines = [...root.querySelectorAll('path.mlb-now, .mlb-choice .mlb-bar, .mlb-legend > span')]
+        .map(e => ['line', ratio(rgb(getComputedStyle(e).color), ground(e.parentElement))]);
+    return [...texts, ...lines];
+}"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_contrast(open_page, dark):
+    page = open_page(PAGE, dark=dark)
+    lab = Lab(page)
+    ground = lab.root.evaluate("e => getComputedStyle(e).backgroundColor")
+    assert ground == ("rgb(21, 25, 30)" if dark else "rgb(255, 255, 255)")
+    contrasts = lab.root.evaluate(CONTRASTS)
+    assert len(contrasts) > 30
+    assert min(value for kind, value in contrasts if kind == "text") >= 4.5
+    assert min(value for kind, value in contrasts if kind == "line") >= 3.0

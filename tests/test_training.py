@@ -1,0 +1,372 @@
+"""Training: seeded, checkpointed, and the same to the last bit however often it was interrupted."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from package_fixtures import ROOT, files_below, noise_pool, one_line, rng
+
+from mlbook import experiments
+from mlbook.checkpoint import load_resume, save_resume
+from mlbook.cli import main
+from mlbook.errors import CheckpointError, UserError
+from mlbook.meta_learners import MAML, State
+from mlbook.meta_learners.protocol import leaves, outer_step
+from mlbook.models import MLP, Conv4
+from mlbook.models.conv4 import adapted_names
+from mlbook.run import load_checkpoint, run
+from mlbook.tasks import FewShot, Sinusoids
+from mlbook.tensor_file import load_tensors, save_tensors
+from mlbook.training import train
+
+HEADER = {"experiment": "test", "run": "1"}
+
+
+def sinusoid_setting(**options):
+    learner = MAML(MLP((1, 8, 8, 1), init_std=0.3), loss="mse", **options)
+    return learner, Sinusoids(), 4
+
+
+def image_setting(**options):
+    model = Conv4(3, filters=4, size=16)
+    learner = MAML(model, names=adapted_names(model), inner_lr=0.4, engine="fast", **options)
+    return learner, FewShot(noise_pool(size=16, rotations="per_task"), 3, 1, 1), 3
+
+
+SETTINGS = {
+    "maml": lambda: sinusoid_setting(inner_steps=2),
+    "meta-sgd, cosine, clipped": lambda: sinusoid_setting(learn_inner_lr=True, meta_lr_decay="cosine", clip_value=0.1),
+    "fast engine": image_setting,
+}
+
+
+def begin(setting, seed=0):
+    learner, tasks, batch = SETTINGS[setting]()
+    return learner, tasks, batch, learner.init(rng(seed)), rng(seed + 1)
+
+
+def go_on(learner, tasks, batch, state, generator, *, until, total=10):
+    for progress in train(
+        learner, tasks, meta_steps=total, meta_batch_size=batch, state=state, generator=generator
+    ):
+        if progress.meta_step == until:
+            return progress.state
+    raise AssertionError("training ended early")
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(leaves(a), leaves(b), strict=True))
+
+
+# -- in one process -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_same_seed_gives_the_same_parameters_and_another_seed_others(setting):
+    ends = [go_on(*begin(setting, seed), until=5).meta for seed in (0, 0, 1)]
+    assert same(ends[0], ends[1]) and not same(ends[0], ends[2])
+    start = begin(setting)[3].meta
+    assert not same(start, ends[0])  # it did learn something
+
+
+def test_training_draws_nothing_from_the_global_generator():
+    setting = begin("maml")
+    before = torch.get_rng_state()
+    go_on(*setting, until=3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_interrupted_and_resumed_is_not_interrupted(setting, tmp_path):
+    whole = go_on(*begin(setting), until=10)
+
+    learner, tasks, batch, state, generator = begin(setting)
+    state = go_on(learner, tasks, batch, state, generator, until=4)
+    save_resume(tmp_path / "state.safetensors", state, generator, HEADER, extra={})
+
+    learner, tasks, batch, state, generator = begin(setting, seed=7)  # a fresh process: nothing is as it was
+    state = load_resume(tmp_path / "state.safetensors", state, generator, HEADER)
+    assert state.meta_step == 4
+    state = go_on(learner, tasks, batch, state, generator, until=10)
+    assert same(state.meta, whole.meta)
+    moments, expected = (s.optimizer.state_dict()["state"] for s in (state, whole))
+    for index, values in expected.items():
+        assert all(torch.equal(moments[index][name], value) for name, value in values.items())
+
+
+def test_training_yields_every_meta_step_once_and_ends():
+    learner, tasks, batch, state, generator = begin("maml")
+    steps = [
+        p.meta_step
+        for p in train(learner, tasks, meta_steps=6, meta_batch_size=batch, state=state, generator=generator)
+    ]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    done = State(state.meta, state.optimizer, 6)
+    assert list(train(learner, tasks, meta_steps=6, meta_batch_size=batch, state=done, generator=generator)) == []
+
+
+def test_training_lowers_the_loss():
+    learner, tasks, _, state, generator = begin("maml")
+    learner, fixed = replace(learner, meta_lr=3e-2), tasks.sample(20, rng(9))
+    before = float(learner.meta_loss(state.meta, fixed)[0])
+    for progress in train(learner, tasks, meta_steps=60, meta_batch_size=10, state=state, generator=generator):
+        state = progress.state
+    assert float(learner.meta_loss(state.meta, fixed)[0]) < 0.8 * before
+
+
+# -- the outer optimiser --------------------------------------------------------------------------------------------
+
+
+def test_the_outer_step_is_adam():
+    meta = {"params": {"b": torch.tensor([0.5, -2.0]), "a": torch.tensor([[3.0]])}}
+    state = State(meta, torch.optim.Adam(leaves(meta), lr=99.0))
+    theta = {name: p.double().clone() for name, p in meta["params"].items()}
+    m = {name: torch.zeros_like(p) for name, p in theta.items()}
+    v = {name: torch.zeros_like(p) for name, p in theta.items()}
+    for step in (1, 2, 3):
+        gradient = {name: torch.randn(p.shape, generator=rng(step)) for name, p in meta["params"].items()}
+        lr = 0.01 * step
+        state = outer_step(state, {"params": gradient}, lr=lr)
+        for name, g in gradient.items():
+            g = g.double()
+            m[name] = 0.9 * m[name] + 0.1 * g
+            v[name] = 0.999 * v[name] + 0.001 * g**2
+            corrected = (v[name] / (1 - 0.999**step)).sqrt() + 1e-8
+            theta[name] -= lr * m[name] / (1 - 0.9**step) / corrected
+            torch.testing.assert_close(state.meta["params"][name].double(), theta[name], rtol=1e-5, atol=1e-6)
+    assert state.meta_step == 3
+    assert all(p.grad is None for p in leaves(meta))
+
+
+def test_the_meta_gradient_is_clipped_entry_by_entry():
+    def moved(gradient, **options):
+        meta = {"params": {"a": torch.zeros(2)}}
+        state = State(meta, torch.optim.SGD(leaves(meta), lr=1.0))
+        return outer_step(state, {"params": {"a": torch.tensor(gradient)}}, lr=1.0, **options).meta["params"]["a"]
+
+    assert moved([-300.0, 4.0], clip_value=10).tolist() == [10.0, -4.0]
+    assert moved([-300.0, 4.0]).tolist() == [300.0, -4.0]
+
+
+def test_the_cosine_takes_the_outer_rate_to_zero():
+    rates = {}
+    for decay in ("constant", "cosine"):
+        learner, tasks, batch = sinusoid_setting(meta_lr=0.01, meta_lr_decay=decay)
+        state = learner.init(rng())
+        for progress in (0.0, 0.5, 1.0):
+            state, _ = learner.step(state, tasks.sample(batch, rng()), progress)
+            rates[decay, progress] = state.optimizer.param_groups[0]["lr"]
+    assert rates["constant", 0.0] == rates["constant", 0.5] == rates["constant", 1.0] == 0.01
+    assert rates["cosine", 0.0] == 0.01
+    assert abs(rates["cosine", 0.5] - 0.005) < 1e-12 and abs(rates["cosine", 1.0]) < 1e-12
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+def test_tensors_and_header_survive_a_file(tmp_path):
+    tensors = {"a": torch.randn(2, 3, dtype=torch.float64), "b": torch.arange(4).view(2, 2).T, "c": torch.tensor(5)}
+    save_tensors(tmp_path / "x.safetensors", tensors, {"key": "value\n2"})
+    back, header = load_tensors(tmp_path / "x.safetensors")
+    assert header == {"key": "value\n2"} and back.keys() == tensors.keys()
+    assert all(torch.equal(back[n], t) and back[n].dtype == t.dtype for n, t in tensors.items())
+
+
+def test_equal_contents_are_equal_files(tmp_path):
+    tensors = {"weight": torch.randn(3, 5), "steps": torch.tensor(7)}
+    header = {key: f"value of {key}" for key in "hgfedcba"}
+    for name in ("x", "y", "z"):
+        save_tensors(tmp_path / name, tensors, header)
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes() == (tmp_path / "z").read_bytes()
+    assert load_tensors(tmp_path / "x")[1] == header
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """The final evaluation of a run takes two tasks instead of hundreds. Not part of a run's identity."""
+    for experiment in experiments.EXPERIMENTS.values():
+        for name, preset in experiment.presets.items():
+            monkeypatch.setitem(experiment.presets, name, replace(preset, evaluation_tasks=2))
+
+
+def quick(out, **options):
+    return run("maml-sinusoid-5shot", device="cpu", out=out, **{"meta_steps": 4, "checkpoint_seconds": 0, **options})
+
+
+def test_a_run_leaves_what_is_promised(short, tmp_path, capsys):
+    record = quick(tmp_path / "run")
+    assert files_below(tmp_path / "run") == [
+        "checkpoint.safetensors",
+        "log.csv",
+        "record.json",
+        "resume/state.safetensors",
+    ]
+    assert json.loads((tmp_path / "run" / "record.json").read_text()) == json.loads(json.dumps(record))
+    rows = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))
+    assert [row["meta_step"] for row in rows] == ["1", "2", "3", "4"]
+    assert [[float(value) for value in row.values()] for row in rows] == record["curve"]
+    config, meta = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
+    assert config == record["config"] and meta["params"].keys() == dict(MLP().named_parameters()).keys()
+
+
+DAMAGE = {
+    "truncated": lambda whole: whole[: len(whole) // 2],
+    "without its last bytes": lambda whole: whole[:-8],
+    "empty": lambda whole: b"",
+    "text": lambda whole: b"this is no checkpoint\n" * 50,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_one_line(short, tmp_path, damage, capsys):
+    quick(tmp_path)
+    state, checkpoint = tmp_path / "resume" / "state.safetensors", tmp_path / "checkpoint.safetensors"
+    for path in (state, checkpoint):
+        path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    before = state.read_bytes(), checkpoint.read_bytes()
+    with pytest.raises(CheckpointError, match="not a readable checkpoint") as refused:
+        quick(tmp_path, resume=True)
+    one_line(refused.value)
+    with pytest.raises(CheckpointError, match="not a readable checkpoint") as refused:
+        load_checkpoint(checkpoint)
+    one_line(refused.value)
+    assert (state.read_bytes(), checkpoint.read_bytes()) == before
+
+
+def test_a_foreign_file_is_one_line(short, tmp_path, capsys):
+    foreign = tmp_path / "foreign.safetensors"
+    for tensors, header in (
+        ({"weight": torch.zeros(3)}, {}),
+        ({"params/weight": torch.zeros(3)}, {"config": "no json"}),
+        ({"params/weight": torch.zeros(3)}, {"config": "[1]"}),
+        ({"params/weight": torch.zeros(3)}, {"config": '{"name": "another-project"}'}),
+        ({"params/weight": torch.zeros(3)}, {"config": '{"name": "maml-sinusoid-5shot"}'}),
+    ):
+        save_tensors(foreign, tensors, header)
+        with pytest.raises(CheckpointError, match="not a checkpoint of an mlbook experiment") as refused:
+            load_checkpoint(foreign)
+        one_line(refused.value)
+    quick(tmp_path / "run")
+    save_tensors(tmp_path / "run" / "resume" / "state.safetensors", {"weight": torch.zeros(3)}, {})
+    with pytest.raises(CheckpointError, match="was made with") as refused:
+        quick(tmp_path / "run", resume=True)
+    one_line(refused.value)
+
+
+def test_a_checkpoint_with_other_shapes_than_its_configuration_is_refused(short, tmp_path, capsys):
+    quick(tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, header = load_tensors(path)
+    for change in ({"params/layers.0.bias": torch.zeros(41)}, {"params/more": torch.zeros(1)}):
+        save_tensors(path, {**tensors, **change}, header)
+        with pytest.raises(CheckpointError, match="does not hold the parameters"):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"meta_steps": 5}, {"preset": "colab"}])
+def test_resuming_with_other_settings_is_refused(short, tmp_path, other, capsys):
+    quick(tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
+    with pytest.raises(CheckpointError, match="the same settings") as refused:
+        quick(tmp_path, resume=True, **other)
+    one_line(refused.value)
+    assert {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)} == before
+
+
+def test_a_finished_run_is_not_overwritten_and_resuming_it_changes_nothing(short, tmp_path, capsys):
+    quick(tmp_path)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(UserError, match="already holds a run"):
+        quick(tmp_path)
+    quick(tmp_path, resume=True)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_run_stops_when_the_loss_is_no_number(short, tmp_path, monkeypatch, capsys):
+    learner = experiments.get("maml-sinusoid-5shot").learner
+    monkeypatch.setitem(learner, "inner_lr", 1e30)
+    with pytest.raises(UserError, match="meta-step") as refused:
+        quick(tmp_path, meta_steps=50)
+    one_line(refused.value)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+# -- killed for real ------------------------------------------------------------------------------------------------
+
+FINISH = """
+from dataclasses import replace
+from mlbook import experiments
+from mlbook.cli import main
+presets = experiments.get(NAME).presets
+presets["quick"] = replace(presets["quick"], evaluation_tasks=4)
+arguments = ["train", NAME, "--device", "cpu", "--checkpoint-every", "0", "--meta-steps", STEPS, "--out"]
+assert main([*arguments, RESUMED, "--resume"]) == 0
+assert main([*arguments, WHOLE]) == 0
+"""
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def log_lines(path):
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+@pytest.mark.parametrize(("name", "steps"), [("maml-sinusoid-5shot", 400), ("maml-glyphs-5w1s", 8)])
+def test_a_run_that_was_killed_ends_the_same(name, steps, tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = [sys.executable, "-m", "mlbook", "train", name, "--device", "cpu", "--checkpoint-every", "0"]
+    with open(tmp_path / "stderr", "wb") as stderr:
+        process = subprocess.Popen(
+            [*command, "--meta-steps", str(steps), "--out", str(killed)],
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+        deadline = time.monotonic() + 120
+        # the log is written before the state: heading and two lines mean at least one whole state
+        while process.poll() is None and log_lines(killed / "log.csv") < 3 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.kill()  # SIGKILL
+        process.wait()
+    assert process.returncode not in (0, 2), "the run ended before it could be killed"
+    assert not (killed / "checkpoint.safetensors").exists() and not (killed / "record.json").exists()
+    at_kill, _ = load_tensors(killed / "resume" / "state.safetensors")
+    assert 1 <= int(at_kill["meta_step"]) < steps
+
+    script = f"NAME, STEPS, RESUMED, WHOLE = {name!r}, {str(steps)!r}, {str(killed)!r}, {str(whole)!r}\n" + FINISH
+    finish = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert finish.returncode == 0, finish.stderr[-2000:]
+
+    resumed, expected = (load_tensors(folder / "checkpoint.safetensors")[0] for folder in (killed, whole))
+    assert resumed.keys() == expected.keys()
+    assert all(torch.equal(resumed[key], t) for key, t in expected.items())
+    assert (killed / "checkpoint.safetensors").read_bytes() == (whole / "checkpoint.safetensors").read_bytes()
+    assert (killed / "log.csv").read_bytes() == (whole / "log.csv").read_bytes()
+    records = [json.loads((folder / "record.json").read_text()) for folder in (killed, whole)]
+    for record in records:
+        assert len(record["curve"]) == steps == record["meta_steps"]
+        assert set(record) >= {"experiment", "preset", "run", "config", "evaluation", "seconds", "device", "engine"}
+        assert set(record) >= {"versions", "commit", "date", "threads", "curve_columns"}
+    varying = ("seconds", "date")
+    assert all(records[0][key] == records[1][key] for key in records[0] if key not in varying)
+    leftovers = [name for name in files_below(killed) if name.endswith(".tmp")]
+    assert len(leftovers) <= 1  # at most the file that was being written
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch, tmp_path, capsys):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlbook.run.train", interrupted)
+    status = main(["train", "maml-sinusoid-5shot", "--meta-steps", "4", "--device", "cpu", "--out", str(tmp_path / "r")])
+    assert status == 130 and "--resume" in capsys.readouterr().err

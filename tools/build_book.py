@@ -1,0 +1,64 @@
+"""Execute the chapters and build the site into _build/html; warnings are errors.
+
+    python tools/build_book.py       # `make book` calls it
+
+A chapter whose cells did not change is not executed again, as long as nothing else changed that its outputs depend on:
+the package, the extensions, and which data sets are there. Jupyter Book's cache looks at the cells alone, so it is
+emptied here when the rest is different.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "_build"
+
+
+def inputs():
+    """A hash of everything outside the cells that a chapter's outputs depend on."""
+    digest = hashlib.sha256(sys.version.encode())
+    files = [path for path in (ROOT / "mlbook").rglob("*") if "__pycache__" not in path.parts]
+    files += [ROOT / "constraints.txt", *(ROOT / "book/_ext").glob("*.py")]
+    for path in sorted(files):
+        if path.is_file():
+            digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    # Chapters fall back to generated glyphs where a data set is missing, so importing one changes their outputs.
+    data = subprocess.run([sys.executable, "-m", "mlbook", "data", "list"], cwd=ROOT, capture_output=True)
+    digest.update(data.stdout)
+    return digest.hexdigest()
+
+
+def main():
+    start = time.monotonic()
+    stamp, now = BUILD / "inputs.sha256", inputs()
+    if not stamp.exists() or stamp.read_text() != now:
+        for folder in (".jupyter_cache", ".doctrees", "html", "jupyter_execute"):
+            shutil.rmtree(BUILD / folder, ignore_errors=True)
+    stamp.unlink(missing_ok=True)  # an interrupted build leaves none
+    BUILD.mkdir(exist_ok=True)
+    environment = {
+        **os.environ,
+        "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", ""),
+    }
+    # Not the script `jupyter-book`: it stands elsewhere where this environment borrows another's packages.
+    start_it = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", start_it, "build", ".", "-W", "--keep-going"]
+    code = subprocess.run(command, cwd=ROOT, env=environment).returncode
+    if code:
+        for report in sorted((BUILD / "html/reports").rglob("*.log")):
+            print(f"\n--- {report.relative_to(ROOT)}\n{report.read_text()}")
+        sys.exit("The book was not built: the warnings above are errors here.")
+    stamp.write_text(now)
+    print(
+        f"\nThe book is built ({time.monotonic() - start:.0f} s). Open {BUILD.name}/html/index.html in a browser, or"
+    )
+    print(f"  {sys.executable} -m http.server -d {BUILD.name}/html 8000     and then http://127.0.0.1:8000/")
+
+
+if __name__ == "__main__":
+    main()
