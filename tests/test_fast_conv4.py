@@ -9,7 +9,7 @@ from package_fixtures import noise_pool, rng
 from mlbook.errors import UserError
 from mlbook.meta_learners import MAML, fast_conv4
 from mlbook.meta_learners.protocol import leaves
-from mlbook.models import MLP, Conv4
+from mlbook.models import Conv4
 from mlbook.models.conv4 import adapted_names, head_names
 from mlbook.tasks import FewShot
 from mlbook.verification import relative_distance, to_float64
@@ -125,8 +125,3 @@ def test_the_fast_engine_is_refused_where_its_formulas_do_not_hold(case):
     assert not MAML(model, **options).fast_engine_fits
     with pytest.raises(UserError, match="engine fast"):
         MAML(model, engine="fast", **options)
-
-
-def test_the_fast_engine_is_refused_for_other_networks():
-    with pytest.raises(UserError, match="engine fast"):
-        MAML(MLP(), loss="mse", engine="fast")

@@ -7,7 +7,8 @@ import torch
 from package_fixtures import counting_pool, rng, who
 
 from mlbook.errors import UserError
-from mlbook.tasks import ClassPool, FewShot, Sinusoids, glyphs
+from mlbook.meta_learners.nearest_neighbour import accuracies, nearest_neighbour
+from mlbook.tasks import ClassPool, Episode, FewShot, Sinusoids, glyphs
 from mlbook.tasks.episode import _rotate
 
 # -- few-shot episodes ----------------------------------------------------------------------------------------------
@@ -281,3 +282,13 @@ def test_glyphs_are_neither_trivial_nor_hopeless():
     distance = torch.cdist(episode.query_x.flatten(2), episode.support_x.flatten(2))
     accuracy = (distance.argmin(-1) == episode.query_y).double().mean()
     assert 0.4 < accuracy < 0.9
+    assert accuracies(episode).mean() == pytest.approx(float(accuracy), abs=0.005)
+
+
+def test_the_nearest_neighbour_takes_the_label_of_the_nearest_support_image():
+    support = torch.tensor([0.0, 4.0, 10.0, 14.0]).view(1, 4, 1, 1, 1)
+    query = torch.tensor([1.0, 9.0, 6.0]).view(1, 3, 1, 1, 1)
+    episode = Episode(support, torch.tensor([[0, 0, 1, 1]]), query, torch.tensor([[0, 1, 1]]))
+    assert nearest_neighbour(episode).tolist() == [[0, 1, 0]]
+    assert accuracies(episode).tolist() == [pytest.approx(2 / 3)]
+    assert nearest_neighbour(episode, lambda x: (x % 10).flatten(1)).tolist() == [[0, 1, 0]]

@@ -330,7 +330,7 @@ def test_a_run_that_was_killed_ends_the_same(name, steps, tmp_path):
             stdout=subprocess.DEVNULL,
             stderr=stderr,
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         # the log is written before the state: heading and two lines mean at least one whole state
         while process.poll() is None and log_lines(killed / "log.csv") < 3 and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -357,7 +357,7 @@ def test_a_run_that_was_killed_ends_the_same(name, steps, tmp_path):
         assert len(record["curve"]) == steps == record["meta_steps"]
         assert set(record) >= {"experiment", "preset", "run", "config", "evaluation", "seconds", "device", "engine"}
         assert set(record) >= {"versions", "commit", "date", "threads", "curve_columns"}
-    varying = ("seconds", "date")
+    varying = ("seconds", "date", "commit")  # who works on the package may commit in between
     assert all(records[0][key] == records[1][key] for key in records[0] if key not in varying)
     leftovers = [name for name in files_below(killed) if name.endswith(".tmp")]
     assert len(leftovers) <= 1  # at most the file that was being written

@@ -1,4 +1,5 @@
-"""Figures of chapters 1 and 2: block diagrams and the statistics of an evaluation. Every function returns (figure, alt text)."""
+"""Figures of chapters 1 and 2: block diagrams and the statistics of an evaluation. Every function returns "
+"(figure, alt text)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
-from mlbook.plots.style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, RED, SKY, figure
+from mlbook.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, figure
 
 PAPER, CHOICE, MACHINE, DATA = "#FFFFFF", "#FBE3B5", "#CFE6F5", "#EDEDED"
 """Fill colours of the boxes: neutral, chosen by a person, done by the machine, data."""
@@ -88,8 +89,10 @@ def learning_and_meta_learning():
     _arrow(ax, (1.7, 0.45), (2.05, 0.45))
     _arrow(ax, (3.45, 0.45), (3.8, 0.45))
     return fig, (
-        "Two rows of boxes. Upper row, ordinary learning: one data set of one task goes into a learning algorithm F, which a person "
-        "set up, and out comes a model f star. Lower row, meta-learning: many training tasks go into meta-learning, and out comes the "
+        "Two rows of boxes. Upper row, ordinary learning: one data set of one task goes into a learning "
+        "algorithm F, which a person "
+        "set up, and out comes a model f star. Lower row, meta-learning: many training tasks go into "
+        "meta-learning, and out comes the "
         "learning algorithm F itself; given the few data of a new task, F returns a model f for that task."
     )
 
@@ -117,7 +120,8 @@ def tasks_as_units():
     ax.text(1.95, 0.2, "learn $\\theta$ from it", fontsize=9.5, ha="center", color="#444444")
     ax.text(4.05, 0.2, "score $\\theta$ on it", fontsize=9.5, ha="center", color="#444444")
     return fig, (
-        "A list of training tasks, task 1, task 2 and so on up to task M, and below a line one test task. Every task is a pair of boxes: "
+        "A list of training tasks, task 1, task 2 and so on up to task M, and below a line one test task. "
+        "Every task is a pair of boxes: "
         "a support set, from which the task is learned, and a query set, on which the result is scored."
     )
 
@@ -152,9 +156,12 @@ def ordinary_training():
     _arrow(ax, (1.55, y - 1.01), (1.55, y - 1.18))
     ax.text(1.55, y - 1.3, "model $f_{\\theta^*}$", fontsize=11, ha="center", va="center")
     return fig, (
-        "A flow chart of ordinary training. Six boxes chosen by a person: data and their processing, the architecture, the initial "
-        "parameters, the optimiser, the learning rate, loss and other settings. Beside each stands the field that learns it: augmentation "
-        "with DADA, architecture search, MAML, learned update rules, Meta-SGD, learned losses. Below, the part of the machine: compute "
+        "A flow chart of ordinary training. Six boxes chosen by a person: data and their processing, the "
+        "architecture, the initial "
+        "parameters, the optimiser, the learning rate, loss and other settings. Beside each stands the field "
+        "that learns it: augmentation "
+        "with DADA, architecture search, MAML, learned update rules, Meta-SGD, learned losses. Below, the part "
+        "of the machine: compute "
         "loss and gradient, update the parameters, repeat, until a trained model comes out."
     )
 
@@ -197,8 +204,10 @@ def stage_one():
         color=RED,
     )
     return fig, (
-        "Block diagram of stage one. The learner F with settings omega receives the support sets of tasks 1 to T and turns each into its own "
-        "parameters theta 1 to theta T. Each is scored on the query set of its task, which gives the losses l 1 to l T. Their sum is the "
+        "Block diagram of stage one. The learner F with settings omega receives the support sets of tasks 1 to "
+        "T and turns each into its own "
+        "parameters theta 1 to theta T. Each is scored on the query set of its task, which gives the losses l "
+        "1 to l T. Their sum is the "
         "loss of omega. A dashed line leads from the sum back to F: omega is changed so that the sum falls."
     )
 
@@ -229,8 +238,10 @@ def stage_two():
         0.9, 0.26, "no arrow leads back to $\\omega$", fontsize=9.5, ha="center", va="center", color="#444444"
     )
     return fig, (
-        "Block diagram of stage two. The support set of the test task goes into the learner F with the settings omega found in stage one, "
-        "which are fixed; out come parameters theta, scored on the query set of the same task. No arrow leads back to omega."
+        "Block diagram of stage two. The support set of the test task goes into the learner F with the "
+        "settings omega found in stage one, "
+        "which are fixed; out come parameters theta, scored on the query set of the same task. No arrow leads "
+        "back to omega."
     )
 
 
@@ -255,8 +266,10 @@ def lifelong_and_meta():
         _box(ax, 4.95, y, 0.68, 0.5, f"$f_{i}$", fill=MACHINE, size=12)
     ax.text(4.1, 0.34, "one learner, and a\nmodel for each task", fontsize=9.8, ha="center", va="center")
     return fig, (
-        "Left, life-long learning: tasks 1, 2 and 3 arrive one after the other at the same model, which is handed on from task to task. "
-        "Right, meta-learning: tasks 1, 2 and 3 go into one learner F, which returns a model of its own for each."
+        "Left, life-long learning: tasks 1, 2 and 3 arrive one after the other at the same model, which is "
+        "handed on from task to task. "
+        "Right, meta-learning: tasks 1, 2 and 3 go into one learner F, which returns a model of its own for "
+        "each."
     )
 
 
@@ -277,7 +290,8 @@ def known_lines(days: Tensor, new: Tensor):
     means = days.mean(1)
     values = " and ".join(f"{v:.1f}" for v in new.tolist())
     return fig, (
-        f"Delays in minutes of {lines} known bus lines, {days.shape[1]} days each; the means of the lines lie between {means.min():.1f} and "
+        f"Delays in minutes of {lines} known bus lines, {days.shape[1]} days each; the means of the lines lie "
+        f"between {means.min():.1f} and "
         f"{means.max():.1f} minutes. In the bottom row, a new line with {len(new)} days only: {values} minutes."
     )
 
@@ -300,7 +314,8 @@ def omega_path(path: Tensor, optimum: tuple[float, float], objective):
     ax.legend(fontsize=9, loc="lower left")
     return fig, (
         "Contours of the expected query loss over start and rate. The path of omega begins at start "
-        f"{path[0, 0]:.1f}, rate {path[0, 1]:.1f} and ends at start {path[-1, 0]:.2f}, rate {path[-1, 1]:.2f}, beside the star of the "
+        f"{path[0, 0]:.1f}, rate {path[0, 1]:.1f} and ends at start {path[-1, 0]:.2f}, rate {path[-1, 1]:.2f}, "
+        "beside the star of the "
         f"formula at start {optimum[0]:.2f}, rate {optimum[1]:.2f}."
     )
 
@@ -349,7 +364,8 @@ def training_tasks(counts: list[int], losses: Tensor, best: float, by_hand: floa
     ax.legend(fontsize=9, loc="upper right")
     said = ", ".join(f"{c} tasks {m:.2f}" for c, m in zip(counts, mean.tolist(), strict=True))
     return fig, (
-        f"Query loss on new tasks against the number of training tasks, {losses.shape[1]} runs each, median: {said}. Lines: {by_hand:.2f} "
+        f"Query loss on new tasks against the number of training tasks, {losses.shape[1]} runs each, median: "
+        f"{said}. Lines: {by_hand:.2f} "
         f"for the learner set by hand, {best:.2f} for the best one."
     )
 
@@ -383,7 +399,8 @@ def game(support: Tensor, query: Tensor):
         axes[0, n].set_title(f"{n + 1}", fontsize=12)
     axes[0, N + 1].set_title("which?", fontsize=11, color=PURPLE)
     return fig, (
-        f"{R} rounds of a game, one per row. Each row shows {N} characters of different classes, numbered 1 to {N}, and at the right one "
+        f"{R} rounds of a game, one per row. Each row shows {N} characters of different classes, numbered 1 to "
+        f"{N}, and at the right one "
         "new drawing of one of these classes."
     )
 
@@ -407,7 +424,8 @@ def episode_sets(support: Tensor, query: Tensor, n_way: int, what: str):
     axes[0, (K - 1) // 2].set_title("support", fontsize=11)
     axes[0, K + 1 + (Q - 1) // 2].set_title("query", fontsize=11, color=PURPLE)
     return fig, (
-        f"One episode of {what}: {n_way} rows, one class each; {K} support drawing{'s' if K > 1 else ''} of the class in the left block, "
+        f"One episode of {what}: {n_way} rows, one class each; {K} support drawing{'s' if K > 1 else ''} of "
+        "the class in the left block, "
         f"{Q} other drawings of it in the query block at the right."
     )
 
@@ -426,7 +444,8 @@ def rotations(per_task: Tensor, as_classes: Tensor, what: str):
     axes[0, 0].set_ylabel("one class", fontsize=10, color=BLUE)
     axes[1, 0].set_ylabel("four classes", fontsize=10, color=GREEN)
     return fig, (
-        f"One character ({what}). Upper row: in {len(per_task)} episodes it is the same class, turned by a random multiple of 90 degrees in "
+        f"One character ({what}). Upper row: in {len(per_task)} episodes it is the same class, turned by a "
+        "random multiple of 90 degrees in "
         f"each. Lower row: its {len(as_classes)} rotations are {len(as_classes)} different classes."
     )
 
@@ -454,7 +473,8 @@ def sine_tasks(x: Tensor, curves: Tensor, support_x: Tensor, support_y: Tensor):
     ax.set(xlabel="x", ylabel="y")
     heights = ", ".join(f"{float(c.abs().max()):.1f}" for c in curves)
     return fig, (
-        f"{len(curves)} sine waves between x = {float(x[0]):.0f} and {float(x[-1]):.0f}, of largest heights {heights}, each with "
+        f"{len(curves)} sine waves between x = {float(x[0]):.0f} and {float(x[-1]):.0f}, of largest heights "
+        f"{heights}, each with "
         f"{support_x.shape[1]} support points."
     )
 
@@ -477,13 +497,16 @@ def accuracies(scores: Tensor, chance: float):
     ax.set(xlabel="accuracy on the query set of one task (%)", ylabel="tasks", xlim=(-3, 103))
     ax.legend(fontsize=9)
     return fig, (
-        f"Histogram of the accuracies of {n} tasks. They reach from {100 * float(values[0]):.0f} % to {100 * float(values[-1]):.0f} %, with "
-        f"standard deviation {100 * s:.1f}; a narrow band at {100 * mean:.1f} plus or minus {100 * half:.1f} % marks the mean and its interval."
+        f"Histogram of the accuracies of {n} tasks. They reach from {100 * float(values[0]):.0f} % to "
+        f"{100 * float(values[-1]):.0f} %, with "
+        f"standard deviation {100 * s:.1f}; a narrow band at {100 * mean:.1f} plus or minus {100 * half:.1f} % "
+        "marks the mean and its interval."
     )
 
 
 def interval_width(spreads: dict[str, float], marks: tuple[int, ...] = (600, 10_000)):
-    """Half-width of the 95 % interval against the number of tasks, for several standard deviations over tasks."""
+    """Half-width of the 95 % interval against the number of tasks, for several standard deviations over "
+    "tasks."""
     fig, ax = figure(width=5.2, height=3.3)
     n = torch.logspace(1, 5, 60)
     said = []
@@ -497,7 +520,8 @@ def interval_width(spreads: dict[str, float], marks: tuple[int, ...] = (600, 10_
     ax.legend(fontsize=9)
     return (
         fig,
-        "Half-width of the 95 % interval against the number of test tasks, straight lines falling with the square root. "
+        "Half-width of the 95 % interval against the number of test tasks, straight lines falling with the "
+        "square root. "
         + "; ".join(said)
         + ".",
     )
@@ -513,7 +537,8 @@ def repeated_intervals(means: Tensor, halves: Tensor, truth: float):
     ax.set(xlabel="evaluation number", ylabel="accuracy (%)")
     ax.legend(fontsize=9, loc="lower right")
     return fig, (
-        f"{len(means)} repeated evaluations of one learner, each a vertical bar for its 95 % interval; a dashed line marks the mean over very "
+        f"{len(means)} repeated evaluations of one learner, each a vertical bar for its 95 % interval; a "
+        "dashed line marks the mean over very "
         f"many tasks, {100 * truth:.1f} %. {int(miss.sum())} of the bars, drawn in red, miss it."
     )
 

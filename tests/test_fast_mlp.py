@@ -1,0 +1,101 @@
+"""The closed forms of ``fast_mlp`` give the meta-gradient that automatic differentiation gives."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from package_fixtures import rng
+
+from mlbook.errors import UserError
+from mlbook.meta_learners import MAML, fast, fast_mlp
+from mlbook.meta_learners.protocol import leaves
+from mlbook.models import MLP
+from mlbook.models.conv4 import head_names
+from mlbook.tasks import Episode, Sinusoids
+from mlbook.verification import relative_distance, to_float64
+
+T = 5
+
+
+def make(sizes=(1, 12, 12, 1), **options):
+    """A learner with the vmap engine, parameters in float64 with no special value, and a meta-batch."""
+    learner = MAML(MLP(sizes, init_std=0.5), loss="mse", **{"inner_lr": 0.05, **options})
+    g = rng(2)
+    meta = to_float64(learner.init(g).meta)
+    for p in leaves(meta):
+        p.add_(0.02 * torch.randn(p.shape, generator=g, dtype=p.dtype))
+    episodes = Sinusoids(k_shot=4, n_query=7, oracle=sizes[0] == 3).sample(T, g).to(torch.float64)
+    if sizes[-1] > 1:
+        episodes = Episode(*(f.expand(-1, -1, sizes[-1]) if i % 2 else f for i, f in enumerate(episodes)))
+    return learner, meta, episodes
+
+
+def check(learner, meta, episodes):
+    expected, expected_metrics = learner.meta_gradient(meta, episodes)
+    gradient, metrics = replace(learner, engine="fast").meta_gradient(meta, episodes)
+    assert gradient.keys() == expected.keys()
+    for group, tensors in expected.items():
+        assert gradient[group].keys() == tensors.keys()
+        for name, wanted in tensors.items():
+            assert gradient[group][name].shape == wanted.shape
+            assert (gradient[group][name] - wanted).norm() < 1e-8 * wanted.norm(), (group, name)
+    assert metrics.keys() == expected_metrics.keys()
+    torch.testing.assert_close(metrics["loss"], expected_metrics["loss"], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("learn_inner_lr", [False, True], ids=["fixed rate", "meta-sgd"])
+@pytest.mark.parametrize("first_order", [False, True], ids=["second order", "first order"])
+@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+def test_the_fast_engine_equals_automatic_differentiation(steps, first_order, learn_inner_lr):
+    if steps == 0 and learn_inner_lr:
+        pytest.skip("without an inner step the rates have no gradient")
+    check(*make(inner_steps=steps, first_order=first_order, learn_inner_lr=learn_inner_lr))
+
+
+@pytest.mark.parametrize("sizes", [(1, 6, 1), (3, 8, 8, 1), (1, 6, 6, 6, 1), (1, 8, 2)])
+@pytest.mark.parametrize("inner_loss", ["mean", "class_sum"])
+def test_it_holds_for_other_depths_widths_and_outputs(sizes, inner_loss):
+    check(*make(sizes, inner_steps=2, inner_loss=inner_loss))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5, 8])
+def test_chunks_of_tasks_add_up_to_the_mean(chunk):
+    learner, meta, episodes = make(inner_steps=2, learn_inner_lr=True)
+    expected, metrics = learner.meta_gradient(meta, episodes)
+    gradient, rates, found = fast.meta_gradient(
+        fast_mlp.ReLUNetwork(3),
+        fast_mlp.to_matrices(meta["params"]),
+        episodes,
+        inner_lr=fast_mlp.to_matrices(meta["inner_lr"]),
+        steps=2,
+        chunk=chunk,
+    )
+    gradient = {"params": fast_mlp.from_matrices(gradient), "inner_lr": fast_mlp.from_matrices(rates)}
+    assert relative_distance(gradient, expected) < 1e-10
+    torch.testing.assert_close(found["loss"], metrics["loss"], rtol=1e-10, atol=1e-10)
+
+
+def test_first_order_is_not_second_order():
+    learner, meta, episodes = make(inner_steps=2)
+    second, _ = replace(learner, engine="fast").meta_gradient(meta, episodes)
+    first, _ = replace(learner, engine="fast", first_order=True).meta_gradient(meta, episodes)
+    assert relative_distance(first, second) > 1e-3
+
+
+def test_matrices_and_parameters_are_two_forms_of_the_same():
+    _, meta, _ = make()
+    back = fast_mlp.from_matrices(fast_mlp.to_matrices(meta["params"]))
+    assert back.keys() == meta["params"].keys()
+    assert all(torch.equal(back[name], p) for name, p in meta["params"].items())
+
+
+def test_the_fast_engine_is_refused_where_its_formulas_do_not_hold():
+    module = MLP()
+    for model, options in (
+        (MLP(activation="tanh"), {"loss": "mse"}),
+        (module, {"loss": "mse", "names": head_names(module)}),
+        (module, {"loss": "cross_entropy"}),
+    ):
+        assert not MAML(model, **options).fast_engine_fits
+        with pytest.raises(UserError, match="engine fast"):
+            MAML(model, engine="fast", **options)
