@@ -23,6 +23,7 @@ from find_browser import NO_BROWSER, find_browser
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build/html"
+PATIENCE = 90_000  # milliseconds; a page takes one or two seconds, but the machine may be busy
 ARGUMENTS = [
     "--no-sandbox",  # Chromium refuses to run as root otherwise, as in most CI containers
     "--disable-gpu",
@@ -85,6 +86,7 @@ def new_page(browser, *, width=1280, height=900, dark=False, reduced_motion=Fals
         has_touch=width < 700,
     )
     page = context.new_page()
+    page.set_default_timeout(PATIENCE)
     page.problems = problems = []
 
     def gate(route):
@@ -108,13 +110,13 @@ def open_and_settle(page, address):
     page.goto(address)
     try:
         page.wait_for_function(
-            "!window.MathJax || (MathJax.startup && MathJax.startup.promise)", timeout=20_000
+            "!window.MathJax || (MathJax.startup && MathJax.startup.promise)", timeout=PATIENCE
         )
         page.evaluate("window.MathJax ? MathJax.startup.promise.then(() => 1) : 1")
     except TimeoutError:
         page.problems.append("MathJax did not start")
     try:
-        page.wait_for_function(f"({UNDRAWN_WIDGETS})() === 0", timeout=20_000)
+        page.wait_for_function(f"({UNDRAWN_WIDGETS})() === 0", timeout=PATIENCE)
     except TimeoutError:
         page.problems.append(f"{page.evaluate(UNDRAWN_WIDGETS)} widgets not drawn")
     page.wait_for_timeout(100)

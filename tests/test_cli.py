@@ -62,7 +62,10 @@ BAD = {
     "an unknown preset": ((*TRAIN, "--preset", "fast"), "quick, colab, paper"),
     "a negative seed": ((*TRAIN, "--seed", "-3"), "--seed"),
     "an unknown device": ((*TRAIN, "--device", "tpu"), "auto, cpu or cuda"),
-    "an unknown device to evaluate on": (("evaluate", "maml-sinusoid-5shot", "--device", "tpu"), "auto, cpu or cuda"),
+    "an unknown device to evaluate on": (
+        ("evaluate", "maml-sinusoid-5shot", "--device", "tpu"),
+        "auto, cpu or cuda",
+    ),
     "checkpoints that are never due": ((*TRAIN, "--checkpoint-every", "-1"), "--checkpoint-every"),
     "checkpoints every nan": ((*TRAIN, "--checkpoint-every", "nan"), "--checkpoint-every"),
     "Omniglot that is not there": (("train", "maml-omniglot-5w1s"), "data get omniglot"),
@@ -72,7 +75,10 @@ BAD = {
     "an import without a source": (("data", "import", "omniglot"), "--from"),
     "data to verify that is not there": (("data", "verify", "omniglot"), "not there"),
     "a checkpoint that is not there": (("evaluate", "runs/x/checkpoint.safetensors"), "no checkpoint at"),
-    "an evaluation of one task": (("evaluate", "maml-sinusoid-5shot", "--tasks", "1"), "--tasks must be at least 2"),
+    "an evaluation of one task": (
+        ("evaluate", "maml-sinusoid-5shot", "--tasks", "1"),
+        "--tasks must be at least 2",
+    ),
     "an evaluation with a negative seed": (("evaluate", "maml-sinusoid-5shot", "--seed", "-1"), "--seed"),
     "an unknown command": (("trian",), "invalid choice"),
     "no command": ((), "COMMAND"),
@@ -94,7 +100,9 @@ def test_cuda_without_a_gpu_is_refused(place, capsys, command):
     assert "no CUDA GPU" in refused(capsys, place, *command, "--device", "cuda")
 
 
-@pytest.mark.parametrize("content", [b"404: Not Found\n", b"", b"\xfd7zXZ\x00" + b"rubbish" * 50, b"PK\x03\x04" + b"x" * 99])
+@pytest.mark.parametrize(
+    "content", [b"404: Not Found\n", b"", b"\xfd7zXZ\x00" + b"rubbish" * 50, b"PK\x03\x04" + b"x" * 99]
+)
 def test_a_corrupt_archive_is_refused(place, capsys, content):
     (place / "omniglot.tar.xz").write_bytes(content)
     line = refused(capsys, place, "data", "import", "omniglot", "--from", "omniglot.tar.xz")
@@ -149,7 +157,9 @@ def test_experiments_as_json(capsys):
         assert set(row) == {"name", "dataset", "model", "n_way", "k_shot", "published", "presets"}
         assert set(row["presets"]) == {"quick", "colab", "paper"}
         assert all(set(p) == {"meta_steps", "meta_batch_size"} for p in row["presets"].values())
-    assert {"maml-omniglot-5w1s", "fomaml-omniglot-20w5s", "maml-sinusoid-5shot"} <= {row["name"] for row in rows}
+    assert {"maml-omniglot-5w1s", "fomaml-omniglot-20w5s", "maml-sinusoid-5shot"} <= {
+        row["name"] for row in rows
+    }
 
 
 def test_experiments_as_text(capsys):
@@ -187,12 +197,15 @@ def test_data_list_says_what_is_there(place, capsys):
     assert files_below(place) == []
 
 
-@pytest.mark.parametrize(("name", "measure"), [("maml-sinusoid-5shot", "mse"), ("maml-glyphs-5w1s", "accuracy")])
+@pytest.mark.parametrize(
+    ("name", "measure"), [("maml-sinusoid-5shot", "mse"), ("maml-glyphs-5w1s", "accuracy")]
+)
 def test_train_then_evaluate(place, capsys, short, name, measure):
     assert main(["train", name, "--meta-steps", "2", "--device", "cpu", "--out", "deep/run"]) == 0
     assert name in capsys.readouterr().out
     assert files_below(place / "deep") == [
-        f"run/{file}" for file in ("checkpoint.safetensors", "log.csv", "record.json", "resume/state.safetensors")
+        f"run/{file}"
+        for file in ("checkpoint.safetensors", "log.csv", "record.json", "resume/state.safetensors")
     ]
     evaluate = ["evaluate", "deep/run/checkpoint.safetensors", "--tasks", "3", "--device", "cpu"]
     assert main([*evaluate, "--json"]) == 0
@@ -274,7 +287,12 @@ def test_every_experiment_can_be_built():
 
 
 def test_the_program_itself_exits_with_2_and_one_line(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MLBOOK_DATA": str(tmp_path / "data")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "MLBOOK_DATA": str(tmp_path / "data"),
+    }
     for arguments in (["trian"], ["train", "maml-sinusoid-5shot", "--meta-steps", "-1"]):
         answer = subprocess.run(
             [sys.executable, "-m", "mlbook", *arguments],

@@ -101,7 +101,10 @@ def single_queries(episodes):
     """The same tasks with one query each, one such meta-batch per query."""
     for q in range(episodes.query_x.shape[1]):
         yield Episode(
-            episodes.support_x, episodes.support_y, episodes.query_x[:, q : q + 1], episodes.query_y[:, q : q + 1]
+            episodes.support_x,
+            episodes.support_y,
+            episodes.query_x[:, q : q + 1],
+            episodes.query_y[:, q : q + 1],
         )
 
 
@@ -111,7 +114,9 @@ def alone_and_together(batch_norm, **options):
     episodes = tasks.sample(20, rng(3))
     options = {"steps": 2, "batch_norm": batch_norm, **options}
     together = task_scores(learner, meta, episodes, **options)
-    alone = torch.stack([task_scores(learner, meta, one, **options) for one in single_queries(episodes)]).mean(0)
+    alone = torch.stack(
+        [task_scores(learner, meta, one, **options) for one in single_queries(episodes)]
+    ).mean(0)
     return alone, together
 
 
@@ -204,5 +209,9 @@ def test_an_evaluation_leaves_parameters_and_the_global_generator_alone():
 def test_first_order_and_engine_do_not_change_an_evaluation():
     learner, meta, tasks = images()
     result = evaluate(learner, meta, tasks, n_tasks=10, steps=2)
-    for other in (replace(learner, first_order=True), replace(learner, engine="loop"), replace(learner, engine="fast")):
+    for other in (
+        replace(learner, first_order=True),
+        replace(learner, engine="loop"),
+        replace(learner, engine="fast"),
+    ):
         assert evaluate(other, meta, tasks, n_tasks=10, steps=2) == result

@@ -37,7 +37,9 @@ def test_the_fast_engine_equals_automatic_differentiation(steps, first_order, in
     expected, expected_metrics = learner.meta_gradient(meta, episodes)
     gradient, metrics = replace(learner, engine="fast").meta_gradient(meta, episodes)
     assert gradient.keys() == expected.keys() and gradient["params"].keys() == expected["params"].keys()
-    for name, g in gradient["params"].items():  # per tensor: β and the head must not hide behind the convolutions
+    for name, g in gradient[
+        "params"
+    ].items():  # per tensor: β and the head must not hide behind the convolutions
         wanted = expected["params"][name]
         assert g.shape == wanted.shape
         assert (g - wanted).norm() / wanted.norm() < 1e-8, name

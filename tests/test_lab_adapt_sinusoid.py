@@ -64,8 +64,13 @@ class Lab:
 
 
 def close(found, wanted):
-    found, wanted = torch.tensor(found, dtype=torch.float64), torch.as_tensor(wanted, dtype=torch.float64)
-    return found.shape == wanted.shape and (found - wanted).abs().max() <= TOLERANCE * wanted.abs().max()
+    """Equal relative to the largest entry; what overflowed (null on the page) did so in PyTorch too."""
+    found = torch.tensor([math.nan if value is None else value for value in found], dtype=torch.float64)
+    finite = wanted.isfinite()
+    if found.shape != wanted.shape or not torch.equal(found.isfinite(), finite):
+        return False
+    difference = (found - wanted)[finite].abs().max()
+    return bool(difference <= TOLERANCE * wanted[finite].abs().max())
 
 
 def judge(state, starts, query_x):

@@ -77,7 +77,9 @@ def test_an_upward_import_is_found():
     assert upward(maml, "def f():\n    from mlbook import experiments") == {"experiments"}
     assert upward(maml, "import mlbook.run as r") == {"run"}
     assert upward(maml, "from mlbook.meta_learners.protocol import State") == set()
-    assert upward(PACKAGE / "evaluation.py", "from mlbook.checkpoint import flatten") == {"checkpoint"}  # sideways
+    assert upward(PACKAGE / "evaluation.py", "from mlbook.checkpoint import flatten") == {
+        "checkpoint"
+    }  # sideways
     assert upward(PACKAGE / "models" / "mlp.py", "from mlbook.tasks import Episode") == {"tasks"}
 
 
@@ -96,7 +98,8 @@ def test_only_the_notebook_module_imports_ipython():
     users = {
         path.relative_to(PACKAGE).as_posix()
         for path in MODULES
-        if {name.split(".")[0] for name in imports(path.read_text(encoding="utf-8"))} & {"IPython", "ipykernel"}
+        if {name.split(".")[0] for name in imports(path.read_text(encoding="utf-8"))}
+        & {"IPython", "ipykernel"}
     }
     assert users <= {"notebook.py"}
 
@@ -105,7 +108,9 @@ def modules_after(statement):
     """Names of all modules that are there after a statement in a fresh interpreter."""
     script = f"{statement}\nimport sys, json; print(json.dumps(sorted(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    answer = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
     return set(json.loads(answer.stdout))
 
 

@@ -69,7 +69,9 @@ def make(module, *, seed=0, **options):
 
 def loss_by_loop(learner, episodes):
     """The meta-loss as a function of ``meta``, one task after the other."""
-    return torch.no_grad()(lambda meta: sum(learner.task_loss(meta, episodes.task(t))[0] for t in range(T)) / T)
+    return torch.no_grad()(
+        lambda meta: sum(learner.task_loss(meta, episodes.task(t))[0] for t in range(T)) / T
+    )
 
 
 # -- against central differences ------------------------------------------------------------------------------------
@@ -80,12 +82,20 @@ def loss_by_loop(learner, episodes):
 @pytest.mark.parametrize("model", SMOOTH)
 def test_the_meta_gradient_is_the_slope_of_the_meta_loss(model, kind, steps):
     learner, meta, episodes = make(SMOOTH[model](), inner_steps=steps, **LEARNERS[kind])
-    gradients = {engine: replace(learner, engine=engine).meta_gradient(meta, episodes)[0] for engine in ("vmap", "loop")}
+    gradients = {
+        engine: replace(learner, engine=engine).meta_gradient(meta, episodes)[0]
+        for engine in ("vmap", "loop")
+    }
     for engine, gradient in gradients.items():
         assert gradient.keys() == meta.keys()
         assert relative_distance(gradient, gradients["vmap"]) < 1e-10, engine
     measured = compare_gradient(
-        loss_by_loop(learner, episodes), gradients["vmap"], meta, generator=rng(1), directions=3, distance=2e-5
+        loss_by_loop(learner, episodes),
+        gradients["vmap"],
+        meta,
+        generator=rng(1),
+        directions=3,
+        distance=2e-5,
     )
     assert worst(measured) < TOLERANCE
 
@@ -101,6 +111,7 @@ def test_the_slope_along_the_learned_rates_alone_is_right(model):
         {"inner_lr": gradient["inner_lr"]},
         {"inner_lr": meta["inner_lr"]},
         generator=rng(1),
+        directions=2,
     )
     assert worst(measured) < TOLERANCE
 
@@ -115,6 +126,7 @@ def test_the_slope_along_gamma_alone_is_right():
         {"params": {name: gradient["params"][name] for name in scales}},
         {"params": scales},
         generator=rng(1),
+        directions=2,
     )
     assert len(scales) == 4 and worst(measured) < TOLERANCE
 
@@ -127,7 +139,10 @@ def test_beta_is_learned_outside_although_the_inner_loop_leaves_it():
         assert torch.equal(p, meta["params"][name]) == name.endswith(("beta", "gamma")), name
     gradient, _ = learner.meta_gradient(meta, episodes)
     assert all(g.abs().max() > 0 for g in leaves(gradient))
-    assert worst(compare_gradient(loss_by_loop(learner, episodes), gradient, meta, generator=rng(1))) < TOLERANCE
+    measured = compare_gradient(
+        loss_by_loop(learner, episodes), gradient, meta, generator=rng(1), directions=2
+    )
+    assert worst(measured) < TOLERANCE
 
 
 @pytest.mark.parametrize("model", SMOOTH)
@@ -156,9 +171,15 @@ def network(module, params, x):
             x = F.linear(x, params[f"layers.{i}.weight"], params[f"layers.{i}.bias"])
             x = module.activation(x) if i < 2 else x
         return x
-    pool = {"stride": lambda x: x, "max_pool": lambda x: F.max_pool2d(x, 2), "average_pool": lambda x: F.avg_pool2d(x, 2)}
+    pool = {
+        "stride": lambda x: x,
+        "max_pool": lambda x: F.max_pool2d(x, 2),
+        "average_pool": lambda x: F.avg_pool2d(x, 2),
+    }
     for i in range(4):
-        x = F.conv2d(x, params[f"convs.{i}.weight"], stride=2 if module.downsample == "stride" else 1, padding=1)
+        x = F.conv2d(
+            x, params[f"convs.{i}.weight"], stride=2 if module.downsample == "stride" else 1, padding=1
+        )
         shift = params[f"norms.{i}.beta"]
         scale = params.get(f"norms.{i}.gamma", torch.ones_like(shift))
         x = F.batch_norm(x, None, None, scale, shift, training=True, eps=1e-3)
@@ -174,7 +195,9 @@ def task_loss(module, params, x, y):
 
 def independent_meta_gradient(learner, meta, episodes, *, first_order=False, scale=1.0):
     """MAML by ``torch.autograd.grad`` with ``create_graph`` and plain Python loops."""
-    meta = {group: {n: p.clone().requires_grad_() for n, p in params.items()} for group, params in meta.items()}
+    meta = {
+        group: {n: p.clone().requires_grad_() for n, p in params.items()} for group, params in meta.items()
+    }
     names = learner.names or tuple(meta["params"])
     total = 0.0
     for t in range(episodes.n_tasks):
@@ -206,7 +229,9 @@ NETWORKS = {
 @pytest.mark.parametrize("kind", LEARNERS)
 @pytest.mark.parametrize("model", NETWORKS)
 def test_both_engines_equal_an_independent_implementation(model, kind, first_order):
-    learner, meta, episodes = make(NETWORKS[model](), inner_steps=3, first_order=first_order, **LEARNERS[kind])
+    learner, meta, episodes = make(
+        NETWORKS[model](), inner_steps=3, first_order=first_order, **LEARNERS[kind]
+    )
     expected = independent_meta_gradient(learner, meta, episodes, first_order=first_order)
     for engine in ("vmap", "loop"):
         gradient, _ = replace(learner, engine=engine).meta_gradient(meta, episodes)
@@ -228,14 +253,21 @@ def test_all_tasks_at_once_equals_task_by_task(model, steps):
 @pytest.mark.parametrize("engine", ["vmap", "loop"])
 def test_class_sum_is_a_rate_that_is_n_way_times_larger(engine):
     module = conv4()
-    sum_learner, meta, episodes = make(module, inner_steps=2, inner_lr=0.1, inner_loss="class_sum", engine=engine)
+    sum_learner, meta, episodes = make(
+        module, inner_steps=2, inner_lr=0.1, inner_loss="class_sum", engine=engine
+    )
     mean_learner = replace(sum_learner, inner_loss="mean", inner_lr=N * 0.1)
     gradient, metrics = sum_learner.meta_gradient(meta, episodes)
     expected, expected_metrics = mean_learner.meta_gradient(meta, episodes)
     assert relative_distance(gradient, expected) < 1e-12
     torch.testing.assert_close(metrics["loss"], expected_metrics["loss"])  # the outer loss stays a mean
-    assert relative_distance(gradient, independent_meta_gradient(sum_learner, meta, episodes, scale=N)) < 1e-10
-    assert relative_distance(gradient, replace(mean_learner, inner_lr=0.1).meta_gradient(meta, episodes)[0]) > 1e-3
+    assert (
+        relative_distance(gradient, independent_meta_gradient(sum_learner, meta, episodes, scale=N)) < 1e-10
+    )
+    assert (
+        relative_distance(gradient, replace(mean_learner, inner_lr=0.1).meta_gradient(meta, episodes)[0])
+        > 1e-3
+    )
 
 
 # -- first order ----------------------------------------------------------------------------------------------------
@@ -246,7 +278,7 @@ def test_class_sum_is_a_rate_that_is_n_way_times_larger(engine):
 def test_fomaml_is_another_gradient(model, steps):
     learner, meta, episodes = make(SMOOTH[model](), inner_steps=steps, first_order=True)
     first, _ = learner.meta_gradient(meta, episodes)
-    measured = compare_gradient(loss_by_loop(learner, episodes), first, meta, generator=rng(1))
+    measured = compare_gradient(loss_by_loop(learner, episodes), first, meta, generator=rng(1), directions=2)
     assert worst(measured) > 1e-3
     second, _ = replace(learner, first_order=False).meta_gradient(meta, episodes)
     assert relative_distance(first, second) > 1e-3
@@ -271,7 +303,9 @@ def test_fomaml_is_the_query_gradient_at_the_adapted_parameters(model, engine):
 def test_first_and_second_order_take_the_same_inner_steps():
     learner, meta, episodes = make(SMOOTH["mlp"](), inner_steps=3)
     data = episodes.support_x[0], episodes.support_y[0]
-    for a, b in zip(learner.path(meta, *data, 3), replace(learner, first_order=True).path(meta, *data, 3), strict=True):
+    for a, b in zip(
+        learner.path(meta, *data, 3), replace(learner, first_order=True).path(meta, *data, 3), strict=True
+    ):
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -312,7 +346,9 @@ def test_the_meta_gradient_of_a_quadratic_is_a_times_the_shrinkage_twice(steps, 
     assert abs(float(gradient["params"]["theta"]) / expected - 1) < 1e-12
     loss = 0.5 * a * ((1 - alpha * a) ** steps * (theta - c)) ** 2
     assert abs(float(metrics["loss"]) / loss - 1) < 1e-12
-    first = replace(learner, first_order=True).meta_gradient(meta, episodes)[0]  # one power of the shrinkage less
+    first = replace(learner, first_order=True).meta_gradient(meta, episodes)[
+        0
+    ]  # one power of the shrinkage less
     assert abs(float(first["params"]["theta"]) / (a * (1 - alpha * a) ** steps * (theta - c)) - 1) < 1e-12
 
 

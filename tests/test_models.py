@@ -76,7 +76,9 @@ def test_a_bias_before_batch_norm_has_no_gradient_and_no_effect():
     gradient = torch.func.grad(lambda p: F.cross_entropy(call(module, p, x), y))(params)
     for i in range(4):
         assert gradient[f"convs.{i}.bias"].abs().max() < 1e-12 < gradient[f"convs.{i}.weight"].abs().max()
-    without = {name: torch.zeros_like(p) if "convs" in name and "bias" in name else p for name, p in params.items()}
+    without = {
+        name: torch.zeros_like(p) if "convs" in name and "bias" in name else p for name, p in params.items()
+    }
     torch.testing.assert_close(call(module, without, x), call(module, params, x), rtol=0, atol=1e-10)
 
 
@@ -119,7 +121,9 @@ def test_batch_norm_is_pytorchs(gamma):
 def test_batch_norm_works_on_vectors_too():
     x = torch.randn(7, 6, generator=rng(), dtype=torch.float64)
     norm = BatchNorm(6).double()
-    torch.testing.assert_close(norm(x), F.batch_norm(x, None, None, training=True, eps=1e-3), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        norm(x), F.batch_norm(x, None, None, training=True, eps=1e-3), rtol=0, atol=1e-12
+    )
 
 
 def test_collected_statistics_are_those_that_normalise():

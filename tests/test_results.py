@@ -12,7 +12,9 @@ from mlbook.results import ROOT
 from mlbook.run import load_checkpoint
 from mlbook.tensor_file import load_tensors
 
-RECORDS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / "runs").glob("*.json"))}
+RECORDS = {
+    path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / "runs").glob("*.json"))
+}
 PRETRAINED = sorted((ROOT / "pretrained").glob("*"))
 
 
@@ -129,7 +131,9 @@ def test_deviations_name_every_changed_option_and_nothing_else():
         "meta_lr_decay": "cosine instead of the default",
     }
     assert results.deviations(record("maml-sinusoid-5shot", "colab")) == "meta_steps 20000 instead of 70000"
-    assert "meta_steps 7 instead of 70000" in results.deviations(record("maml-sinusoid-5shot", "paper", meta_steps=7))
+    assert "meta_steps 7 instead of 70000" in results.deviations(
+        record("maml-sinusoid-5shot", "paper", meta_steps=7)
+    )
 
 
 def test_the_longest_run_is_shown_and_of_equals_the_smallest_seed(monkeypatch):

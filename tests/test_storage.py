@@ -430,11 +430,17 @@ def test_the_real_omniglot_has_1623_characters_of_20_drawings():
 @real
 def test_the_real_splits_are_the_official_sizes_disjoint_and_mixed():
     splits = {split: set(omniglot.load(split).names) for split in ("train", "validation", "test")}
-    assert {split: len(names) for split, names in splits.items()} == {"train": 1100, "validation": 100, "test": 423}
+    assert {split: len(names) for split, names in splits.items()} == {
+        "train": 1100,
+        "validation": 100,
+        "test": 423,
+    }
     assert len(set.union(*splits.values())) == 1623
     background = sum(name.startswith("images_background/") for name in splits["test"])
     assert 0.4 < background / 423 < 0.8  # shuffled irrespective of alphabet
-    assert [omniglot.load("test").names[i] for i in (0, -1)] == [omniglot.load("all").names[i] for i in (1200, -1)]
+    assert [omniglot.load("test").names[i] for i in (0, -1)] == [
+        omniglot.load("all").names[i] for i in (1200, -1)
+    ]
 
 
 @real

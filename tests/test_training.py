@@ -41,7 +41,9 @@ def image_setting(**options):
 
 SETTINGS = {
     "maml": lambda: sinusoid_setting(inner_steps=2),
-    "meta-sgd, cosine, clipped": lambda: sinusoid_setting(learn_inner_lr=True, meta_lr_decay="cosine", clip_value=0.1),
+    "meta-sgd, cosine, clipped": lambda: sinusoid_setting(
+        learn_inner_lr=True, meta_lr_decay="cosine", clip_value=0.1
+    ),
     "fast engine": image_setting,
 }
 
@@ -108,14 +110,19 @@ def test_training_yields_every_meta_step_once_and_ends():
     ]
     assert steps == [1, 2, 3, 4, 5, 6]
     done = State(state.meta, state.optimizer, 6)
-    assert list(train(learner, tasks, meta_steps=6, meta_batch_size=batch, state=done, generator=generator)) == []
+    assert (
+        list(train(learner, tasks, meta_steps=6, meta_batch_size=batch, state=done, generator=generator))
+        == []
+    )
 
 
 def test_training_lowers_the_loss():
     learner, tasks, _, state, generator = begin("maml")
     learner, fixed = replace(learner, meta_lr=3e-2), tasks.sample(20, rng(9))
     before = float(learner.meta_loss(state.meta, fixed)[0])
-    for progress in train(learner, tasks, meta_steps=60, meta_batch_size=10, state=state, generator=generator):
+    for progress in train(
+        learner, tasks, meta_steps=60, meta_batch_size=10, state=state, generator=generator
+    ):
         state = progress.state
     assert float(learner.meta_loss(state.meta, fixed)[0]) < 0.8 * before
 
@@ -148,7 +155,9 @@ def test_the_meta_gradient_is_clipped_entry_by_entry():
     def moved(gradient, **options):
         meta = {"params": {"a": torch.zeros(2)}}
         state = State(meta, torch.optim.SGD(leaves(meta), lr=1.0))
-        return outer_step(state, {"params": {"a": torch.tensor(gradient)}}, lr=1.0, **options).meta["params"]["a"]
+        return outer_step(state, {"params": {"a": torch.tensor(gradient)}}, lr=1.0, **options).meta["params"][
+            "a"
+        ]
 
     assert moved([-300.0, 4.0], clip_value=10).tolist() == [10.0, -4.0]
     assert moved([-300.0, 4.0]).tolist() == [300.0, -4.0]
@@ -171,7 +180,11 @@ def test_the_cosine_takes_the_outer_rate_to_zero():
 
 
 def test_tensors_and_header_survive_a_file(tmp_path):
-    tensors = {"a": torch.randn(2, 3, dtype=torch.float64), "b": torch.arange(4).view(2, 2).T, "c": torch.tensor(5)}
+    tensors = {
+        "a": torch.randn(2, 3, dtype=torch.float64),
+        "b": torch.arange(4).view(2, 2).T,
+        "c": torch.tensor(5),
+    }
     save_tensors(tmp_path / "x.safetensors", tensors, {"key": "value\n2"})
     back, header = load_tensors(tmp_path / "x.safetensors")
     assert header == {"key": "value\n2"} and back.keys() == tensors.keys()
@@ -196,7 +209,9 @@ def short(monkeypatch):
 
 
 def quick(out, **options):
-    return run("maml-sinusoid-5shot", device="cpu", out=out, **{"meta_steps": 4, "checkpoint_seconds": 0, **options})
+    return run(
+        "maml-sinusoid-5shot", device="cpu", out=out, **{"meta_steps": 4, "checkpoint_seconds": 0, **options}
+    )
 
 
 def test_a_run_leaves_what_is_promised(short, tmp_path, capsys):
@@ -299,54 +314,66 @@ def test_a_run_stops_when_the_loss_is_no_number(short, tmp_path, monkeypatch, ca
 
 # -- killed for real ------------------------------------------------------------------------------------------------
 
+KILLED = {"maml-sinusoid-5shot": 400, "maml-glyphs-5w1s": 8}  # meta-steps
+
+# Resumes every killed run, and makes each once more without interruption, in a fresh process.
 FINISH = """
+import sys
 from dataclasses import replace
 from mlbook import experiments
 from mlbook.cli import main
-presets = experiments.get(NAME).presets
-presets["quick"] = replace(presets["quick"], evaluation_tasks=4)
-arguments = ["train", NAME, "--device", "cpu", "--checkpoint-every", "0", "--meta-steps", STEPS, "--out"]
-assert main([*arguments, RESUMED, "--resume"]) == 0
-assert main([*arguments, WHOLE]) == 0
+for argument in sys.argv[1:]:
+    name, steps = argument.split(":")
+    presets = experiments.get(name).presets
+    presets["quick"] = replace(presets["quick"], evaluation_tasks=4)
+    arguments = ["train", name, "--device", "cpu", "--meta-steps", steps, "--out"]
+    assert main([*arguments, f"killed/{name}", "--resume"]) == 0
+    assert main([*arguments, f"whole/{name}"]) == 0
 """
-
-
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def log_lines(path):
     return path.read_text().count("\n") if path.exists() else 0
 
 
-@pytest.mark.parametrize(("name", "steps"), [("maml-sinusoid-5shot", 400), ("maml-glyphs-5w1s", 8)])
-def test_a_run_that_was_killed_ends_the_same(name, steps, tmp_path):
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
+def start_and_kill(name, steps, folder, options):
+    killed = folder / "killed" / name
     command = [sys.executable, "-m", "mlbook", "train", name, "--device", "cpu", "--checkpoint-every", "0"]
-    with open(tmp_path / "stderr", "wb") as stderr:
-        process = subprocess.Popen(
-            [*command, "--meta-steps", str(steps), "--out", str(killed)],
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-        )
-        deadline = time.monotonic() + 300
-        # the log is written before the state: heading and two lines mean at least one whole state
-        while process.poll() is None and log_lines(killed / "log.csv") < 3 and time.monotonic() < deadline:
-            time.sleep(0.005)
-        process.kill()  # SIGKILL
-        process.wait()
+    process = subprocess.Popen(
+        [*command, "--meta-steps", str(steps), "--out", str(killed)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        **options,
+    )
+    deadline = time.monotonic() + 300
+    # the log is written before the state: heading and two lines mean at least one whole state
+    while process.poll() is None and log_lines(killed / "log.csv") < 3 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()  # SIGKILL
+    process.wait()
     assert process.returncode not in (0, 2), "the run ended before it could be killed"
     assert not (killed / "checkpoint.safetensors").exists() and not (killed / "record.json").exists()
     at_kill, _ = load_tensors(killed / "resume" / "state.safetensors")
     assert 1 <= int(at_kill["meta_step"]) < steps
 
-    script = f"NAME, STEPS, RESUMED, WHOLE = {name!r}, {str(steps)!r}, {str(killed)!r}, {str(whole)!r}\n" + FINISH
-    finish = subprocess.run(
-        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=False
-    )
-    assert finish.returncode == 0, finish.stderr[-2000:]
 
+@pytest.fixture(scope="module")
+def killed_and_whole(tmp_path_factory):
+    """A folder with ``killed/NAME`` (killed, then resumed) and ``whole/NAME``."""
+    folder = tmp_path_factory.mktemp("runs")
+    options = {"cwd": folder, "env": {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}}
+    for name, steps in KILLED.items():
+        start_and_kill(name, steps, folder, options)
+    command = [sys.executable, "-c", FINISH, *(f"{name}:{steps}" for name, steps in KILLED.items())]
+    finish = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert finish.returncode == 0, finish.stderr[-2000:]
+    return folder
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_a_run_that_was_killed_ends_the_same(name, killed_and_whole):
+    killed, whole = killed_and_whole / "killed" / name, killed_and_whole / "whole" / name
+    steps = KILLED[name]
     resumed, expected = (load_tensors(folder / "checkpoint.safetensors")[0] for folder in (killed, whole))
     assert resumed.keys() == expected.keys()
     assert all(torch.equal(resumed[key], t) for key, t in expected.items())
@@ -355,8 +382,8 @@ def test_a_run_that_was_killed_ends_the_same(name, steps, tmp_path):
     records = [json.loads((folder / "record.json").read_text()) for folder in (killed, whole)]
     for record in records:
         assert len(record["curve"]) == steps == record["meta_steps"]
-        assert set(record) >= {"experiment", "preset", "run", "config", "evaluation", "seconds", "device", "engine"}
-        assert set(record) >= {"versions", "commit", "date", "threads", "curve_columns"}
+        wanted = "experiment preset run config evaluation seconds device engine versions commit date threads"
+        assert set(record) >= {*wanted.split(), "curve_columns"}
     varying = ("seconds", "date", "commit")  # who works on the package may commit in between
     assert all(records[0][key] == records[1][key] for key in records[0] if key not in varying)
     leftovers = [name for name in files_below(killed) if name.endswith(".tmp")]
@@ -368,5 +395,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, tmp_path, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mlbook.run.train", interrupted)
-    status = main(["train", "maml-sinusoid-5shot", "--meta-steps", "4", "--device", "cpu", "--out", str(tmp_path / "r")])
+    status = main(
+        ["train", "maml-sinusoid-5shot", "--meta-steps", "4", "--device", "cpu", "--out", str(tmp_path / "r")]
+    )
     assert status == 130 and "--resume" in capsys.readouterr().err

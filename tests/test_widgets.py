@@ -159,7 +159,7 @@ def test_weights_round_trip():
 
 def test_it_opens_alive_and_on_the_curve():
     widget = AdaptSinusoid()
-    assert widget.step == 1 and len(widget.points) == 5 and widget.inner_lr == 0.01
+    assert widget.step == 1 and len(widget.points) == 5 and widget.inner_lr == 0.001
     assert widget.initialisation == "MAML"
     for x, y in widget.points:
         assert y == widget.amplitude * math.sin(x - widget.phase)

@@ -121,7 +121,7 @@ function render({ model, el }) {
   const whole = (v) => `${v} of ${last}`;
   const sliders = {
     step: slider({ label: "inner step", min: 0, max: last, step: 1, show: whole, input: (v) => byHand(() => setStep(v))() }),
-    inner_lr: slider({ label: "inner rate α", min: 0.001, max: 0.05, step: 0.001, show: (v) => v.toFixed(3), input: (v) => change({ inner_lr: v }) }),
+    inner_lr: slider({ label: "inner rate α", min: 0.0005, max: 0.02, step: 0.0005, show: (v) => v.toFixed(4), input: (v) => change({ inner_lr: v }) }),
     amplitude: slider({ label: "amplitude", min: setup.amplitude_range[0], max: setup.amplitude_range[1], step: 0.1, input: (v) => changeTask({ amplitude: v }) }),
     phase: slider({ label: "phase", min: 0, max: setup.phase_range[1], step: 0.01, input: (v) => changeTask({ phase: v }) }),
   };

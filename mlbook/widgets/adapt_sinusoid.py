@@ -113,7 +113,7 @@ class AdaptSinusoid(anywidget.AnyWidget):
         notes: dict[str, str] | None = None,
         initialisation: str | None = None,
         step: int = 1,
-        inner_lr: float = 0.01,
+        inner_lr: float = 0.001,
         amplitude: float = START["amplitude"],
         phase: float = START["phase"],
         points: Sequence[tuple[float, float]] | None = None,
@@ -171,8 +171,8 @@ def _check(setup, initialisation, step, inner_lr, amplitude, phase, points) -> N
         raise UserError(f"initialisation must be one of {', '.join(setup['names'])}, not {initialisation!r}")
     if step not in range(STEPS + 1):
         raise UserError(f"step must be a whole number from 0 to {STEPS}, not {step}")
-    if not inside(inner_lr, (0.001, 0.05)):
-        raise UserError(f"inner_lr must lie between 0.001 and 0.05, not {inner_lr}")
+    if not inside(inner_lr, (0.0005, 0.02)):
+        raise UserError(f"inner_lr must lie between 0.0005 and 0.02, not {inner_lr}")
     for name, value in (("amplitude", amplitude), ("phase", phase)):
         low, high = setup[f"{name}_range"]
         if not inside(value, (low, high)):
