@@ -45,24 +45,29 @@ export function meanSquaredError(predictions, ys) {
 export function lossAndGradient(sizes, theta, xs, ys) {
   const layers = layersOf(sizes), gradient = new Float64Array(theta.length);
   let loss = 0;
-  xs.forEach((x, n) => {
-    const values = activations(layers, theta, x), error = values.at(-1)[0] - ys[n];
+  for (let n = 0; n < xs.length; n++) {
+    const values = activations(layers, theta, xs[n]), error = values.at(-1)[0] - ys[n];
     loss += error ** 2 / xs.length;
-    let delta = Float64Array.of((2 * error) / xs.length); // ∂L/∂(sum before the ReLU), here of the output, which has no ReLU
-    for (let l = layers.length - 1; l >= 0; l--) {
-      const { inputs, outputs, weight, bias } = layers[l], below = values[l], next = new Float64Array(inputs);
-      for (let o = 0; o < outputs; o++) {
-        const d = delta[o], row = weight + o * inputs;
-        gradient[bias + o] += d;
-        for (let i = 0; i < inputs; i++) {
-          gradient[row + i] += d * below[i];
-          next[i] += d * theta[row + i];
-        }
-      }
-      delta = next.map((d, i) => (below[i] > 0 ? d : 0)); // a closed ReLU passes nothing on
-    }
-  });
+    let delta = Float64Array.of((2 * error) / xs.length); // ∂L/∂(sum before the ReLU), here of the output, which has none
+    for (let l = layers.length - 1; l >= 0; l--) delta = backward(layers[l], theta, values[l], delta, gradient);
+  }
   return { loss, gradient };
+}
+
+/** One layer down: adds its part of ∇L to `gradient` and returns δ of the layer below, whose values are `below`. */
+function backward({ inputs, outputs, weight, bias }, theta, below, delta, gradient) {
+  const next = new Float64Array(inputs);
+  for (let o = 0; o < outputs; o++) {
+    const d = delta[o], row = weight + o * inputs;
+    if (d === 0) continue; // a closed ReLU: nothing flows
+    gradient[bias + o] += d;
+    for (let i = 0; i < inputs; i++) {
+      gradient[row + i] += d * below[i];
+      next[i] += d * theta[row + i];
+    }
+  }
+  for (let i = 0; i < inputs; i++) if (below[i] <= 0) next[i] = 0;
+  return next;
 }
 
 /** The inner loop: [θ⁰, …, θᴺ] with θⁿ⁺¹ = θⁿ − α ∇L_S(θⁿ), on the support set (xs, ys). */
@@ -70,7 +75,7 @@ export function innerPath(sizes, theta, xs, ys, rate, steps) {
   const path = [theta];
   for (let n = 0; n < steps; n++) {
     const { gradient } = lossAndGradient(sizes, path[n], xs, ys);
-    path.push(path[n].map((value, i) => value - rate * gradient[i]));
+    path.push(gradient.map((g, i) => path[n][i] - rate * g));
   }
   return path;
 }
