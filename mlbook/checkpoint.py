@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from mlbook.tensor_file import load_tensors, save_tensors
 from mlbook.errors import CheckpointError
 from mlbook.meta_learners.protocol import Meta, State, leaves
+from mlbook.tensor_file import load_tensors, save_tensors
 
 SEPARATOR = "/"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import torch
@@ -51,6 +52,4 @@ def inner_path(
 
 def adapt(support_loss: Loss, params: Params, **options) -> Params:
     """The last point θᴺ of ``inner_path``, which has the arguments."""
-    for params in inner_path(support_loss, params, **options):  # noqa: B007  (the last value is the result)
-        pass
-    return params
+    return deque(inner_path(support_loss, params, **options), maxlen=1).pop()

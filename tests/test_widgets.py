@@ -114,7 +114,7 @@ def test_ten_inner_steps_equal_pytorch(tmp_path, points):
     query_x = widget.setup["query_x"]
     query_y = [widget.amplitude * math.sin(x - widget.phase) for x in query_x]
     for ours, params in zip(found, starts.values(), strict=True):
-        path = list(inner_path(lambda p: mse(p, xs, ys), double(params), inner_lr=0.01, steps=10))
+        path = list(inner_path(lambda p: mse(p, xs, ys), double(params), inner_lr=widget.inner_lr, steps=10))
         x = torch.tensor(query_x, dtype=torch.float64)[:, None]
         for values, p in zip(ours["values"], path, strict=True):
             assert_close(values, call(MODEL, p, x)[:, 0].tolist())
@@ -130,7 +130,7 @@ def test_divergence_is_shown_and_not_hidden(tmp_path):
             .concat(plot.path(x, [1, 1e300, NaN, 1]))));
     """
     *words, path = run_node(tmp_path, source, {})
-    assert words == ["diverged", "diverged", "0.00", "0.012", "−1.50", "12.3", "1235", "4e20"]
+    assert words == ["diverged", "diverged", "0.00", "0.012", "−1.50", "12.3", "1235", "diverged"]
     assert path == "M0.0 50.0L100.0 -200.0"
 
 

@@ -521,9 +521,7 @@ def interval_width(spreads: dict[str, float], marks: tuple[int, ...] = (600, 10_
     return (
         fig,
         "Half-width of the 95 % interval against the number of test tasks, straight lines falling with the "
-        "square root. "
-        + "; ".join(said)
-        + ".",
+        "square root. " + "; ".join(said) + ".",
     )
 
 

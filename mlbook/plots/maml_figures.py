@@ -79,9 +79,9 @@ def two_loops(inner_lr: float = 0.35):
         ylabel="second parameter",
     )
     alt = (
-        "A plane with two parameters as axes. From the initialisation theta three thin arrows, one per task, lead to the three adapted "
-        "points; from each a dotted arrow points on towards that task's best parameters, drawn as a star. One thick black arrow from "
-        "theta is the meta-step: the sum of the dotted query gradients, carried back through the inner steps."
+        "A plane with two parameters as axes. From the initialisation theta three thin arrows, one per task, "
+        "lead to the three adapted points; from each a dotted arrow points on towards that task's best "
+        "parameters, drawn as a star. One thick black arrow from theta is the meta-step: the sum of the dotted query gradients, carried back through the inner steps."
     )
     return fig, alt
 
@@ -122,23 +122,33 @@ def sinusoid_fits(
     ) + "."
 
 
+def method_colour(name: str, index: int) -> str:
+    """The colour of the method that a label begins with, else one by position."""
+    method = name.split()[0].lower().replace("-", "").rstrip(",")
+    return COLOURS.get(method, (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)[index % 6])
+
+
 def curves(
     rows: dict[str, list[tuple[float, float]]],
     xlabel: str,
     ylabel: str,
     *,
     log: bool = False,
+    ylim: tuple[float, float] | None = None,
     alt: str | None = None,
 ):
-    """Named curves of (x, y) pairs; a name that a method's colour belongs to gets that colour."""
+    """Named curves of (x, y) pairs in the colour of their method; a second curve of a method is dashed."""
     fig, ax = figure(width=6.6, height=3.2)
-    said = []
+    said, drawn = [], set()
     for index, (name, pairs) in enumerate(rows.items()):
         x, y = zip(*pairs, strict=True)
-        colour = COLOURS.get(name.split()[0].lower(), (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)[index % 6])
-        ax.plot(x, y, lw=1.6, color=colour, label=name)
+        colour = method_colour(name, index)
+        ax.plot(x, y, lw=1.8, color=colour, ls="--" if colour in drawn else "-", label=name)
+        drawn.add(colour)
         said.append(f"{name} goes from {y[0]:.3g} to {y[-1]:.3g}")
     ax.set(xlabel=xlabel, ylabel=ylabel)
+    if ylim:
+        ax.set_ylim(*ylim)
     if log:
         ax.set_yscale("log")
     ax.legend(fontsize=9)
@@ -155,7 +165,7 @@ def by_step(
     fig, ax = figure(width=6.6, height=3.4)
     said = []
     for index, (name, (mean, ci95)) in enumerate(rows.items()):
-        colour = COLOURS.get(name.split()[0].lower(), (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)[index % 6])
+        colour = method_colour(name, index)
         ax.errorbar(
             range(len(mean)),
             mean,
@@ -222,8 +232,8 @@ def episode(
     ax.legend(fontsize=7.5)
     right = [int((p.argmax(1) == query_y).sum()) for p in probabilities]
     alt = (
-        f"One {N}-way 1-shot episode of {what}: a row of {N} support images, a row of {N} query images, and the probability of the true "
-        f"class of every query after each inner step. {right[0]} of {len(query_y)} queries are right before adaptation, "
+        f"One {N}-way 1-shot episode of {what}: a row of {N} support images, a row of {N} query images, "
+        f"and the probability of the true class of every query after each inner step. {right[0]} of {len(query_y)} queries are right before adaptation, "
         f"{right[-1]} after {steps[-1]} steps."
     )
     return fig, alt
@@ -239,7 +249,8 @@ def gradient_angles(rows: dict[str, list[tuple[float, float, float]]]):
         axes[0].plot(x, distance, marker="o", markersize=3.5, color=colour, label=name)
         axes[1].plot(x, cosine, marker="o", markersize=3.5, color=colour, label=name)
         said.append(
-            f"{name}: relative distance {distance[0]:.2g} at the smallest rate, {distance[-1]:.2g} at the largest; cosine {cosine[-1]:.2f} there"
+            f"{name}: relative distance {distance[0]:.2g} at the smallest rate, {distance[-1]:.2g} at the largest; "
+            f"cosine {cosine[-1]:.2f} there"
         )
     axes[0].set(xlabel="inner rate α", ylabel="relative distance", xscale="log", yscale="log")
     axes[1].set(xlabel="inner rate α", ylabel="cosine of the angle", xscale="log")

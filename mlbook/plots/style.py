@@ -12,6 +12,7 @@ COLOURS = {
     "fomaml": ORANGE,
     "reptile": GREEN,
     "pretraining": RED,
+    "metasgd": SKY,
     "random": GREY,
     "support": BLACK,
     "query": PURPLE,

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mlbook.tensor_file import load_tensors, save_tensors
 from mlbook.errors import CheckpointError, DataError, UserError
 from mlbook.tasks.episode import ClassPool, Rotations
 from mlbook.tasks.storage import data_folder, fetch, open_image, read_archive
+from mlbook.tensor_file import load_tensors, save_tensors
 
 CHARACTERS, DRAWINGS, ORIGINAL, SIZE = 1623, 20, 105, 28
 SPLITS = {"train": (0, 1100), "validation": (1100, 1200), "test": (1200, 1623)}

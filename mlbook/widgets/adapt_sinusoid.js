@@ -218,10 +218,10 @@ function render({ model, el }) {
     rows.replaceChildren(...steps.map((i) => html("tr", { "aria-current": i === n && "true" },
       html("th", { scope: "row" }, `${i}`), html("td", {}, format(support[i])), html("td", {}, format(query[i])))));
 
-    const finals = results.map((r) => r.query[last]), most = Math.max(...finals.filter(Number.isFinite), 1e-9);
+    const finals = results.map((r) => r.query[last]), most = Math.max(...finals.filter((v) => v < 30), 1e-9); // 30: far off the sine
     choices.forEach((c, i) => {
       c.radio.checked = i === index;
-      c.bar.style.cssText = `display: block; width: ${Number.isFinite(finals[i]) ? (100 * finals[i]) / most : 100}%`;
+      c.bar.style.cssText = `display: block; width: ${finals[i] < most ? (100 * finals[i]) / most : 100}%`;
       c.value.textContent = format(finals[i]);
       c.radio.setAttribute("aria-description", `query loss after ${last} steps ${format(finals[i])}`);
     });

@@ -36,15 +36,15 @@ MAX_POINTS = 10
 STEPS = 10
 QUERY_POINTS = 51
 START = {"amplitude": 4.0, "phase": 2.2, "x": (-4.4, -1.8, -0.7, 1.2, 2.6)}
-"""The task that the lab opens with: a true sine and the inputs of five support points on it. A typical one: MAML's query
-loss is near its average over tasks, and there is no support where the sine comes down again on the right."""
+"""The task that the lab opens with: a true sine and the inputs of five support points on it, none of them where the sine
+comes down again on the right."""
 
 
 def random_initialisation(seed: int = 0) -> Params:
     """The sinusoid network as PyTorch would start it: weights and biases uniform within ±1/√inputs, drawn from ``seed``.
 
     The start of training (``MLP.reset_parameters``, standard deviation 0.01) is no baseline for fine-tuning: its
-    function is nearly zero, and so are its gradients. With He's wider normal the rate 0.01 makes the loss overflow.
+    function is nearly zero, and so are its gradients. With He's wider normal the inner loop overflows at rate 0.01.
     """
     generator = torch.Generator().manual_seed(seed)
     params = initial_params(MLP(), generator)

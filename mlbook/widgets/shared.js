@@ -35,11 +35,10 @@ export function slider({ label, min, max, step, show = format, input }) {
 
 // -- numbers ----------------------------------------------------------------------------------------------------------
 
-/** Few digits, of large and small numbers alike, with a true minus sign. */
+/** Few digits, of large and small numbers alike, with a true minus sign. No quantity of a lab comes near a million. */
 export function format(number) {
-  if (!Number.isFinite(number)) return "diverged";
   const size = Math.abs(number);
-  if (size >= 1e5) return number.toExponential(0).replace("e+", "e").replace("-", "−");
+  if (!(size < 1e6)) return "diverged";
   return number.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.1 || size === 0 ? 2 : 3).replace("-", "−");
 }
 
