@@ -81,7 +81,8 @@ def two_loops(inner_lr: float = 0.35):
     alt = (
         "A plane with two parameters as axes. From the initialisation theta three thin arrows, one per task, "
         "lead to the three adapted points; from each a dotted arrow points on towards that task's best "
-        "parameters, drawn as a star. One thick black arrow from theta is the meta-step: the sum of the dotted query gradients, carried back through the inner steps."
+        "parameters, drawn as a star. One thick black arrow from theta is "
+        "the meta-step: the sum of the dotted query gradients, carried back through the inner steps."
     )
     return fig, alt
 
@@ -233,7 +234,8 @@ def episode(
     right = [int((p.argmax(1) == query_y).sum()) for p in probabilities]
     alt = (
         f"One {N}-way 1-shot episode of {what}: a row of {N} support images, a row of {N} query images, "
-        f"and the probability of the true class of every query after each inner step. {right[0]} of {len(query_y)} queries are right before adaptation, "
+        f"and the probability of the true class of every query after each inner step. "
+        f"{right[0]} of {len(query_y)} queries are right before adaptation, "
         f"{right[-1]} after {steps[-1]} steps."
     )
     return fig, alt
