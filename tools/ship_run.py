@@ -6,13 +6,13 @@ A checkpoint is shipped as float32 safetensors and must stay under 1 MB; it has 
 """
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
 from mlbook.errors import UserError
 from mlbook.experiments import run_id
 from mlbook.run import load_checkpoint
+from mlbook.tensor_file import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1] / "mlbook"
 
@@ -28,11 +28,10 @@ def ship(folder: Path) -> None:
             f"{checkpoint} has {checkpoint.stat().st_size:,} bytes; only checkpoints under 1 MB are shipped"
         )
     name = record["experiment"]
-    shutil.copyfile(
-        folder / "record.json",
-        ROOT / "results" / "runs" / f"{name}-{record['preset']}-seed{config['seed']}.json",
-    )
-    shutil.copyfile(checkpoint, ROOT / "pretrained" / f"{name}.safetensors")
+    kept = ROOT / "results" / "runs" / f"{name}-{record['preset']}-seed{config['seed']}.json"
+    # by rename: whoever has the old checkpoint open keeps reading the old one
+    write_atomically(kept, (folder / "record.json").read_bytes())
+    write_atomically(ROOT / "pretrained" / f"{name}.safetensors", checkpoint.read_bytes())
     print(f"{name}: {record['preset']}, {record['meta_steps']:,} meta-steps")
 
 
