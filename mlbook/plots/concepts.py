@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
-from mlbook.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, figure
+from mlbook.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, arrow, figure
 
 PAPER, CHOICE, MACHINE, DATA = "#FFFFFF", "#FBE3B5", "#CFE6F5", "#EDEDED"
 """Fill colours of the boxes: neutral, chosen by a person, done by the machine, data."""
@@ -43,25 +43,11 @@ def _box(ax, x, y, w, h, text, *, fill=PAPER, edge=BLACK, size=10.0, style="-", 
     return x, y
 
 
-def _arrow(ax, start, end, *, colour=BLACK, style="-", bend=0.0, width=1.3):
-    arrowprops = {
-        "arrowstyle": "-|>",
-        "color": colour,
-        "lw": width,
-        "linestyle": style,
-        "shrinkA": 0,
-        "shrinkB": 0,
-    }
-    if bend:
-        arrowprops["connectionstyle"] = f"arc3,rad={bend}"
-    ax.annotate("", xy=end, xytext=start, arrowprops=arrowprops)
-
-
 def _polyline(ax, points, *, colour=BLACK, style="-", width=1.3):
     """A line with corners that ends in an arrow head."""
     x, y = zip(*points[:-1], strict=True)
     ax.plot(x, y, color=colour, lw=width, ls=style, solid_capstyle="round")
-    _arrow(ax, points[-2], points[-1], colour=colour, style=style, width=width)
+    arrow(ax, points[-2], points[-1], colour=colour, style=style, width=width)
 
 
 def learning_and_meta_learning():
@@ -71,8 +57,8 @@ def learning_and_meta_learning():
     _box(ax, 0.95, 3.55, 1.5, 0.72, "one data set\nof one task", fill=DATA)
     _box(ax, 2.75, 3.55, 1.4, 0.72, "learning\nalgorithm $F$", fill=CHOICE)
     _box(ax, 4.4, 3.55, 1.2, 0.72, "model $f^*$", fill=MACHINE)
-    _arrow(ax, (1.7, 3.55), (2.05, 3.55))
-    _arrow(ax, (3.45, 3.55), (3.8, 3.55))
+    arrow(ax, (1.7, 3.55), (2.05, 3.55))
+    arrow(ax, (3.45, 3.55), (3.8, 3.55))
     ax.text(2.75, 2.98, "set up by a person", fontsize=9.5, ha="center", color="#7A4E00")
 
     ax.plot([0.1, 5.1], [2.72, 2.72], color=GREY, lw=0.8, ls=":")
@@ -80,14 +66,14 @@ def learning_and_meta_learning():
     _box(ax, 0.95, 1.68, 1.5, 0.72, "many\ntraining tasks", fill=DATA)
     _box(ax, 2.75, 1.68, 1.4, 0.72, "meta-learning", fill=CHOICE)
     _box(ax, 4.4, 1.68, 1.2, 0.72, "learning\nalgorithm $F$", fill=MACHINE)
-    _arrow(ax, (1.7, 1.68), (2.05, 1.68))
-    _arrow(ax, (3.45, 1.68), (3.8, 1.68))
+    arrow(ax, (1.7, 1.68), (2.05, 1.68))
+    arrow(ax, (3.45, 1.68), (3.8, 1.68))
     _box(ax, 0.95, 0.45, 1.5, 0.68, "few data of\na new task", fill=DATA)
     _box(ax, 2.75, 0.45, 1.4, 0.68, "$F$", fill=MACHINE, size=13)
     _box(ax, 4.4, 0.45, 1.2, 0.68, "its model\n$f = F(\\mathrm{data})$", fill=MACHINE, size=9.5)
     _polyline(ax, [(4.4, 1.32), (4.4, 1.05), (2.75, 1.05), (2.75, 0.79)], colour=BLUE)
-    _arrow(ax, (1.7, 0.45), (2.05, 0.45))
-    _arrow(ax, (3.45, 0.45), (3.8, 0.45))
+    arrow(ax, (1.7, 0.45), (2.05, 0.45))
+    arrow(ax, (3.45, 0.45), (3.8, 0.45))
     return fig, (
         "Two rows of boxes. Upper row, ordinary learning: one data set of one task goes into a learning "
         "algorithm F, which a person "
@@ -107,7 +93,7 @@ def tasks_as_units():
         ax.text(0.12, y, name, fontsize=10.5, va="center")
         _box(ax, 1.95, y, 1.75, 0.44, "support set", fill=DATA)
         _box(ax, 4.05, y, 1.75, 0.44, "query set", fill="#F4E1EC")
-        _arrow(ax, (2.83, y), (3.17, y))
+        arrow(ax, (2.83, y), (3.17, y))
     ax.text(0.3, 2.29, "$\\vdots$", fontsize=12, va="center")
     ax.text(3.0, 2.29, "$\\vdots$", fontsize=12, va="center", ha="center")
     ax.plot([0.1, 5.1], [1.42, 1.42], color=GREY, lw=0.8, ls=":")
@@ -116,7 +102,7 @@ def tasks_as_units():
     ax.text(0.12, 0.6, "task", fontsize=10.5, va="center")
     _box(ax, 1.95, 0.6, 1.75, 0.44, "support set", fill=DATA)
     _box(ax, 4.05, 0.6, 1.75, 0.44, "query set", fill="#F4E1EC")
-    _arrow(ax, (2.83, 0.6), (3.17, 0.6))
+    arrow(ax, (2.83, 0.6), (3.17, 0.6))
     ax.text(1.95, 0.2, "learn $\\theta$ from it", fontsize=9.5, ha="center", color="#444444")
     ax.text(4.05, 0.2, "score $\\theta$ on it", fontsize=9.5, ha="center", color="#444444")
     return fig, (
@@ -145,15 +131,15 @@ def ordinary_training():
         _box(ax, 4.35, y, 2.1, 0.5, field, fill=PAPER, edge=GREY, size=9.2)
         ax.plot([2.9, 3.3], [y, y], color=GREY, lw=1, ls=":")
         if i:
-            _arrow(ax, (1.55, y + 0.39), (1.55, y + 0.23))
+            arrow(ax, (1.55, y + 0.39), (1.55, y + 0.23))
         y -= 0.62
-    _arrow(ax, (1.55, y + 0.39), (1.55, y + 0.2))
+    arrow(ax, (1.55, y + 0.39), (1.55, y + 0.2))
     _box(ax, 1.55, y - 0.06, 2.7, 0.52, "compute the loss and\nits gradient on a batch", fill=MACHINE)
     _box(ax, 1.55, y - 0.78, 2.7, 0.46, "update $\\theta$", fill=MACHINE)
-    _arrow(ax, (1.55, y - 0.32), (1.55, y - 0.55))
+    arrow(ax, (1.55, y - 0.32), (1.55, y - 0.55))
     _polyline(ax, [(2.9, y - 0.78), (3.25, y - 0.78), (3.25, y - 0.06), (2.9, y - 0.06)], colour=BLUE)
     ax.text(3.35, y - 0.42, "repeat\n$t = 1, 2, \\dots$", fontsize=10, va="center", color=BLUE)
-    _arrow(ax, (1.55, y - 1.01), (1.55, y - 1.18))
+    arrow(ax, (1.55, y - 1.01), (1.55, y - 1.18))
     ax.text(1.55, y - 1.3, "model $f_{\\theta^*}$", fontsize=11, ha="center", va="center")
     return fig, (
         "A flow chart of ordinary training. Six boxes chosen by a person: data and their processing, the "
@@ -172,15 +158,15 @@ def stage_one():
     _box(ax, 2.95, 4.65, 1.6, 0.5, "$F_\\omega$", fill=MACHINE, size=13)
     xs = (1.3, 2.95, 4.6)
     for x, name in zip(xs, ("1", "2", "T"), strict=True):
-        _arrow(ax, (2.95 + 0.45 * (x - 2.95), 4.4), (x, 3.98))
+        arrow(ax, (2.95 + 0.45 * (x - 2.95), 4.4), (x, 3.98))
         _box(ax, x, 3.7, 1.35, 0.54, f"support set\nof task ${name}$", fill=DATA, size=9.5)
-        _arrow(ax, (x, 3.43), (x, 3.1))
+        arrow(ax, (x, 3.43), (x, 3.1))
         _box(ax, x, 2.86, 1.1, 0.46, f"$\\theta_{name}$", fill=MACHINE, size=13)
-        _arrow(ax, (x, 2.63), (x, 2.3))
+        arrow(ax, (x, 2.63), (x, 2.3))
         _box(ax, x, 2.03, 1.35, 0.54, f"query set\nof task ${name}$", fill="#F4E1EC", size=9.5)
-        _arrow(ax, (x, 1.76), (x, 1.47))
+        arrow(ax, (x, 1.76), (x, 1.47))
         ax.text(x, 1.32, f"$l_{name}$", fontsize=13, ha="center", va="center")
-        _arrow(ax, (x + 0.12 * (2.95 - x), 1.2), (2.95 + 0.4 * (x - 2.95), 0.86))
+        arrow(ax, (x + 0.12 * (2.95 - x), 1.2), (2.95 + 0.4 * (x - 2.95), 0.86))
     ax.text(3.78, 2.86, "$\\cdots$", fontsize=14, ha="center", va="center")
     _box(ax, 2.95, 0.6, 3.0, 0.5, "$L(\\omega) = l_1 + l_2 + \\dots + l_T$", fill=PAPER, size=12)
     _polyline(ax, [(1.45, 0.6), (0.34, 0.6), (0.34, 4.65), (2.15, 4.65)], colour=RED, style="--", width=1.6)
@@ -219,12 +205,12 @@ def stage_two():
     _box(ax, 2.55, 1.0, 1.1, 0.6, "$F_{\\omega^*}$", fill=MACHINE, size=13)
     _box(ax, 3.75, 1.0, 0.7, 0.6, "$\\theta$", fill=MACHINE, size=13)
     _box(ax, 4.8, 1.0, 0.9, 0.6, "query\nset", fill="#F4E1EC", size=9.5)
-    _arrow(ax, (1.55, 1.0), (2.0, 1.0))
-    _arrow(ax, (3.1, 1.0), (3.4, 1.0))
-    _arrow(ax, (4.1, 1.0), (4.35, 1.0))
-    _arrow(ax, (4.8, 0.7), (4.8, 0.42))
+    arrow(ax, (1.55, 1.0), (2.0, 1.0))
+    arrow(ax, (3.1, 1.0), (3.4, 1.0))
+    arrow(ax, (4.1, 1.0), (4.35, 1.0))
+    arrow(ax, (4.8, 0.7), (4.8, 0.42))
     ax.text(4.8, 0.26, "score", fontsize=11, ha="center", va="center")
-    _arrow(ax, (2.55, 1.68), (2.55, 1.3), colour=BLUE)
+    arrow(ax, (2.55, 1.68), (2.55, 1.3), colour=BLUE)
     ax.text(
         2.55,
         1.84,
@@ -254,15 +240,15 @@ def lifelong_and_meta():
     for i, y in enumerate((2.75, 1.85, 0.95), 1):
         _box(ax, 0.6, y, 0.85, 0.46, f"task {i}", fill=DATA)
         _box(ax, 1.95, y, 0.95, 0.5, "model $f$", fill=MACHINE)
-        _arrow(ax, (1.03, y), (1.47, y))
+        arrow(ax, (1.03, y), (1.47, y))
         if i < 3:
-            _arrow(ax, (1.95, y - 0.25), (1.95, y - 0.65), colour=BLUE)
+            arrow(ax, (1.95, y - 0.25), (1.95, y - 0.65), colour=BLUE)
     ax.text(1.3, 0.34, "one model, which must\nnot forget task 1", fontsize=9.8, ha="center", va="center")
     _box(ax, 4.1, 1.85, 0.62, 2.3, "$F_\\omega$", fill=MACHINE, size=13)
     for i, y in enumerate((2.75, 1.85, 0.95), 1):
         _box(ax, 3.22, y, 0.75, 0.46, f"task {i}", fill=DATA)
-        _arrow(ax, (3.6, y), (3.79, y))
-        _arrow(ax, (4.41, y), (4.6, y))
+        arrow(ax, (3.6, y), (3.79, y))
+        arrow(ax, (4.41, y), (4.6, y))
         _box(ax, 4.95, y, 0.68, 0.5, f"$f_{i}$", fill=MACHINE, size=12)
     ax.text(4.1, 0.34, "one learner, and a\nmodel for each task", fontsize=9.8, ha="center", va="center")
     return fig, (

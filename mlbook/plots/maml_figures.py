@@ -6,24 +6,8 @@ import torch
 from torch import Tensor
 
 from mlbook.inner_loop import inner_path
-from mlbook.plots.style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, RED, figure
+from mlbook.plots.style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, RED, arrow, figure
 from mlbook.verification import meta_gradient_by_recursion
-
-
-def arrow(ax, start, end, colour, *, width: float = 1.6, style: str = "-") -> None:
-    ax.annotate(
-        "",
-        xy=tuple(end),
-        xytext=tuple(start),
-        arrowprops={
-            "arrowstyle": "-|>",
-            "color": colour,
-            "lw": width,
-            "linestyle": style,
-            "shrinkA": 0,
-            "shrinkB": 0,
-        },
-    )
 
 
 def two_loops(inner_lr: float = 0.35):
@@ -46,8 +30,10 @@ def two_loops(inner_lr: float = 0.35):
             "theta"
         ]
         total += gradient / 3
-        arrow(ax, theta, adapted, colour)
-        arrow(ax, adapted, adapted - 0.35 * curvature * (adapted - centre), colour, style=":", width=1.4)
+        arrow(ax, theta, adapted, colour=colour)
+        arrow(
+            ax, adapted, adapted - 0.35 * curvature * (adapted - centre), colour=colour, style=":", width=1.4
+        )
         ax.plot(*adapted, "o", color=colour, markersize=6)
         ax.plot(*centre, "*", color=colour, markersize=14)
         ax.annotate(
@@ -67,7 +53,7 @@ def two_loops(inner_lr: float = 0.35):
             ha="center",
         )
     new = theta - 0.9 * total
-    arrow(ax, theta, new, BLACK, width=2.6)
+    arrow(ax, theta, new, colour=BLACK, width=2.6)
     ax.plot(*theta, "s", color=BLACK, markersize=8)
     ax.annotate("$\\theta$", theta, xytext=(-16, -4), textcoords="offset points", fontsize=14)
     ax.annotate("meta-step", new, xytext=(6, -4), textcoords="offset points", fontsize=11)

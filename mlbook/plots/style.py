@@ -30,3 +30,18 @@ def figure(rows: int = 1, columns: int = 1, *, width: float = 7.0, height: float
         ax.grid(alpha=0.25, linewidth=0.6)
         ax.set_axisbelow(True)
     return fig, axes
+
+
+def arrow(ax, start, end, *, colour=BLACK, style="-", bend=0.0, width=1.6) -> None:
+    """An arrow from point to point; ``bend`` curves it."""
+    arrowprops = {
+        "arrowstyle": "-|>",
+        "color": colour,
+        "lw": width,
+        "linestyle": style,
+        "shrinkA": 0,
+        "shrinkB": 0,
+    }
+    if bend:
+        arrowprops["connectionstyle"] = f"arc3,rad={bend}"
+    ax.annotate("", xy=tuple(end), xytext=tuple(start), arrowprops=arrowprops)
