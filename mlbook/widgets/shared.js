@@ -148,7 +148,8 @@ export function handle(plot, { move, remove, select }) {
   );
   const to = (x, y) => {
     const rounded = (v, limits) => Math.round(100 * clamp(v, limits)) / 100; // so that the reader sees the whole number
-    move([rounded(x, plot.domain), rounded(y, plot.range)]);
+    place = [rounded(x, plot.domain), rounded(y, plot.range)]; // now, not at the next frame: the next key may come before it
+    move(place);
   };
   node.addEventListener("pointerdown", (event) => {
     if (event.button) return;
