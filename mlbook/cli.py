@@ -40,6 +40,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how often DIR/resume is written",
     )
+    training.add_argument(
+        "--precision",
+        default="float32",
+        help="rounding of the factors of matrix products: float32, tf32 or bf16 (default: float32)",
+    )
+    training.add_argument(
+        "--no-graph", action="store_true", help="on a GPU, start every kernel by itself, without a CUDA graph"
+    )
 
     evaluating = commands.add_parser("evaluate", help="evaluate a shipped or an own checkpoint")
     evaluating.add_argument("name", metavar="NAME|CHECKPOINT")
@@ -127,8 +135,11 @@ def _train(options) -> int:
         out=options.out,
         resume=options.resume,
         checkpoint_seconds=options.checkpoint_every,
+        precision=options.precision,
+        graph=not options.no_graph,
     )
-    print(_sentence(options.name, record["evaluation"]))
+    if record is not None:  # of several processes, the first one speaks
+        print(_sentence(options.name, record["evaluation"]))
     return 0
 
 

@@ -19,12 +19,17 @@ import torch
 import mlbook
 from mlbook import experiments
 from mlbook.checkpoint import flatten, load_resume, save_resume, unflatten
+from mlbook.cuda_graph import can_capture
+from mlbook.distributed import Processes
+from mlbook.distributed import processes as join
 from mlbook.errors import CheckpointError, UserError
 from mlbook.evaluation import Evaluation, evaluate
-from mlbook.meta_learners.protocol import Meta
+from mlbook.memory import keep_freed_memory
+from mlbook.meta_learners.convolutions import PRECISIONS
+from mlbook.meta_learners.protocol import Meta, MetaLearner
 from mlbook.progress import ProgressLine
 from mlbook.tensor_file import load_tensors, save_tensors, write_atomically
-from mlbook.training import train
+from mlbook.training import TaskDistribution, train
 
 LOG_LINES = 400
 
@@ -48,102 +53,67 @@ def run(
     out: Path | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
-) -> dict:
+    precision: str = "float32",
+    graph: bool = True,
+) -> dict | None:
     """Train experiment ``name`` and return its record, which is also written to ``out``.
 
     Killed at any moment and called again with ``resume``, it ends in the same parameters (bit for bit on a CPU with the same
-    number of threads). Raises ``UserError`` before anything is written if a setting is wrong.
+    number of threads). Started by ``torchrun``, every process calls it; they share each meta-batch, the first one writes and
+    returns the record, the others return None. precision: how the factors of matrix products are rounded (``float32``, ``tf32``
+    or ``bf16``). graph: on one GPU, record the meta-step as a CUDA graph. Raises ``UserError`` before anything is written if a
+    setting is wrong.
     """
     experiment = experiments.get(name)
     preset_values = experiments.get_preset(experiment, preset)
     if meta_steps is not None and meta_steps < 1:
         raise UserError(f"--meta-steps must be at least 1, not {meta_steps}")
-    if seed < 0:
-        raise UserError(f"--seed must not be negative, got {seed}")
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed must be from 0 to 2^63 − 1, got {seed}")
     if not checkpoint_seconds >= 0:
         raise UserError("--checkpoint-every must be a number of seconds")
     where = choose_device(device)
     config = experiments.config(experiment, preset, meta_steps=meta_steps, seed=seed)
+    if precision != "float32":
+        config["precision"] = precision
     learner = experiments.build_learner(config)
-    if where.type == "cpu" and learner.fast_engine_fits:
-        learner = replace(learner, engine="fast")
-    tasks = experiments.to_device(experiments.build_tasks(config, "train"), where)
+    if learner.fast_engine_fits:
+        learner = replace(learner, engine="fast", precision=precision)
+    use_precision(precision, where, learner.engine)
+    tasks = experiments.build_tasks(config, "train")
     test_tasks = experiments.build_tasks(config, "test")
-    identity = {"experiment": name, "preset": preset, "run": experiments.run_id(config)}
     out = Path("runs") / f"{name}-{preset}-seed{seed}" if out is None else Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file, not a folder")
-    resume_file = out / "resume" / "state.safetensors"
-    if not resume and ((out / "checkpoint.safetensors").exists() or resume_file.exists()):
+    if not resume and ((out / "checkpoint.safetensors").exists() or (out / "resume").exists()):
         raise UserError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
+    keep_freed_memory()
 
-    state = learner.init(torch.Generator().manual_seed(seed), where)
-    generator = torch.Generator(device=where).manual_seed(seed + 1)
-    log: list[str] = []
-    seconds = 0.0
-    if resume and resume_file.exists():
-        state = load_resume(resume_file, state, generator, identity)
-        tensors, _ = load_tensors(resume_file)
-        seconds = float(tensors["seconds"])
-        log = _read_log(out / "log.csv", state.meta_step)
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of training
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be made ({error.strerror})") from None
-
-    total = config["meta_steps"]
-    every = max(1, total // LOG_LINES)
-    began = saved = time.monotonic()
-    sums: dict[str, torch.Tensor] = {}
-    line = ProgressLine(total, name, start=state.meta_step)
-    shown: dict[str, float] = {}
-
-    def save_state() -> None:
-        elapsed = torch.tensor(seconds + time.monotonic() - began, dtype=torch.float64)
-        lines = [",".join(_columns(learner.measure)), *log]
-        write_atomically(out / "log.csv", ("\n".join(lines) + "\n").encode())
-        save_resume(resume_file, state, generator, identity, extra={"seconds": elapsed})
-
-    for progress in train(
-        learner,
-        tasks,
-        meta_steps=total,
-        meta_batch_size=preset_values.meta_batch_size,
-        state=state,
-        generator=generator,
-    ):
-        state = progress.state
-        sums = {key: sums.get(key, 0) + value for key, value in progress.metrics.items()}
-        if progress.meta_step % every == 0:
-            values = {key: float(value) / every for key, value in sums.items()}
-            if not all(v == v and abs(v) != float("inf") for v in values.values()):
-                raise UserError(
-                    f"the loss became {values['loss']} at meta-step {progress.meta_step}; lower the rates"
-                )
-            log.append(",".join([str(progress.meta_step), *(f"{v:.6g}" for v in values.values())]))
-            sums, shown = {}, values
-            if time.monotonic() - saved >= checkpoint_seconds:
-                save_state()
-                saved = time.monotonic()
-        line(progress.meta_step, **shown)
-    line.close()
-    save_state()
-    seconds += time.monotonic() - began
-
-    checkpoint = out / "checkpoint.safetensors"
-    save_tensors(checkpoint, flatten(state.meta), {**identity, "config": json.dumps(config)})
-    result = evaluate_config(config, state.meta, test_tasks, n_tasks=preset_values.evaluation_tasks)
-    record = {
-        **identity,
-        "config": config,
-        "meta_steps": total,
+    with join(where, preset_values.meta_batch_size) as processes:
+        processes.wait()  # until all have looked at the folder
+        trained = _train(
+            config,
+            learner,
+            experiments.to_device(tasks, where),
+            where,
+            out,
+            resume=resume,
+            checkpoint_seconds=checkpoint_seconds,
+            processes=processes,
+            graph=graph and where.type == "cuda" and processes.count == 1,
+        )
+    if trained is None:
+        return None
+    meta, record = trained
+    save_tensors(
+        out / "checkpoint.safetensors", flatten(meta), {**_identity(config), "config": json.dumps(config)}
+    )
+    result = evaluate_config(config, meta, test_tasks, n_tasks=preset_values.evaluation_tasks)
+    record |= {
         "evaluation": result.as_dict(),
-        "curve": [[float(v) for v in entry.split(",")] for entry in log],
-        "curve_columns": _columns(learner.measure),
-        "seconds": round(seconds, 1),
         "device": _device_name(where),
         "threads": torch.get_num_threads(),
+        "processes": processes.count,
         "engine": learner.engine,
         "versions": {
             "mlbook": mlbook.__version__,
@@ -155,6 +125,110 @@ def run(
     }
     write_atomically(out / "record.json", (json.dumps(record, indent=1) + "\n").encode())
     return record
+
+
+def use_precision(precision: str, device: torch.device, engine: str) -> None:
+    """Set torch's switches for matrix products and convolutions to ``precision``; ``UserError`` where it cannot be had."""
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision must be {', '.join(PRECISIONS)}, not {precision!r}")
+    if precision == "bf16" and engine != "fast":
+        raise UserError("--precision bf16 is there for the networks of engine fast only")
+    if device.type != "cuda":
+        return
+    if precision == "bf16" and torch.cuda.get_device_capability() < (8, 0):
+        raise UserError("this GPU has no bf16 units; use --precision float32")
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def _identity(config: dict) -> dict[str, str]:
+    return {"experiment": config["name"], "preset": config["preset"], "run": experiments.run_id(config)}
+
+
+def _train(
+    config: dict,
+    learner: MetaLearner,
+    tasks: TaskDistribution,
+    where: torch.device,
+    out: Path,
+    *,
+    resume: bool,
+    checkpoint_seconds: float,
+    processes: Processes,
+    graph: bool,
+) -> tuple[Meta, dict] | None:
+    """Meta-parameters and the training's part of the record; None in all processes but the first."""
+    first = processes.rank == 0
+    resume_file = out / "resume" / "state.safetensors"
+    state = learner.init(torch.Generator().manual_seed(config["seed"]), where)
+    generator = torch.Generator(device=where).manual_seed(config["seed"] + 1)
+    log: list[str] = []
+    seconds = 0.0
+    if resume and resume_file.exists():
+        state = load_resume(resume_file, state, generator, _identity(config))
+        tensors, _ = load_tensors(resume_file)
+        seconds = float(tensors["seconds"])
+        log = _read_log(out / "log.csv", state.meta_step)
+    processes.wait()  # until all have read what the first will overwrite
+
+    if first:
+        try:
+            out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of training
+        except OSError as error:
+            raise UserError(f"--out {out} cannot be made ({error.strerror})") from None
+
+    total = config["meta_steps"]
+    every = max(1, total // LOG_LINES)
+    began = saved = time.monotonic()
+    sums: dict[str, torch.Tensor] = {}
+    line = ProgressLine(total, config["name"], start=state.meta_step) if first else None
+    shown: dict[str, float] = {}
+
+    def save_state() -> None:
+        elapsed = torch.tensor(seconds + time.monotonic() - began, dtype=torch.float64)
+        lines = [",".join(_columns(learner.measure)), *log]
+        write_atomically(out / "log.csv", ("\n".join(lines) + "\n").encode())
+        save_resume(resume_file, state, generator, _identity(config), extra={"seconds": elapsed})
+
+    for progress in train(
+        learner,
+        tasks,
+        meta_steps=total,
+        meta_batch_size=config["meta_batch_size"],
+        state=state,
+        generator=generator,
+        processes=processes,
+        graph=graph and can_capture(state),
+    ):
+        state = progress.state
+        sums = {key: sums.get(key, 0) + value for key, value in progress.metrics.items()}
+        if progress.meta_step % every == 0:
+            values = {key: float(value) / every for key, value in sums.items()}
+            if not all(v == v and abs(v) != float("inf") for v in values.values()):
+                raise UserError(
+                    f"the loss became {values['loss']} at meta-step {progress.meta_step}; lower the rates"
+                )
+            log.append(",".join([str(progress.meta_step), *(f"{v:.6g}" for v in values.values())]))
+            sums, shown = {}, values
+            if first and time.monotonic() - saved >= checkpoint_seconds:
+                save_state()
+                saved = time.monotonic()
+        if first:
+            line(progress.meta_step, **shown)
+    if not first:
+        return None
+    line.close()
+    save_state()
+    seconds += time.monotonic() - began
+    return state.meta, {
+        **_identity(config),
+        "config": config,
+        "meta_steps": total,
+        "curve": [[float(v) for v in entry.split(",")] for entry in log],
+        "curve_columns": _columns(learner.measure),
+        "seconds": round(seconds, 1),
+        "ms_per_meta_step": round(1000 * seconds / total, 3),
+    }
 
 
 def evaluate_config(

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mlbook.cuda_graph import CapturedStep
+from mlbook.distributed import ALONE, Processes
 from mlbook.meta_learners.protocol import MetaLearner, State
 from mlbook.tasks.episode import Episode
 
@@ -36,12 +38,21 @@ def train(
     meta_batch_size: int,
     state: State,
     generator: torch.Generator,
+    processes: Processes = ALONE,
+    graph: bool = False,
 ) -> Iterator[Progress]:
     """Yield after every meta-step from ``state.meta_step`` up to ``meta_steps``.
 
-    generator: the source of all randomness; it must live where the tasks are sampled.
+    generator: the source of all randomness; it must live where the tasks are sampled. processes: the processes that share
+    every meta-batch. graph: record the meta-step as a CUDA graph.
     """
-    while state.meta_step < meta_steps:  # [MAML 2]
+    combine = processes.mean_over(meta_batch_size)
+
+    def meta_step(state: State, progress: float) -> tuple[State, dict[str, Tensor]]:
         episodes = tasks.sample(meta_batch_size, generator)  # [MAML 3]
-        state, metrics = learner.step(state, episodes, progress=state.meta_step / meta_steps)
+        return learner.step(state, processes.part(episodes), progress, combine)
+
+    step = CapturedStep(meta_step, learner, state, generator) if graph else meta_step
+    while state.meta_step < meta_steps:  # [MAML 2]
+        state, metrics = step(state, state.meta_step / meta_steps)
         yield Progress(state.meta_step, metrics, state, generator)

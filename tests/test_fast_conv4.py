@@ -7,7 +7,7 @@ import torch
 from package_fixtures import noise_pool, rng
 
 from mlbook.errors import UserError
-from mlbook.meta_learners import MAML, fast_conv4
+from mlbook.meta_learners import MAML, convolutions, fast_conv4
 from mlbook.meta_learners.protocol import leaves
 from mlbook.models import Conv4
 from mlbook.models.conv4 import adapted_names, head_names
@@ -17,10 +17,24 @@ from mlbook.verification import relative_distance, to_float64
 N, T = 3, 5
 
 
-def make(*, filters=6, size=28, channels=1, k_shot=1, n_query=2, **options):
+NAMES = {"all but beta": adapted_names, "all": lambda model: None, "head": head_names}
+KINDS = ["stride", "max_pool"]
+
+
+def make(
+    *,
+    filters=6,
+    size=28,
+    channels=1,
+    k_shot=1,
+    n_query=2,
+    downsample="stride",
+    adapt="all but beta",
+    **options,
+):
     """A learner with the vmap engine, parameters in float64 with β ≠ 0, and a meta-batch."""
-    model = Conv4(N, filters=filters, size=size, channels=channels)
-    learner = MAML(model, names=adapted_names(model), **{"inner_lr": 0.3, **options})
+    model = Conv4(N, filters=filters, size=size, channels=channels, downsample=downsample)
+    learner = MAML(model, names=NAMES[adapt](model), **{"inner_lr": 0.3, **options})
     g = rng(2)
     meta = to_float64(learner.init(g).meta)
     for p in leaves(meta):
@@ -29,41 +43,85 @@ def make(*, filters=6, size=28, channels=1, k_shot=1, n_query=2, **options):
     return learner, meta, FewShot(pool, N, k_shot, n_query).sample(T, g).to(torch.float64)
 
 
-@pytest.mark.parametrize("inner_loss", ["mean", "class_sum"])
-@pytest.mark.parametrize("first_order", [False, True], ids=["second order", "first order"])
-@pytest.mark.parametrize("steps", [1, 2, 5])
-def test_the_fast_engine_equals_automatic_differentiation(steps, first_order, inner_loss):
-    learner, meta, episodes = make(inner_steps=steps, first_order=first_order, inner_loss=inner_loss)
+def check(learner, meta, episodes):
+    """The fast gradient against automatic differentiation, tensor by tensor: β and the head must not hide behind the rest."""
     expected, expected_metrics = learner.meta_gradient(meta, episodes)
     gradient, metrics = replace(learner, engine="fast").meta_gradient(meta, episodes)
-    assert gradient.keys() == expected.keys() and gradient["params"].keys() == expected["params"].keys()
-    for name, g in gradient[
-        "params"
-    ].items():  # per tensor: β and the head must not hide behind the convolutions
-        wanted = expected["params"][name]
-        assert g.shape == wanted.shape
-        assert (g - wanted).norm() / wanted.norm() < 1e-8, name
+    assert gradient.keys() == expected.keys()
+    for group, tensors in expected.items():
+        assert gradient[group].keys() == tensors.keys()
+        for name, wanted in tensors.items():
+            assert gradient[group][name].shape == wanted.shape
+            assert (gradient[group][name] - wanted).norm() < 1e-8 * wanted.norm(), (group, name)
+    assert metrics.keys() == expected_metrics.keys()
     for name, value in expected_metrics.items():
         torch.testing.assert_close(metrics[name].double(), value.double(), rtol=1e-6, atol=1e-6)
-    for chunk in (1, 2, 4):  # 5 tasks: a last chunk that is not full
-        part, _ = fast_conv4.meta_gradient(
-            meta["params"],
-            *episodes,
-            inner_lr=learner.inner_lr,
-            steps=steps,
-            inner_scale=N if inner_loss == "class_sum" else 1.0,
-            first_order=first_order,
-            chunk=chunk,
-        )
-        assert relative_distance({"params": part}, expected) < 1e-8
+    return expected
 
 
-@pytest.mark.parametrize("shape", [{"size": 17}, {"size": 16, "channels": 3}, {"k_shot": 3, "n_query": 1}])
-def test_it_holds_for_other_sizes_channels_and_shots(shape):
-    learner, meta, episodes = make(inner_steps=2, **shape)
+@pytest.mark.parametrize("downsample", KINDS)
+@pytest.mark.parametrize("first_order", [False, True], ids=["second order", "first order"])
+@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+def test_the_fast_engine_equals_automatic_differentiation(steps, first_order, downsample):
+    check(*make(inner_steps=steps, first_order=first_order, downsample=downsample))
+
+
+@pytest.mark.parametrize("downsample", KINDS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"inner_loss": "class_sum"},
+        {"adapt": "all"},
+        {"adapt": "head"},
+        {"learn_inner_lr": True},
+        {"learn_inner_lr": True, "adapt": "all", "first_order": True},
+        {"recompute": True},
+        {"size": 20, "channels": 3},
+        {"size": 21},
+        {"k_shot": 3, "n_query": 1},
+    ],
+    ids=str,
+)
+def test_it_holds_for_every_relative_and_shape(options, downsample):
+    check(*make(inner_steps=2, downsample=downsample, **options))
+
+
+@pytest.mark.parametrize("downsample", KINDS)
+def test_both_kinds_of_convolution_give_the_same_on_any_device(downsample, monkeypatch):
+    learner, meta, episodes = make(inner_steps=2, downsample=downsample)
+    used = []
+    for kind in (convolutions.Grouped(), convolutions.Patches()):
+        monkeypatch.setattr(convolutions, "choose", lambda *_, kind=kind: used.append(kind) or kind)
+        check(learner, meta, episodes)
+    assert len({type(kind) for kind in used}) == 2
+
+
+@pytest.mark.parametrize("chunks", [(1, 1), (2, 1), (4, 3), (5, 5)])
+def test_cutting_the_meta_batch_changes_nothing(chunks):
+    learner, meta, episodes = make(inner_steps=2)
     expected, _ = learner.meta_gradient(meta, episodes)
-    gradient, _ = replace(learner, engine="fast").meta_gradient(meta, episodes)
-    assert relative_distance(gradient, expected) < 1e-8
+    gradient, _, _ = fast_conv4.meta_gradient(
+        learner.model,
+        meta["params"],
+        episodes,
+        names=learner.names,
+        inner_lr=learner.inner_lr,
+        steps=2,
+        chunks=chunks,
+    )
+    assert relative_distance({"params": gradient}, expected) < 1e-8
+
+
+def test_a_chunk_fits_the_cache_and_holds_one_task_at_least():
+    learner, _, episodes = make(filters=64)
+    forms = fast_conv4.network(learner.model, learner.names)
+    support, query = fast_conv4.chunk_sizes(forms, episodes.to(torch.float32))
+    assert support >= query >= 1
+    one = 4 * 64 * 14 * 14 * episodes.support_x.shape[1]
+    assert support * one <= fast_conv4.CHUNK_BYTES < (support + 1) * one
+    wide = Conv4(N, filters=512, size=84, downsample="max_pool", channels=3)
+    big = FewShot(noise_pool(size=84, channels=3), N, 1, 2).sample(1, rng())
+    assert fast_conv4.chunk_sizes(fast_conv4.network(wide, None), big) == (1, 1)
 
 
 def test_no_inner_step_is_plain_training():
@@ -80,21 +138,14 @@ def test_first_order_is_not_second_order():
     assert relative_distance(first, second) > 1e-3
 
 
-def test_matrices_and_parameters_are_two_forms_of_the_same():
-    _, meta, _ = make()
-    back = fast_conv4.from_matrices(fast_conv4.to_matrices(meta["params"]))
+@pytest.mark.parametrize("downsample", KINDS)
+def test_weights_and_parameters_are_two_forms_of_the_same(downsample):
+    learner, meta, _ = make(downsample=downsample, size=32)
+    features = learner.model.head.in_features // 6
+    assert features == (1 if downsample == "stride" else 4)
+    back = fast_conv4.from_weights(fast_conv4.to_weights(meta["params"], features), features)
     assert back.keys() == meta["params"].keys()
     assert all(torch.equal(back[name], p) for name, p in meta["params"].items())
-
-
-def test_adding_patches_is_the_transpose_of_cutting_them():
-    g = rng()
-    for side in (28, 7, 5):
-        y = torch.randn(2, 3 * side**2, 4, generator=g, dtype=torch.float64)
-        columns = fast_conv4.patches(y, side)
-        other = torch.randn(columns.shape, generator=g, dtype=torch.float64)
-        left, right = (columns * other).sum(), (y * fast_conv4.add_patches(other, side)).sum()
-        torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
 
 
 def test_the_meta_parameters_are_left_as_they_are():
@@ -107,12 +158,9 @@ def test_the_meta_parameters_are_left_as_they_are():
 UNFIT = {
     "gamma": ({"gamma": True}, {}),
     "biases": ({"bias": True}, {}),
-    "max pooling": ({"downsample": "max_pool"}, {}),
+    "average pooling": ({"downsample": "average_pool"}, {}),
     "no batch norm": ({"batch_norm": False}, {}),
     "tanh": ({"activation": "tanh"}, {}),
-    "learned rates": ({}, {"learn_inner_lr": True}),
-    "beta adapted too": ({}, {"names": None}),
-    "head only": ({}, {"names": "head"}),
     "squared error": ({}, {"loss": "mse"}),
 }
 
@@ -122,8 +170,6 @@ def test_the_fast_engine_is_refused_where_its_formulas_do_not_hold(case):
     network, options = UNFIT[case]
     model = Conv4(N, filters=4, **network)
     options = {"names": adapted_names(model), **options}
-    if options["names"] == "head":
-        options["names"] = head_names(model)
     assert not MAML(model, **options).fast_engine_fits
     with pytest.raises(UserError, match="engine fast"):
         MAML(model, engine="fast", **options)

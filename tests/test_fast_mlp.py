@@ -68,7 +68,7 @@ def test_chunks_of_tasks_add_up_to_the_mean(chunk):
         episodes,
         inner_lr=fast_mlp.to_matrices(meta["inner_lr"]),
         steps=2,
-        chunk=chunk,
+        chunks=(chunk, 2),
     )
     gradient = {"params": fast_mlp.from_matrices(gradient), "inner_lr": fast_mlp.from_matrices(rates)}
     assert relative_distance(gradient, expected) < 1e-10

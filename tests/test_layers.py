@@ -14,11 +14,12 @@ PACKAGE = ROOT / "mlbook"
 # From the bottom up. A name is a module, or a package with all that is in it. A module imports from lower layers only, or
 # from its own package; modules that share a layer do not import each other.
 LAYERS = [
-    ["errors", "__init__"],
+    ["errors", "memory", "__init__"],
     ["tensor_file", "progress"],
     ["models", "tasks"],
     ["inner_loop"],
     ["meta_learners", "beyond", "reinforcement"],
+    ["cuda_graph", "distributed"],
     ["training"],
     ["evaluation", "verification", "checkpoint"],
     ["experiments"],
@@ -28,7 +29,7 @@ LAYERS = [
     ["__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-CORE = [name for names in LAYERS[:9] for name in names]
+CORE = [name for names in LAYERS[:10] for name in names]
 CORE_LIBRARIES = {"torch", "numpy", "safetensors"}
 # meta_learners sees of the tasks only what an episode is; that the two families below it stay apart is tested, too
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))

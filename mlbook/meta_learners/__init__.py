@@ -7,5 +7,6 @@
 from mlbook.meta_learners.maml import MAML
 from mlbook.meta_learners.pretraining import joint_training
 from mlbook.meta_learners.protocol import MetaLearner, State
+from mlbook.meta_learners.reptile import Reptile
 
-__all__ = ["MAML", "MetaLearner", "State", "joint_training"]
+__all__ = ["MAML", "MetaLearner", "Reptile", "State", "joint_training"]

@@ -1,12 +1,16 @@
 """The meta-gradient by the recursion of chapter 5, for networks whose derivatives are written out by hand.
 
 v ← v − H·(α v), from the last inner step to the first. A network brings three sweeps in closed form: ``forward``, ``backward``
-(the gradient of every task) and ``hessian_vector`` (H·v of every task). Weights are matrices with a tasks axis of 1 or T.
+(the gradient of every task) and ``hessian_vector`` (H·v of every task). Weights carry a tasks axis of 1 or T in front.
+
+On a CPU the meta-batch is cut into chunks of tasks whose activations fit the cache. Support sets are smaller than query sets,
+so more tasks go into a chunk of the inner loop than into one of the query sweep. Sums over tasks are kept in float64: then the
+result does not depend on how the tasks are cut, or dealt out to several processes.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,15 +24,24 @@ class Network(Protocol):
     adapted: tuple[str, ...]
     """Weights that the inner loop moves."""
 
-    def prepare(self, x: Tensor) -> Tensor: ...
+    def prepare(self, x: Tensor) -> Any: ...
 
-    def forward(self, w: Weights, x: Tensor, y: Tensor, scale: float) -> Any: ...
+    def forward(self, w: Weights, x: Any, y: Tensor, scale: float) -> Any: ...
 
     def backward(self, w: Weights, sweep: Any, everything: bool) -> Weights: ...
 
     def hessian_vector(self, w: Weights, v: Weights, sweep: Any, scale: float) -> Weights: ...
 
     def metrics(self, sweep: Any, y: Tensor) -> dict[str, Tensor]: ...
+
+
+class Gradient(NamedTuple):
+    """A meta-gradient with what is reported beside it."""
+
+    weights: Weights
+    rates: Weights | None
+    """Gradient of learned inner rates, where there are any."""
+    metrics: dict[str, Tensor]
 
 
 def meta_gradient(
@@ -40,46 +53,120 @@ def meta_gradient(
     steps: int,
     inner_scale: float = 1.0,
     first_order: bool = False,
-    chunk: int | None = None,
-) -> tuple[Weights, Weights | None, dict[str, Tensor]]:
-    """Mean over tasks of ∇L_Q(θᴺ), the same for learned rates (or None), and mean metrics.
+    chunks: tuple[int, int] | None = None,
+    recompute: bool = False,
+) -> Gradient:
+    """Mean over tasks of ∇L_Q(θᴺ), the same for learned rates (or None), both in float64, and mean metrics.
 
-    theta: weights with a tasks axis of 1. inner_lr: a number, or one tensor per adapted weight (Meta-SGD). chunk: tasks worked
-    on at once (default: all).
+    theta: weights with a tasks axis of 1. inner_lr: a number, or one tensor per adapted weight (Meta-SGD). chunks: tasks worked
+    on at once in the inner loop and in the query sweep (default: all). recompute: keep only the parameters of each inner step
+    and go through its network again on the way back (activation checkpointing: memory that does not grow with the steps, for
+    one more gradient per step).
     """
     T = episodes.n_tasks
+    size, query_size = chunks or (T, T)
+    total: Gradient | None = None
+    with torch.no_grad():
+        for start in range(0, T, size):
+            part = Episode(*(field[start : start + size] for field in episodes))
+            sums = _sums(
+                network, theta, part, inner_lr, steps, inner_scale, first_order, query_size, recompute
+            )
+            total = sums if total is None else _add(total, sums)
+    return Gradient(*(group and {name: value / T for name, value in group.items()} for group in total))
+
+
+def _sums(network, theta, part, inner_lr, steps, inner_scale, first_order, query_size, recompute) -> Gradient:
+    """The gradients of some tasks, added up."""
     learned = isinstance(inner_lr, dict)
     rates = inner_lr if learned else dict.fromkeys(network.adapted, inner_lr)
-    total = {name: torch.zeros_like(p) for name, p in theta.items()}
-    rate_total = {name: torch.zeros_like(p) for name, p in rates.items()} if learned else None
-    metrics: dict[str, Tensor] = {}
-    chunk = chunk or T
-    for start in range(0, T, chunk):
-        part = Episode(*(field[start : start + chunk] for field in episodes))
-        support = network.prepare(part.support_x)
-        w, taken = theta, []
-        for _ in range(steps):
+    rate_sums = {name: _zeros(p) for name, p in rates.items()} if learned else None
+    support = network.prepare(part.support_x)
+    w, taken = theta, []
+    for _ in range(steps):
+        sweep = network.forward(w, support, part.support_y, inner_scale)
+        g = network.backward(w, sweep, False)
+        taken.append((w, None if recompute or first_order else sweep, g if learned else None))
+        w = {**w, **{name: _minus(w[name], rates[name], g[name]) for name in network.adapted}}
+    sweep = None
+    v, metrics = _query(network, w, part, query_size)
+    while taken:
+        w, sweep, g = taken.pop()
+        if learned:
+            for name in rate_sums:
+                rate_sums[name] -= _over_tasks(g[name] * v[name])
+        if first_order:
+            continue
+        if sweep is None:
             sweep = network.forward(w, support, part.support_y, inner_scale)
-            g = network.backward(w, sweep, False)
-            taken.append((w, sweep, g))
-            w = {**w, **{name: w[name] - rates[name] * g[name] for name in network.adapted}}
-        query = network.forward(w, network.prepare(part.query_x), part.query_y, 1.0)
-        v = network.backward(w, query, True)
-        for w, sweep, g in reversed(taken):
-            if learned:
-                for name in rate_total:
-                    rate_total[name] -= (g[name] * v[name]).sum(0, keepdim=True)
-            if not first_order:
-                scaled = {name: rates[name] * v[name] for name in network.adapted}
-                h = network.hessian_vector(w, scaled, sweep, inner_scale)
-                v = {name: v[name] - h[name] for name in v}
-        for name, g in v.items():
-            total[name] += g.sum(0, keepdim=True)
-        share = part.n_tasks / T
-        for name, value in network.metrics(query, part.query_y).items():
-            metrics[name] = metrics.get(name, 0) + share * value
+            network.backward(w, sweep, False)
+        # one rate for all comes out of the linear H·(αv), and spares a pass over the weights
+        along = {name: rates[name] * v[name] if learned else v[name] for name in network.adapted}
+        h = network.hessian_vector(w, along, sweep, inner_scale)
+        v = {name: _minus(v[name], 1 if learned else inner_lr, h[name]) for name in v}
+    return Gradient({name: _over_tasks(g) for name, g in v.items()}, rate_sums, metrics)
 
-    def mean(weights: Weights) -> Weights:
-        return {name: g / T for name, g in weights.items()}
 
-    return mean(total), mean(rate_total) if learned else None, metrics
+def _zeros(p: Tensor) -> Tensor:
+    return torch.zeros_like(p, dtype=torch.float64)
+
+
+def _over_tasks(x: Tensor) -> Tensor:
+    return x.sum(0, keepdim=True, dtype=torch.float64)
+
+
+def _minus(a: Tensor, rate: float | Tensor, b: Tensor) -> Tensor:
+    """a − rate·b."""
+    return a - rate * b if isinstance(rate, Tensor) else torch.sub(a, b, alpha=rate)
+
+
+def _query(network: Network, w: Weights, part: Episode, size: int) -> tuple[Weights, dict[str, Tensor]]:
+    """∇L_Q of every task at its own weights, and the metrics added up over the tasks."""
+    T = part.n_tasks
+    gradients: list[Weights] = []
+    metrics: dict[str, Tensor] = {}
+    for start in range(0, T, size):
+        own = slice(start, start + size)
+        mine = {name: value[own] if len(value) == T else value for name, value in w.items()}
+        x, y = part.query_x[own], part.query_y[own]
+        sweep = network.forward(mine, network.prepare(x), y, 1.0)
+        gradients.append(network.backward(mine, sweep, True))
+        for name, value in network.metrics(sweep, y).items():
+            metrics[name] = metrics.get(name, 0) + len(y) * value
+    return {name: torch.cat([g[name] for g in gradients]) for name in w}, metrics
+
+
+def displacement(
+    network: Network,
+    theta: Weights,
+    x: Tensor,
+    y: Tensor,
+    *,
+    inner_lr: float,
+    steps: int,
+    chunk: int | None = None,
+) -> tuple[Weights, Tensor]:
+    """Mean over tasks of θ − θᴺ after ``steps`` steps on (x, y), which is what Reptile follows, and the mean loss at θᴺ."""
+    T = len(x)
+    total, loss = {name: _zeros(p) for name, p in theta.items()}, 0.0
+    with torch.no_grad():
+        for start in range(0, T, chunk or T):
+            own = slice(start, start + (chunk or T))
+            source, w = network.prepare(x[own]), theta
+            for _ in range(steps):
+                g = network.backward(w, network.forward(w, source, y[own], 1.0), True)
+                w = {name: _minus(w[name], inner_lr, g[name]) for name in theta}
+            end = network.metrics(network.forward(w, source, y[own], 1.0), y[own])
+            loss = loss + len(y[own]) / T * end["loss"]
+            for name, sums in total.items():
+                sums += _over_tasks(theta[name] - w[name])
+    return {name: sums / T for name, sums in total.items()}, loss
+
+
+def _add(a: Gradient, b: Gradient) -> Gradient:
+    return Gradient(
+        *(
+            group and {name: group[name] + other[name] for name in group}
+            for group, other in zip(a, b, strict=True)
+        )
+    )

@@ -1,38 +1,43 @@
-"""The meta-gradient of MAML for the strided Conv4, by hand: the same mathematics as ``maml.py``, several times faster on a CPU.
+"""The meta-gradient of MAML for the two Conv4 networks by hand: the same mathematics as ``maml.py``, several times faster.
 
 Automatic differentiation of the inner loop builds a graph of the backward pass and walks it backwards. Here the outer
-derivative is the recursion of chapter 5, v ← v − α·H·v, and the product H·v is the derivative of the gradient along v
-(Pearlmutter's R-operator, 1994): one more sweep forward and one backward, each in closed form. Convolutions become matrix
-products over all positions of a task at once (tasks axis first, channels last), which a CPU does best.
+derivative is the recursion of chapter 5, v ← v − α·H·v (``fast.py``), and the product H·v is the derivative of the gradient
+along v (Pearlmutter's R-operator, 1994): one more sweep forward and one backward, each in closed form.
 
-``tests/test_fast_conv4.py`` holds it against ``maml.py`` in float64.
+One layer computes, with s the choice of 2×2 max-pooling (or nothing, in the strided network):
 
-A dot in the mathematics (ż) is ``_d`` in names: the derivative along v. Parameters are kept as matrices
-W [T or 1, 9·C, filters], rows ordered (ky, kx, channel).
+    z = W∗x      x̂ = (z − mean z)·r,  r = 1/sqrt(var z + eps)      y = relu(s(x̂) + β)
+
+A bar (z̄) is the derivative of the loss with respect to a quantity, ``z_bar``; a dot (ż) the derivative of a quantity along v,
+``z_d``. Images lie as [B, T·C, h, w] with the channels last in memory, so that one grouped convolution serves all tasks of a
+chunk and batch norm sees T·C channels. ``tests/test_fast_conv4.py`` holds everything against ``maml.py`` in float64.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlbook.meta_learners import fast
+from mlbook.meta_learners import convolutions, fast
 from mlbook.meta_learners.fast import Weights
 from mlbook.models.conv4 import Conv4
 from mlbook.models.functional import Params
 from mlbook.tasks.episode import Episode
 
+aten = torch.ops.aten
 LAYERS = 4
+CHUNK_BYTES = 8 * 2**20
+"""Bound on the first layer's activations of a chunk, so that they stay in the processor's cache."""
 
 
 def fits(model: nn.Module) -> bool:
-    """Whether the closed forms are those of this network: strided Conv4, batch norm without γ, ReLU, no biases."""
+    """Whether the closed forms are those of this network: Conv4 with batch norm without γ, ReLU, no biases."""
     return (
         isinstance(model, Conv4)
-        and model.downsample == "stride"
+        and model.downsample in ("stride", "max_pool")
         and model.norms is not None
         and model.norms[0].gamma is None
         and model.activation is torch.relu
@@ -40,244 +45,387 @@ def fits(model: nn.Module) -> bool:
     )
 
 
-def to_matrices(params: Params) -> Weights:
-    """Parameters of ``Conv4`` as matrices with a tasks axis of 1."""
-    weights = {}
-    for i in range(LAYERS):
-        w = params[f"convs.{i}.weight"]  # [filters, C, 3, 3]
-        weights[f"W{i}"] = w.permute(2, 3, 1, 0).reshape(1, -1, w.shape[0])
-        weights[f"beta{i}"] = params[f"norms.{i}.beta"].view(1, 1, -1)
-    weights["H"] = params["head.weight"].t()[None]  # [1, filters, N]
-    weights["b"] = params["head.bias"].view(1, 1, -1)
-    return weights
-
-
-def from_matrices(weights: Weights) -> Params:
-    """The inverse of ``to_matrices``."""
-    params = {}
-    for i in range(LAYERS):
-        w = weights[f"W{i}"][0]
-        params[f"convs.{i}.weight"] = w.view(3, 3, -1, w.shape[-1]).permute(3, 2, 0, 1).contiguous()
-        params[f"norms.{i}.beta"] = weights[f"beta{i}"].flatten()
-    params["head.weight"] = weights["H"][0].t().contiguous()
-    params["head.bias"] = weights["b"].flatten()
-    return params
-
-
-ADAPTED = tuple(f"W{i}" for i in range(LAYERS)) + ("H", "b")
-
-
-def patches(y: Tensor, side: int) -> Tensor:
-    """y [T, B·side², C] -> all 3×3 patches at stride 2, [T, B·half², 9·C]."""
-    T, n, C = y.shape
-    half, M = (side + 1) // 2, T * n // side**2
-    padded = F.pad(y.view(M, side, side, C), (0, 0, 1, 1, 1, 1))
-    s = padded.stride()
-    view = padded.as_strided((M, half, half, 3, 3, C), (s[0], 2 * s[1], 2 * s[2], s[1], s[2], s[3]))
-    return view.reshape(T, -1, 9 * C)
-
-
-def add_patches(g: Tensor, side: int) -> Tensor:
-    """The transpose of ``patches``: [T, B·half², 9·C] -> [T, B·side², C]."""
-    T, half = g.shape[0], (side + 1) // 2
-    C = g.shape[2] // 9
-    g = g.view(-1, half, half, 3, 3, C)
-    M = g.shape[0]
-    padded = g.new_zeros(M, side + 2, side + 2, C)
-    for ky in range(3):
-        for kx in range(3):
-            padded[:, ky : ky + 2 * half - 1 : 2, kx : kx + 2 * half - 1 : 2] += g[:, :, :, ky, kx]
-    return padded[:, 1 : side + 1, 1 : side + 1].reshape(T, -1, C)
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """Batched a·b where b may have a tasks axis of 1."""
-    return torch.bmm(a, b.expand(a.shape[0], -1, -1))
-
-
 @dataclass
 class Layer:
-    """What a sweep forward leaves for the others."""
+    """What a sweep forward leaves for the others, and ``backward`` for ``hessian_vector``."""
 
-    columns: Tensor  # C: patches of the input, [T, n, 9·channels]
+    source: Tensor  # the input x as the convolution reads it
     side: int  # of the input
-    xhat: Tensor  # normalised pre-activation x̂, [T, n, filters]
-    rate: Tensor  # r = 1/sqrt(variance + eps), [T, 1, filters]
-    mask: Tensor  # 1 where the ReLU passes
+    xhat: Tensor  # normalised pre-activation x̂
+    rate: Tensor  # r, one per task and filter
+    chosen: Tensor  # s(x̂)
+    index: Tensor | None  # where max-pooling found it
+    y: Tensor
+    z_bar: Tensor | None = None
+    p: Tensor | None = None  # ȳ where the ReLU passes: the derivative with respect to s(x̂)
+    P: Tensor | None = None  # its mean over the positions of x̂
+    q: Tensor | None = None  # the mean of p·s(x̂) over them
 
 
 @dataclass
 class Sweep:
-    layers: list[Layer]
-    features: Tensor  # f: mean over space, [T, B, filters]
-    delta: Tensor  # gradient of the loss with respect to the logits, [T, B, N]
-    p: Tensor  # probabilities
-    logits: Tensor
-    z_bars: list[Tensor]  # gradients with respect to the convolutions' outputs, filled by ``backward``
-    u_bars: list[Tensor]  # gradients behind the ReLU
-
-
-def forward(w: Weights, x_columns: Tensor, y: Tensor, *, size: int, eps: float, scale: float) -> Sweep:
-    """x_columns: patches of the images, [T, B·half², 9·channels]; y [T, B]; loss: scale × mean cross-entropy."""
-    T, B = y.shape
-    layers, columns, side = [], x_columns, size
-    for i in range(LAYERS):
-        z = product(columns, w[f"W{i}"])
-        z -= z.mean(1, keepdim=True)
-        rate = torch.rsqrt(z.square().mean(1, keepdim=True) + eps)
-        xhat = z.mul_(rate)
-        out = (xhat + w[f"beta{i}"]).clamp_min_(0)
-        layers.append(Layer(columns, side, xhat, rate, out > 0))
-        side = (side + 1) // 2
-        if i < LAYERS - 1:
-            columns = patches(out, side)
-    features = out.view(T, B, side * side, -1).mean(2)
-    logits = product(features, w["H"]) + w["b"]
-    p = torch.softmax(logits, -1)
-    delta = (p - F.one_hot(y, p.shape[-1]).to(p.dtype)) * (scale / B)
-    return Sweep(layers, features, delta, p, logits, [], [])
-
-
-def backward(w: Weights, sweep: Sweep, *, beta: bool) -> Weights:
-    """Gradient of the loss in every task: [T, ...] for all adapted weights, and for β if asked."""
-    T, B, _ = sweep.delta.shape
-    g = {"H": torch.bmm(sweep.features.mT, sweep.delta), "b": sweep.delta.sum(1, keepdim=True)}
-    f_bar = product(sweep.delta, w["H"].mT)
-    positions = sweep.layers[-1].xhat.shape[1] // B
-    u_bar = (f_bar / positions)[:, :, None].expand(-1, -1, positions, -1).flatten(1, 2)
-    sweep.z_bars, sweep.u_bars = [None] * LAYERS, [None] * LAYERS
-    for i in reversed(range(LAYERS)):
-        layer = sweep.layers[i]
-        u_bar = u_bar * layer.mask
-        if beta:
-            g[f"beta{i}"] = u_bar.sum(1, keepdim=True)
-        z_bar = _normalised_bar(u_bar, layer)
-        sweep.u_bars[i], sweep.z_bars[i] = u_bar, z_bar
-        g[f"W{i}"] = torch.bmm(layer.columns.mT, z_bar)
-        if i:
-            u_bar = add_patches(product(z_bar, w[f"W{i}"].mT), layer.side)
-    return g
-
-
-def _normalised_bar(u_bar: Tensor, layer: Layer) -> Tensor:
-    """Backwards through batch norm: z̄ = r·(ū − mean ū − x̂·mean(ū·x̂))."""
-    s2 = (u_bar * layer.xhat).mean(1, keepdim=True)
-    z_bar = torch.addcmul(u_bar, layer.xhat, s2, value=-1)
-    z_bar -= u_bar.mean(1, keepdim=True)
-    return z_bar.mul_(layer.rate)
-
-
-def hessian_vector(w: Weights, v: Weights, sweep: Sweep, *, scale: float) -> Weights:
-    """H·v of the loss of ``sweep`` (after ``backward``): the derivative of its gradient along v, for all weights and β.
-
-    v moves the adapted weights; β stands still.
-    """
-    T, B, _ = sweep.delta.shape
-    columns_d = None  # the images do not move
-    layers_d = []
-    for i, layer in enumerate(sweep.layers):
-        z_d = product(layer.columns, v[f"W{i}"])
-        if columns_d is not None:
-            w_i = w[f"W{i}"].expand(T, -1, -1)
-            z_d = torch.baddbmm(z_d, columns_d, w_i)
-        m2 = (layer.xhat * z_d).mean(1, keepdim=True)
-        z_d -= z_d.mean(1, keepdim=True)
-        xhat_d = z_d.addcmul_(layer.xhat, m2, value=-1).mul_(layer.rate)
-        layers_d.append((columns_d, xhat_d, m2))
-        out_d = xhat_d * layer.mask
-        if i < LAYERS - 1:
-            columns_d = patches(out_d, (layer.side + 1) // 2)
-    positions = out_d.shape[1] // B
-    f_d = out_d.view(T, B, positions, -1).mean(2)
-    logits_d = product(f_d, w["H"]) + torch.bmm(sweep.features, v["H"]) + v["b"]
-    p_d = sweep.p * (logits_d - (sweep.p * logits_d).sum(-1, keepdim=True))
-    delta_d = p_d * (scale / B)
-
-    h = {
-        "H": torch.bmm(sweep.features.mT, delta_d) + torch.bmm(f_d.mT, sweep.delta),
-        "b": delta_d.sum(1, keepdim=True),
-    }
-    f_bar_d = product(delta_d, w["H"].mT) + torch.bmm(sweep.delta, v["H"].mT)
-    u_bar_d = (f_bar_d / positions)[:, :, None].expand(-1, -1, positions, -1).flatten(1, 2)
-    for i in reversed(range(LAYERS)):
-        layer, (columns_d, xhat_d, m2) = sweep.layers[i], layers_d[i]
-        u_bar, z_bar = sweep.u_bars[i], sweep.z_bars[i]
-        u_bar_d = u_bar_d * layer.mask
-        h[f"beta{i}"] = u_bar_d.sum(1, keepdim=True)
-        # z̄ = r·q with q = ū − mean ū − x̂·s, s = mean(ū·x̂);  ṙ = −r²·mean(x̂·ż) = −r²·m2
-        s = (u_bar * layer.xhat).mean(1, keepdim=True)
-        s_d = torch.addcmul(u_bar_d * layer.xhat, u_bar, xhat_d).mean(1, keepdim=True)
-        z_bar_d = torch.addcmul(u_bar_d, xhat_d, s, value=-1).addcmul_(layer.xhat, s_d, value=-1)
-        z_bar_d -= u_bar_d.mean(1, keepdim=True)
-        z_bar_d = z_bar_d.mul_(layer.rate).addcmul_(z_bar, layer.rate * m2, value=-1)
-        h[f"W{i}"] = torch.bmm(layer.columns.mT, z_bar_d)
-        if columns_d is not None:
-            h[f"W{i}"].baddbmm_(columns_d.mT, z_bar)
-        if i:
-            w_i = w[f"W{i}"].expand(T, -1, -1)
-            columns_bar_d = torch.bmm(z_bar_d, w_i.mT).baddbmm_(z_bar, v[f"W{i}"].mT)
-            u_bar_d = add_patches(columns_bar_d, layer.side)
-    return h
-
-
-def image_patches(x: Tensor) -> Tensor:
-    """Images x [T, B, C, H, W] as the patches that the first convolution reads."""
-    T, B, C, H, _ = x.shape
-    return patches(x.permute(0, 1, 3, 4, 2).reshape(T, B * H * H, C), H)
+    layers: list[Layer] = field(default_factory=list)
+    features: Tensor | None = None  # what the classifier reads, [T, B, features]
+    delta: Tensor | None = None  # gradient of the loss with respect to the logits, [T, B, N]
+    probabilities: Tensor | None = None
+    logits: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class StridedConv4:
-    """The three sweeps for ``fast.meta_gradient``."""
+class FastConv4:
+    """The three sweeps for ``fast.meta_gradient``. Weights: W [T, filters, 9·C], rows ordered (ky, kx, channel); β [T, filters];
+    H [T, features, N], features ordered (y, x, filter); b [T, N]."""
 
-    size: int
+    pool: bool
+    """Max-pooling 2×2 behind stride 1 instead of stride 2."""
+    filters: int
     eps: float
-    adapted: tuple[str, ...] = ADAPTED
+    adapted: tuple[str, ...]
+    convolution: convolutions.Convolution
 
-    def prepare(self, x: Tensor) -> Tensor:
-        return image_patches(x)
+    @property
+    def stride(self) -> int:
+        return 1 if self.pool else 2
 
-    def forward(self, w: Weights, x: Tensor, y: Tensor, scale: float) -> Sweep:
-        return forward(w, x, y, size=self.size, eps=self.eps, scale=scale)
+    def prepare(self, x: Tensor) -> tuple[Tensor, int]:
+        """Images x [T, B, C, H, W] as the first convolution reads them, and their side."""
+        T, B, C, H, W = x.shape
+        lined_up = x.permute(1, 3, 4, 0, 2).reshape(B, H, W, T * C).permute(0, 3, 1, 2)
+        return self.convolution.prepare(lined_up, T, self.stride), H
+
+    def forward(self, w: Weights, x: tuple[Tensor, int], y: Tensor, scale: float) -> Sweep:
+        """y [T, B]; loss: scale × mean cross-entropy."""
+        T, B = y.shape
+        sweep = Sweep()
+        source, side = x
+        for i in range(LAYERS):
+            z = self.convolution.forward(source, _tasks(w[f"W{i}"], T), side, self.stride)
+            xhat, rate = _normalise_(z, self.eps)
+            chosen, index = self._choose(xhat)
+            out = (chosen + _channels(w[f"beta{i}"], T)).clamp_min_(0)
+            sweep.layers.append(Layer(source, side, xhat, rate, chosen, index, out))
+            side = out.shape[-1]
+            if i < LAYERS - 1:
+                source = self.convolution.prepare(out, T, self.stride)
+        sweep.features = self._to_features(out, T)
+        sweep.logits = _product(sweep.features, _tasks(w["H"], T)) + w["b"][:, None]
+        sweep.probabilities = torch.softmax(sweep.logits, -1)
+        target = y[..., None] == torch.arange(sweep.logits.shape[-1], device=y.device)
+        sweep.delta = (sweep.probabilities - target.to(sweep.probabilities.dtype)) * (scale / B)
+        return sweep
 
     def backward(self, w: Weights, sweep: Sweep, everything: bool) -> Weights:
-        return backward(w, sweep, beta=everything)
+        """Gradient of the loss in every task: [T, ...] for all adapted weights, and for the others if ``everything``."""
+        T = len(sweep.delta)
+        g = {"H": _product(sweep.features.mT, sweep.delta), "b": sweep.delta.sum(1)}
+        wanted = set(w) if everything else set(self.adapted)
+        y_bar = self._from_features(_product(sweep.delta, _tasks(w["H"], T).mT), sweep.layers[-1].y)
+        for i in reversed(range(LAYERS)):
+            layer = sweep.layers[i]
+            n = layer.xhat[:, 0].numel()
+            p = aten.threshold_backward(y_bar, layer.y, 0)
+            sum_p, sum_px = _sums(p, layer.chosen)
+            P, q, r = sum_p / n, sum_px / n, layer.rate
+            # batch norm backwards: z̄ = r·(sᵀp − P − x̂·q)
+            z_bar = self._spread(torch.addcmul(_c(-r * P), layer.xhat, _c(-r * q)), layer.index, p * _c(r))
+            layer.p, layer.P, layer.q, layer.z_bar = p, P, q, z_bar
+            if f"beta{i}" in wanted:
+                g[f"beta{i}"] = sum_p.view(T, -1)
+            if f"W{i}" in wanted:
+                g[f"W{i}"] = self.convolution.weight_gradient(layer.source, z_bar, T, layer.side, self.stride)
+            if i:
+                y_bar = self.convolution.input_gradient(z_bar, _tasks(w[f"W{i}"], T), layer.side, self.stride)
+        return {name: value for name, value in g.items() if name in wanted}
 
     def hessian_vector(self, w: Weights, v: Weights, sweep: Sweep, scale: float) -> Weights:
-        return hessian_vector(w, v, sweep, scale=scale)
+        """H·v of the loss of ``sweep`` (after ``backward``): the derivative of its gradient along v, for all weights.
+
+        v has the weights that move; the others stand still.
+        """
+        T, B, _ = sweep.delta.shape
+        conv, stride = self.convolution, self.stride
+        source_d, moved = None, []  # the images do not move
+        for i, layer in enumerate(sweep.layers):
+            z_d = None
+            if f"W{i}" in v:
+                z_d = conv.forward(layer.source, v[f"W{i}"], layer.side, stride)
+            if source_d is not None:
+                through = conv.forward(source_d, _tasks(w[f"W{i}"], T), layer.side, stride)
+                z_d = through if z_d is None else z_d.add_(through)
+            moved.append(None)
+            y_d = None
+            if z_d is not None:
+                # x̂˙ = r·(ż − mean ż − x̂·g) with g = mean(x̂·ż)
+                n, r = layer.xhat[:, 0].numel(), layer.rate
+                sum_z, sum_zx = _sums(z_d, layer.xhat)
+                mean, g = sum_z / n, sum_zx / n
+                y_d = torch.addcmul(_c(-r * mean), layer.chosen, _c(-r * g))
+                y_d.addcmul_(self._chosen_of(z_d, layer.index), _c(r))
+                moved[i] = (source_d, z_d, mean, g, y_d)
+            if f"beta{i}" in v:
+                y_d = _channels(v[f"beta{i}"], T) + (torch.zeros_like(layer.y) if y_d is None else y_d)
+            source_d = None
+            if y_d is not None:
+                y_d = aten.threshold_backward(y_d, layer.y, 0)
+                if i < LAYERS - 1:
+                    source_d = conv.prepare(y_d, T, stride)
+        head = _tasks(w["H"], T)
+        logits_d = torch.zeros_like(sweep.logits)
+        f_d = None if y_d is None else self._to_features(y_d, T)
+        if f_d is not None:
+            logits_d = _product(f_d, head)
+        if "H" in v:
+            logits_d = logits_d + _product(sweep.features, v["H"])
+        if "b" in v:
+            logits_d = logits_d + v["b"][:, None]
+        p = sweep.probabilities
+        delta_d = p * (logits_d - (p * logits_d).sum(-1, keepdim=True)) * (scale / B)
+
+        h = {"H": _product(sweep.features.mT, delta_d), "b": delta_d.sum(1)}
+        if f_d is not None:
+            h["H"] = h["H"] + _product(f_d.mT, sweep.delta)
+        f_bar_d = _product(delta_d, head.mT)
+        if "H" in v:
+            f_bar_d = f_bar_d + _product(sweep.delta, v["H"].mT)
+        y_bar_d = self._from_features(f_bar_d, sweep.layers[-1].y)
+        for i in reversed(range(LAYERS)):
+            layer = sweep.layers[i]
+            n, r, P, q = layer.xhat[:, 0].numel(), layer.rate, layer.P, layer.q
+            p_d = aten.threshold_backward(y_bar_d, layer.y, 0)
+            sum_p, sum_px = _sums(p_d, layer.chosen)
+            h[f"beta{i}"] = sum_p.view(T, -1)
+            P_d, q_d = sum_p / n, sum_px / n
+            if moved[i] is None:
+                z_bar_d = self._spread(
+                    torch.addcmul(_c(-r * P_d), layer.xhat, _c(-r * q_d)), layer.index, p_d * _c(r)
+                )
+            else:
+                source_d, z_d, mean, g, chosen_d = moved[i]
+                # z̄ = r·(sᵀp − P − x̂·q) along v, with ṙ = −r²·g and x̂˙ as above
+                q_d = q_d + _dots(layer.p, chosen_d) / n
+                a = r * r * g
+                dense = torch.addcmul(
+                    _c(a * P - r * P_d + r * r * q * mean), layer.xhat, _c(2 * a * q - r * q_d)
+                )
+                dense.addcmul_(z_d, _c(-r * r * q))
+                z_bar_d = self._spread(dense, layer.index, (p_d * _c(r)).addcmul_(layer.p, _c(-a)))
+            h[f"W{i}"] = conv.weight_gradient(layer.source, z_bar_d, T, layer.side, stride)
+            if moved[i] is not None and source_d is not None:
+                h[f"W{i}"] += conv.weight_gradient(source_d, layer.z_bar, T, layer.side, stride)
+            if i:
+                y_bar_d = conv.input_gradient(z_bar_d, _tasks(w[f"W{i}"], T), layer.side, stride)
+                if f"W{i}" in v:
+                    y_bar_d = y_bar_d + conv.input_gradient(layer.z_bar, v[f"W{i}"], layer.side, stride)
+        return {name: h[name] for name in w}
 
     def metrics(self, sweep: Sweep, y: Tensor) -> dict[str, Tensor]:
         loss = F.cross_entropy(sweep.logits.flatten(0, 1), y.flatten())
         return {"loss": loss, "accuracy": (sweep.logits.argmax(-1) == y).to(loss.dtype).mean()}
 
+    def _choose(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """s(x) and where it was found: the largest of 2×2 values, or x itself."""
+        return aten.max_pool2d_with_indices(x, [2, 2], [2, 2]) if self.pool else (x, None)
+
+    def _chosen_of(self, x: Tensor, index: Tensor | None) -> Tensor:
+        """The values of x at the chosen positions."""
+        if index is None:
+            return x
+        B, C, h, w = index.shape
+        found = _rows(x).gather(1, _rows(index))
+        return found.view(B, h, w, C).permute(0, 3, 1, 2)
+
+    def _spread(self, x: Tensor, index: Tensor | None, values: Tensor) -> Tensor:
+        """x plus sᵀ(values), in place."""
+        if index is None:
+            return x.add_(values)
+        _rows(x).scatter_add_(1, _rows(index), _rows(values))
+        return x
+
+    def _to_features(self, y: Tensor, T: int) -> Tensor:
+        """y [B, T·C, h, w] -> [T, B, features]: the mean over space (strided), or all positions."""
+        B = len(y)
+        if not self.pool:
+            return y.mean((2, 3)).view(B, T, -1).transpose(0, 1)
+        return y.permute(0, 2, 3, 1).reshape(B, -1, T, self.filters).permute(2, 0, 1, 3).flatten(2)
+
+    def _from_features(self, f_bar: Tensor, like: Tensor) -> Tensor:
+        """The transpose of ``_to_features``, in the shape of ``like``."""
+        B, TC, h, w = like.shape
+        T = len(f_bar)
+        if not self.pool:
+            flat = f_bar.transpose(0, 1).reshape(B, 1, 1, TC).expand(B, h, w, TC) / (h * w)
+        else:
+            flat = f_bar.view(T, B, h, w, -1).permute(1, 2, 3, 0, 4).reshape(B, h, w, TC)
+        return flat.permute(0, 3, 1, 2)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Batched a·b for the small matrices of the classifier, as a sum of products: the libraries' rounding depends on where in
+    memory a matrix lies, and with it on which tasks share a chunk."""
+    return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
+
+
+def _tasks(w: Tensor, T: int) -> Tensor:
+    return w.expand(T, *w.shape[1:])
+
+
+def _channels(w: Tensor, T: int) -> Tensor:
+    """One value per task and filter, to be added to images [B, T·C, h, w]."""
+    return _c(_tasks(w, T).reshape(-1))
+
+
+def _c(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[B, C, h, w] with channels last -> [B, h·w, C], a view."""
+    B, C, h, w = x.shape
+    return x.permute(0, 2, 3, 1).reshape(B, h * w, C)
+
+
+def _normalise_(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x̂, on a CPU in the memory of z, and r."""
+    if z.device.type != "cpu":
+        xhat, _, rate = aten.native_batch_norm(z, None, None, None, None, True, 0.0, eps)
+        return xhat, rate
+    mean, rate = z.new_empty(z.shape[1]), z.new_empty(z.shape[1])
+    aten.native_batch_norm.out(
+        z, None, None, None, None, True, 0.0, eps, out=z, save_mean=mean, save_invstd=rate
+    )
+    return z, rate
+
+
+def _sums(t: Tensor, xhat: Tensor) -> tuple[Tensor, Tensor]:
+    """Σt and Σt·x̂ of every channel."""
+    return t.sum((0, 2, 3)), _dots(t, xhat)
+
+
+def _dots(a: Tensor, b: Tensor) -> Tensor:
+    """Σa·b of every channel: on a CPU without writing the product down, as batch norm's backward pass does."""
+    if a.device.type != "cpu":
+        return (a * b).sum((0, 2, 3))
+    zero, one = a.new_zeros(a.shape[1]), a.new_ones(a.shape[1])
+    only = [False, True, False]
+    return aten.native_batch_norm_backward(a, b, None, None, None, zero, one, True, 0.0, only)[1]
+
+
+def weight_name(name: str) -> str:
+    """The name here of a parameter of ``Conv4``."""
+    part, *rest = name.split(".")
+    if part == "head":
+        return "H" if rest[0] == "weight" else "b"
+    return ("W" if part == "convs" else "beta") + rest[0]
+
+
+def to_weights(params: Params, features: int) -> Weights:
+    """Parameters of ``Conv4`` with a tasks axis of 1; ``features``: positions that the classifier reads per filter."""
+    weights = {}
+    for name, p in params.items():
+        if p.dim() == 4:
+            p = p.permute(0, 2, 3, 1).flatten(1)
+        elif p.dim() == 2:
+            p = p.view(len(p), -1, features).permute(2, 1, 0).reshape(-1, len(p))
+        weights[weight_name(name)] = p[None]
+    return weights
+
+
+def from_weights(weights: Weights, features: int) -> Params:
+    """The inverse of ``to_weights``."""
+    params = {}
+    for name, w in weights.items():
+        w = w[0]
+        if name[0] == "W":
+            params[f"convs.{name[1:]}.weight"] = w.view(len(w), 3, 3, -1).permute(0, 3, 1, 2).contiguous()
+        elif name.startswith("beta"):
+            params[f"norms.{name[4:]}.beta"] = w
+        elif name == "H":
+            params["head.weight"] = w.view(features, -1, w.shape[1]).permute(2, 1, 0).reshape(w.shape[1], -1)
+        else:
+            params["head.bias"] = w
+    return params
+
+
+def network(
+    model: Conv4,
+    names: tuple[str, ...] | None,
+    device: torch.device | str = "cpu",
+    precision: str = "float32",
+) -> FastConv4:
+    """The closed forms of ``model``; ``names``: the parameters that the inner loop moves (default: all)."""
+    names = tuple(name for name, _ in model.named_parameters()) if names is None else names
+    adapted = tuple(weight_name(name) for name in names)
+    return FastConv4(
+        model.downsample == "max_pool",
+        model.convs[0].out_channels,
+        model.norms[0].eps,
+        adapted,
+        convolutions.choose(torch.device(device), precision),
+    )
+
 
 def meta_gradient(
+    model: Conv4,
     params: Params,
-    support_x: Tensor,
-    support_y: Tensor,
-    query_x: Tensor,
-    query_y: Tensor,
+    episodes: Episode,
     *,
-    inner_lr: float,
+    inner_lr: float | Params,
     steps: int,
+    names: tuple[str, ...] | None = None,
     inner_scale: float = 1.0,
     first_order: bool = False,
-    eps: float = 1e-3,
-    chunk: int = 8,
-) -> tuple[Params, dict[str, Tensor]]:
-    """∇J(θ) for a meta-batch and its query loss and accuracy; arguments as in ``MAML``, data as in ``Episode``.
+    chunks: tuple[int, int] | None = None,
+    recompute: bool = False,
+    precision: str = "float32",
+) -> tuple[Params, Params | None, dict[str, Tensor]]:
+    """∇J(θ) for a meta-batch, the gradient of learned rates (or None), and query loss and accuracy; arguments as in ``MAML``.
 
-    inner_scale: factor on the mean support loss (the number of classes for ``class_sum``). chunk: tasks that are worked on
-    at once; the activations of eight tasks stay in the processor's cache.
+    inner_scale: factor on the mean support loss (the number of classes for ``class_sum``). chunks, recompute: as in ``fast``;
+    by default a chunk is what fits the cache on a CPU, and everything on a GPU.
     """
-    gradient, _, metrics = fast.meta_gradient(
-        StridedConv4(support_x.shape[-1], eps),
-        to_matrices(params),
-        Episode(support_x, support_y, query_x, query_y),
-        inner_lr=inner_lr,
+    forms = network(model, names, episodes.support_x.device, precision)
+    features = model.head.in_features // forms.filters
+    if chunks is None and episodes.support_x.device.type == "cpu":
+        chunks = chunk_sizes(forms, episodes)
+    gradient = fast.meta_gradient(
+        forms,
+        to_weights(params, features),
+        episodes,
+        inner_lr=to_weights(inner_lr, features) if isinstance(inner_lr, dict) else inner_lr,
         steps=steps,
         inner_scale=inner_scale,
         first_order=first_order,
-        chunk=chunk,
+        chunks=chunks,
+        recompute=recompute,
     )
-    return from_matrices(gradient), metrics
+    rates = gradient.rates and from_weights(gradient.rates, features)
+    return from_weights(gradient.weights, features), rates, gradient.metrics
+
+
+def displacement(
+    model: Conv4, params: Params, episodes: Episode, *, inner_lr: float, steps: int
+) -> tuple[Params, Tensor]:
+    """Mean over tasks of θ − θᴺ on the support sets, all parameters moving, and the support loss at θᴺ."""
+    forms = network(model, None, episodes.support_x.device)
+    features = model.head.in_features // forms.filters
+    on_cpu = episodes.support_x.device.type == "cpu"
+    mean, loss = fast.displacement(
+        forms,
+        to_weights(params, features),
+        episodes.support_x,
+        episodes.support_y,
+        inner_lr=inner_lr,
+        steps=steps,
+        chunk=chunk_sizes(forms, episodes)[0] if on_cpu else None,
+    )
+    return from_weights(mean, features), loss
+
+
+def chunk_sizes(forms: FastConv4, episodes: Episode) -> tuple[int, int]:
+    """How many support sets and how many query sets have first-layer activations of ``CHUNK_BYTES`` together, at least one."""
+    side = -(-episodes.support_x.shape[-1] // forms.stride)
+    image = side**2 * forms.filters * episodes.support_x.element_size()
+    support, query = (
+        max(1, CHUNK_BYTES // (image * x.shape[1])) for x in (episodes.support_x, episodes.query_x)
+    )
+    return support, query

@@ -99,7 +99,13 @@ class ReLUNetwork:
 
 
 def meta_gradient(
-    params: Params, episodes: Episode, *, inner_lr: float | Params, steps: int, first_order: bool = False
+    params: Params,
+    episodes: Episode,
+    *,
+    inner_lr: float | Params,
+    steps: int,
+    first_order: bool = False,
+    recompute: bool = False,
 ) -> tuple[Params, Params | None, dict[str, Tensor]]:
     """∇J(θ) for a meta-batch, the gradient of learned rates (or None), and the metrics; arguments as in ``MAML``."""
     rates = to_matrices(inner_lr) if isinstance(inner_lr, dict) else inner_lr
@@ -110,5 +116,21 @@ def meta_gradient(
         inner_lr=rates,
         steps=steps,
         first_order=first_order,
+        recompute=recompute,
     )
     return from_matrices(gradient), None if rate_gradient is None else from_matrices(rate_gradient), metrics
+
+
+def displacement(
+    model: MLP, params: Params, episodes: Episode, *, inner_lr: float, steps: int
+) -> tuple[Params, Tensor]:
+    """Mean over tasks of θ − θᴺ on the support sets, and the support loss at θᴺ."""
+    mean, loss = fast.displacement(
+        ReLUNetwork(len(model.layers)),
+        to_matrices(params),
+        episodes.support_x,
+        episodes.support_y,
+        inner_lr=inner_lr,
+        steps=steps,
+    )
+    return from_matrices(mean), loss

@@ -17,8 +17,7 @@ from torch.func import grad, vmap
 from mlbook.errors import UserError
 from mlbook.inner_loop import adapt, inner_path
 from mlbook.meta_learners import fast_conv4, fast_mlp
-from mlbook.meta_learners.protocol import LOSSES, Meta, State, leaves, outer_step
-from mlbook.models.conv4 import adapted_names
+from mlbook.meta_learners.protocol import LOSSES, Combine, Meta, State, alone, leaves, outer_step
 from mlbook.models.functional import Params, call, initial_params
 from mlbook.tasks.episode import Episode
 
@@ -52,7 +51,12 @@ class MAML:
     """Bound on every entry of the meta-gradient (official miniImageNet: 10)."""
     engine: Literal["vmap", "loop", "fast"] = "vmap"
     """How the same meta-gradient is computed: all tasks at once, task by task with a tenth of the memory, or by the closed
-    forms of ``fast_conv4`` and ``fast_mlp`` (the fastest on a CPU, for these networks only)."""
+    forms of ``fast_conv4`` and ``fast_mlp`` (the fastest, for these networks only)."""
+    recompute: bool = False
+    """Engine fast: keep no activations of the inner steps but compute them again on the way back (less memory, more work)."""
+
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """Engine fast, Conv4: how the factors of matrix products are rounded (see ``convolutions``)."""
 
     def __post_init__(self) -> None:
         if self.inner_steps < 0:
@@ -61,7 +65,8 @@ class MAML:
             raise UserError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
         if self.engine == "fast" and not self.fast_engine_fits:
             raise UserError(
-                "engine fast needs the strided Conv4 (batch norm without γ, no biases, all but β adapted) or a ReLU MLP with mse"
+                "engine fast needs a Conv4 (stride or max_pool, batch norm without γ, no biases, ReLU) with cross_entropy, "
+                "or a ReLU MLP with mse, all adapted"
             )
 
     @property
@@ -69,13 +74,7 @@ class MAML:
         """Whether ``fast_conv4`` or ``fast_mlp`` computes the gradient of this learner."""
         if fast_mlp.fits(self.model):
             return self.loss == "mse" and self.names is None
-        everything = self.names is not None and set(self.names) == set(adapted_names(self.model))
-        return (
-            fast_conv4.fits(self.model)
-            and everything
-            and self.loss == "cross_entropy"
-            and not self.learn_inner_lr
-        )
+        return fast_conv4.fits(self.model) and self.loss == "cross_entropy"
 
     @property
     def measure(self) -> str:
@@ -146,7 +145,7 @@ class MAML:
         return mean, metrics
 
     def _fast_meta_gradient(self, meta: Meta, episodes: Episode) -> tuple[Meta, dict[str, Tensor]]:
-        options = {"steps": self.inner_steps, "first_order": self.first_order}
+        options = {"steps": self.inner_steps, "first_order": self.first_order, "recompute": self.recompute}
         if self.loss == "mse":
             scale = episodes.support_y.shape[-1] if self.inner_loss == "class_sum" else 1
             rates = meta.get("inner_lr", scale * self.inner_lr)
@@ -156,22 +155,32 @@ class MAML:
             groups = {"params": gradient, "inner_lr": rate_gradient}
             return {name: groups[name] for name in meta}, metrics
         scale = self.model.head.out_features if self.inner_loss == "class_sum" else 1
-        gradient, metrics = fast_conv4.meta_gradient(
+        gradient, rate_gradient, metrics = fast_conv4.meta_gradient(
+            self.model,
             meta["params"],
-            *episodes,
-            inner_lr=self.inner_lr,
+            episodes,
+            inner_lr=meta.get("inner_lr", self.inner_lr),
             inner_scale=scale,
-            eps=self.model.norms[0].eps,
+            names=self.names,
+            precision=self.precision,
             **options,
         )
-        return {"params": gradient}, metrics
+        groups = {"params": gradient, "inner_lr": rate_gradient}
+        return {name: groups[name] for name in meta}, metrics
 
-    def step(self, state: State, episodes: Episode, progress: float = 0.0) -> tuple[State, dict[str, Tensor]]:
-        """One meta-step on a meta-batch. ``progress``: share of the run that is done, for the decay of β.
+    def meta_lr_at(self, progress: float) -> float:
+        """β when ``progress`` of the run is done."""
+        cosine = 0.5 * (1 + math.cos(math.pi * progress)) if self.meta_lr_decay == "cosine" else 1.0
+        return self.meta_lr * cosine
+
+    def step(
+        self, state: State, episodes: Episode, progress: float = 0.0, combine: Combine = alone
+    ) -> tuple[State, dict[str, Tensor]]:
+        """One meta-step on a meta-batch. ``progress``: share of the run that is done, for the decay of β. ``combine``: what is
+        done with the gradient before it is used (the mean over several processes).
 
         The returned state replaces the given one, whose tensors it reuses.
         """
-        gradient, metrics = self.meta_gradient(state.meta, episodes)
-        cosine = 0.5 * (1 + math.cos(math.pi * progress)) if self.meta_lr_decay == "cosine" else 1.0
-        state = outer_step(state, gradient, lr=self.meta_lr * cosine, clip_value=self.clip_value)  # [MAML 8]
-        return state, metrics
+        gradient, metrics = combine(*self.meta_gradient(state.meta, episodes))
+        lr = self.meta_lr_at(progress)
+        return outer_step(state, gradient, lr=lr, clip_value=self.clip_value), metrics  # [MAML 8]

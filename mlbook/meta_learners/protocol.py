@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,15 @@ from mlbook.tasks.episode import Episode
 
 Meta = dict[str, Params]
 """Everything that is meta-learned, in named groups: ``meta["params"]`` is the initialisation θ."""
+
+
+Combine = Callable[[Meta, dict[str, Tensor]], tuple[Meta, dict[str, Tensor]]]
+"""What several processes make of their gradients and metrics: the mean over the whole meta-batch."""
+
+
+def alone(gradient: Meta, metrics: dict[str, Tensor]) -> tuple[Meta, dict[str, Tensor]]:
+    """What one process makes of them: nothing."""
+    return gradient, metrics
 
 
 @dataclass
@@ -32,8 +41,10 @@ class MetaLearner(Protocol):
 
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State: ...
 
+    def meta_lr_at(self, progress: float) -> float: ...
+
     def step(
-        self, state: State, episodes: Episode, progress: float = 0.0
+        self, state: State, episodes: Episode, progress: float = 0.0, combine: Combine = alone
     ) -> tuple[State, dict[str, Tensor]]: ...
 
     def path(self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int) -> Iterator[Params]: ...
@@ -53,8 +64,11 @@ def leaves(meta: Meta) -> list[Tensor]:
 def outer_step(state: State, gradient: Meta, *, lr: float, clip_value: float | None = None) -> State:
     """One step of the outer optimiser at rate ``lr`` on the tensors of ``state.meta`` (which it updates in place)."""
     for tensor, g in zip(leaves(state.meta), leaves(gradient), strict=True):
+        g = g.to(tensor.dtype)
         tensor.grad = g if clip_value is None else g.clamp(-clip_value, clip_value)
     for group in state.optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):  # in a captured graph the rate is read from the device's memory
+            continue
         group["lr"] = lr
     state.optimizer.step()
     for tensor in leaves(state.meta):

@@ -132,8 +132,8 @@ class FewShot:
             x = _rotate(x, turns)
         x = x.to(torch.float32) / 255
         labels = torch.arange(N, device=device)
-        support_y = labels.repeat_interleave(self.k_shot).expand(T, -1)
-        query_y = labels.repeat_interleave(self.n_query).expand(T, -1)
+        support_y = labels[:, None].expand(N, self.k_shot).reshape(1, -1).expand(T, -1)
+        query_y = labels[:, None].expand(N, self.n_query).reshape(1, -1).expand(T, -1)
         return Episode(
             x[:, :, : self.k_shot].flatten(1, 2), support_y, x[:, :, self.k_shot :].flatten(1, 2), query_y
         )

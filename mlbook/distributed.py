@@ -1,0 +1,85 @@
+"""Several processes, one meta-batch: each takes a part of the tasks, and their gradients are averaged (torch.distributed).
+
+Started by ``torchrun --nproc-per-node=N -m mlbook train ...``. All processes draw the same meta-batch from the same generator and
+take every Nth task of it, so the result is that of one process up to the order of the sum.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mlbook.errors import UserError
+from mlbook.meta_learners.protocol import Combine, Meta, alone, leaves
+from mlbook.tasks.episode import Episode
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together; the default is one that trains alone."""
+
+    rank: int = 0
+    count: int = 1
+
+    def part(self, episodes: Episode) -> Episode:
+        """The tasks of this process."""
+        return (
+            Episode(*(field[self.rank :: self.count] for field in episodes)) if self.count > 1 else episodes
+        )
+
+    def mean_over(self, n_tasks: int) -> Combine:
+        """What turns the mean over this process's part of ``n_tasks`` tasks into the mean over all of them."""
+        if self.count == 1:
+            return alone
+        share = len(range(self.rank, n_tasks, self.count)) / n_tasks
+
+        def combine(gradient: Meta, metrics: dict[str, Tensor]) -> tuple[Meta, dict[str, Tensor]]:
+            mine = leaves(gradient) + list(metrics.values())
+            flat = share * torch.cat([tensor.detach().reshape(-1) for tensor in mine])
+            dist.all_reduce(flat)
+            parts = flat.split([tensor.numel() for tensor in mine])
+            whole = iter(part.view(tensor.shape) for part, tensor in zip(parts, mine, strict=True))
+            mean: Meta = {group: {} for group in gradient}
+            for group in sorted(gradient):
+                for name in sorted(gradient[group]):
+                    mean[group][name] = next(whole)
+            return mean, {name: next(whole) for name in metrics}
+
+        return combine
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def processes(device: torch.device, meta_batch_size: int) -> Iterator[Processes]:
+    """The processes that ``torchrun`` started, joined for the time of the block; one alone without it."""
+    count = int(os.environ.get("WORLD_SIZE", 1))
+    if count == 1:
+        yield ALONE
+        return
+    if count > meta_batch_size:
+        raise UserError(
+            f"{count} processes cannot share a meta-batch of {meta_batch_size} tasks; start fewer"
+        )
+    if device.type == "cuda":
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        if local >= torch.cuda.device_count():
+            raise UserError(f"there are {torch.cuda.device_count()} GPUs for more processes; start fewer")
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), count)
+    finally:
+        dist.destroy_process_group()

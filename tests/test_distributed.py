@@ -1,0 +1,102 @@
+"""Several processes that share a meta-batch give what one process gives (gloo, on this CPU)."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from package_fixtures import ROOT, rng
+
+from mlbook.distributed import ALONE, Processes, processes
+from mlbook.errors import UserError
+from mlbook.tasks import Sinusoids
+from mlbook.tensor_file import load_tensors
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def train(name, out, *options, count=1, steps=20):
+    """``python -m mlbook train`` in ``count`` processes."""
+    launcher = []
+    if count > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={count}", f"--master-port={port}"]
+    command = [sys.executable, *launcher, "-m", "mlbook", "train", name, "--device", "cpu"]
+    command += ["--meta-steps", str(steps), "--out", str(out), *options]
+    return subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def parameters(out):
+    return load_tensors(out / "checkpoint.safetensors")[0]
+
+
+@pytest.mark.parametrize("name", ["maml-sinusoid-5shot", "maml-glyphs-5w1s"])
+def test_two_processes_give_the_result_of_one(name, tmp_path):
+    for count in (1, 2):
+        answer = train(name, tmp_path / str(count), count=count)
+        assert answer.returncode == 0, answer.stderr[-2000:]
+    one, two = parameters(tmp_path / "1"), parameters(tmp_path / "2")
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        assert (value - two[key]).abs().max() < 1e-5, key
+    records = [json.loads((tmp_path / n / "record.json").read_text()) for n in "12"]
+    assert [r["processes"] for r in records] == [1, 2]
+    assert records[0]["run"] == records[1]["run"]
+    logs = [(tmp_path / n / "log.csv").read_text().splitlines() for n in "12"]
+    assert len(logs[0]) == len(logs[1]) == 21 and logs[0][0] == logs[1][0]
+    for a, b in zip(logs[0][1:], logs[1][1:], strict=True):
+        assert [float(v) for v in a.split(",")] == pytest.approx([float(v) for v in b.split(",")], rel=1e-4)
+
+
+def test_a_run_of_one_process_goes_on_in_three(tmp_path):
+    name = "maml-sinusoid-5shot"
+    assert train(name, tmp_path / "whole", steps=6).returncode == 0
+    assert train(name, tmp_path / "parts", "--checkpoint-every", "0", count=3, steps=6).returncode == 0
+    whole, parts = parameters(tmp_path / "whole"), parameters(tmp_path / "parts")
+    assert all((whole[key] - parts[key]).abs().max() < 1e-6 for key in whole)
+    again = train(name, tmp_path / "parts", "--resume", count=2, steps=6)  # nothing is left to do
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert all(torch.equal(parts[key], value) for key, value in parameters(tmp_path / "parts").items())
+
+
+def test_wrong_settings_are_refused_by_all_processes(tmp_path):
+    answer = train("maml-sinusoid-5shot", tmp_path / "x", "--preset", "huge", count=2)
+    assert answer.returncode != 0 and "mlbook: maml-sinusoid-5shot has the presets" in answer.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_parts_are_the_meta_batch():
+    episodes = Sinusoids().sample(7, rng())
+    parts = [Processes(rank, 3).part(episodes) for rank in range(3)]
+    assert [part.n_tasks for part in parts] == [3, 2, 2]
+    assert sorted(torch.cat([part.query_y[:, 0, 0] for part in parts]).tolist()) == sorted(
+        episodes.query_y[:, 0, 0].tolist()
+    )
+    assert ALONE.part(episodes) is episodes
+
+
+def test_parts_of_different_sizes_weigh_as_many_tasks_as_they_have(monkeypatch):
+    gathered = []
+    monkeypatch.setattr("torch.distributed.all_reduce", gathered.append)
+    for rank in range(3):
+        combine = Processes(rank, 3).mean_over(7)
+        gradient, metrics = combine(
+            {"params": {"w": torch.tensor([float(rank)])}}, {"loss": torch.tensor(1.0)}
+        )
+        assert gradient["params"]["w"].shape == (1,) and metrics["loss"].shape == ()
+    total = sum(gathered)
+    assert total[0].item() == pytest.approx((0 * 3 + 1 * 2 + 2 * 2) / 7) and total[1].item() == pytest.approx(
+        1
+    )
+
+
+def test_more_processes_than_tasks_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "5")
+    with pytest.raises(UserError, match="5 processes cannot share a meta-batch of 4"):
+        with processes(torch.device("cpu"), 4):
+            raise AssertionError("must not begin")
