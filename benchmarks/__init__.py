@@ -1,0 +1,1 @@
+"""Speed and memory of the meta-gradients and of episode sampling, beside other libraries. Run by hand, see README.md."""

@@ -1,0 +1,169 @@
+"""The benchmark's statistics on made-up times, and a small run of our own contenders; no time is judged."""
+
+import json
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import compare, harness
+from benchmarks.contenders import (
+    OURS,
+    PLAIN,
+    Contender,
+    contenders,
+    mlbook,
+    sample_data_loader,
+    sample_mlbook,
+)
+from benchmarks.problems import PROBLEMS, Problem, Sampling
+from mlbook.tasks import Episode
+
+TINY = Problem("sinusoid", 4, 2, 3, 3)
+
+
+def by_a_factor(*problem):
+    """A gradient that is one in a million too long."""
+    work = mlbook(*problem)
+    return lambda: {name: (1 + 1e-6) * g for name, g in work().items()}
+
+
+def without_the_last_task(problem, module, episodes):
+    """Right for as few tasks as the check in float64 has."""
+    few = Episode(*(field[: max(2, harness.CHECK_TASKS)] for field in episodes))
+    return mlbook(problem, module, few)
+
+
+def breaks(*problem):
+    def work():
+        raise RuntimeError("no such kernel\nand a second line")
+
+    return work
+
+
+# -- statistics -----------------------------------------------------------------------------------------------------
+
+
+def test_a_speedup_is_the_median_of_paired_ratios():
+    """The second round was disturbed for both: the ratio of medians would be 3."""
+    theirs, own = [2.0, 30.0, 6.0], [1.0, 10.0, 2.0]
+    assert harness.speedup(theirs, own) == {"median": 3.0, "min": 2.0, "max": 3.0}
+    theirs, own = [1.0, 10.0, 3.0], [1.0, 2.0, 3.0]
+    assert harness.speedup(theirs, own)["median"] == 1.0  # and the ratio of medians 1.5
+    with pytest.raises(ValueError):
+        harness.speedup([1.0, 2.0], [1.0])
+
+
+def test_spread():
+    assert harness.spread([3.0, 1.0, 8.0, 2.0]) == {"median": 2.5, "min": 1.0, "max": 8.0}
+
+
+def test_distance_of_gradients():
+    a = np.array([3.0, 4.0])
+    assert harness.relative_distance(a, a) == 0
+    assert harness.relative_distance(1.01 * a, a) == pytest.approx(0.01)
+    assert harness.relative_distance(a[:1], a) == math.inf
+    row = {}
+    harness.judge(row, "float64", math.nan)
+    assert "wrong gradient" in row["error"]
+
+
+def test_rows_are_compared_with_learn2learn_and_with_the_fastest_peer():
+    times = {"learn2learn": [4.0, 4.0], "higher": [2.0, 3.0], "mlbook": [1.0, 1.0]}
+    rows = {name: {"seconds": seconds} for name, seconds in times.items()}
+    rows["TorchOpt"] = {"error": "failed"}
+    harness.compare(rows, {"learn2learn", "higher", "TorchOpt"}, tasks=8)
+    ours = rows["mlbook"]
+    assert (ours["fastest_peer"], ours["over_fastest_peer"]["median"]) == ("higher", 2.5)
+    assert (ours["over_learn2learn"]["median"], ours["tasks_per_second"]) == (4.0, 8.0)
+    assert rows["TorchOpt"] == {"error": "failed"}
+    alone = {"mlbook": {"seconds": [1.0]}}
+    harness.compare(alone, set(), tasks=8)
+    assert "over_fastest_peer" not in alone["mlbook"]
+
+
+# -- problems and contenders ----------------------------------------------------------------------------------------
+
+
+def test_names_of_problems_are_different():
+    assert len({problem.name for problem in PROBLEMS}) == len(PROBLEMS)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
+def test_everyone_takes_part_or_is_left_out_with_a_reason(problem):
+    chosen, left_out = contenders(problem)
+    names = [contender.name for contender in chosen]
+    assert len(set(names)) == len(names) and not set(names) & set(left_out)
+    assert all(left_out.values())
+    if isinstance(problem, Problem):
+        assert {"learn2learn", "higher", "TorchOpt", "plain loop", "vmap", "mlbook"} <= {*names, *left_out}
+
+
+@pytest.mark.parametrize("make", [sample_mlbook, sample_data_loader])
+def test_sampled_episodes(make):
+    problem = Sampling(tasks=2, classes=9)
+    (images,) = problem.build(2, torch.float32)
+    which = {images[c, e].numpy().tobytes(): c for c in range(9) for e in range(problem.examples)}
+    episodes = make(problem, images)()
+    for t in range(2):
+        episode = episodes.task(t)
+        x = torch.cat([episode.support_x, episode.query_x])
+        assert x.dtype == torch.float32
+        x = (255 * x).round().to(torch.uint8)
+        classes = [which[image.numpy().tobytes()] for image in x]
+        assert len({image.numpy().tobytes() for image in x}) == 5 * 16
+        labels = torch.cat([episode.support_y, episode.query_y]).tolist()
+        assert sorted({*zip(classes, labels, strict=True)}) == sorted(zip(classes[:5], range(5), strict=True))
+
+
+# -- a small run ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rows():
+    chosen = [
+        PLAIN,
+        OURS,
+        Contender("by a factor", by_a_factor),
+        Contender("without a task", without_the_last_task),
+        Contender("broken", breaks),
+    ]
+    return harness.measure(TINY, chosen, rounds=2, seconds=1, threads=1)
+
+
+def test_right_contenders_are_timed(rows):
+    for name in ("plain loop", "mlbook"):
+        assert len(rows[name]["seconds"]) == 2 and min(rows[name]["seconds"]) > 0
+        assert rows[name]["distance_float64"] < 1e-8
+        assert "error" not in rows[name]
+
+
+def test_wrong_contenders_are_not_timed(rows):
+    assert rows["by a factor"]["error"] == "wrong gradient (1.0e-06 in float64)"
+    assert rows["without a task"]["distance_float64"] < 1e-8
+    assert "in float32" in rows["without a task"]["error"]
+    assert rows["broken"] == {"error": "failed: no such kernel"}
+    assert not any("seconds" in rows[name] for name in ("by a factor", "without a task", "broken"))
+
+
+def test_table_and_record(rows, tmp_path):
+    entry = {"contenders": rows, "left_out": {"TorchOpt": "a reason"}}
+    text = compare.table(TINY.name, entry)
+    for word in (TINY.name, "plain loop", "wrong gradient (1.0e-06 in float64)", "left out: a reason"):
+        assert word in text
+    path = tmp_path / "results" / "compare.json"
+    write = partial(compare.write, path)
+    write(1, "a", entry)
+    write(1, "b", {"contenders": {}})
+    write(2, "a", {"contenders": {}})
+    write(1, "b", {"date": "later"})
+    record = json.loads(path.read_text())
+    assert record == {"threads": {"1": {"a": entry, "b": {"date": "later"}}, "2": {"a": {"contenders": {}}}}}
+    assert [file.name for file in path.parent.iterdir()] == ["compare.json"]
+
+
+def test_a_pattern_that_fits_nothing_lists_the_problems(capsys):
+    assert compare.main(["--only", "no such problem"]) == 2
+    assert capsys.readouterr().out.split() == [problem.name for problem in PROBLEMS]
