@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.problems import INNER_LR, N, Problem, Sampling
@@ -190,13 +191,15 @@ class ImageDataset(torch.utils.data.Dataset):
         return self.images[i].float() / 255, i // self.examples
 
 
-def sample_learn2learn(problem: Sampling, images: Tensor) -> Callable:
+def sample_learn2learn(
+    problem: Sampling, images: Tensor, dataset_of=ImageDataset, extra=lambda dataset: []
+) -> Callable:
     import learn2learn as l2l
 
     labels = {i: i // images.shape[1] for i in range(images.shape[0] * images.shape[1])}
-    dataset, t = l2l.data.MetaDataset(ImageDataset(images), indices_to_labels=labels), l2l.data.transforms
+    dataset, t = l2l.data.MetaDataset(dataset_of(images), indices_to_labels=labels), l2l.data.transforms
     chain = [t.NWays(dataset, N), t.KShots(dataset, 16), t.LoadData(dataset), t.RemapLabels(dataset)]
-    tasks = l2l.data.Taskset(dataset, [*chain, t.ConsecutiveLabels(dataset)])
+    tasks = l2l.data.Taskset(dataset, [*chain, t.ConsecutiveLabels(dataset), *extra(dataset)])
 
     def episode() -> Episode:
         x, y = tasks.sample()
@@ -205,6 +208,31 @@ def sample_learn2learn(problem: Sampling, images: Tensor) -> Callable:
         return Episode(*(half.flatten(0, 1) for half in halves))
 
     return lambda: [episode() for _ in range(problem.tasks)]
+
+
+class OpenedImages(ImageDataset):
+    """The same as PIL images of the size of the files, opened, scaled and turned into a tensor one by one."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__(images)
+        big = torch.nn.functional.interpolate(images.flatten(0, 1).float(), size=(105, 105)).to(torch.uint8)
+        self.opened = [Image.fromarray(image.numpy()) for image in big[:, 0]]
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        small = np.asarray(self.opened[i].resize((28, 28), Image.Resampling.LANCZOS), dtype=np.float32)
+        return torch.from_numpy(small / 255)[None], i // self.examples
+
+
+def sample_learn2learn_opened(problem: Sampling, images: Tensor) -> Callable:
+    """As its own Omniglot benchmark does: PIL scales every image, a random rotation per class goes through PIL once more."""
+    from learn2learn.vision.transforms import RandomClassRotation
+
+    return sample_learn2learn(
+        problem,
+        images,
+        dataset_of=OpenedImages,
+        extra=lambda dataset: [RandomClassRotation(dataset, [0.0, 90.0, 180.0, 270.0])],
+    )
 
 
 class NumpyEpisodes(torch.utils.data.IterableDataset):
@@ -235,7 +263,8 @@ def contenders(problem: Problem | Sampling) -> tuple[list[Contender], dict[str, 
     """Who takes part, and who does not, with the reason."""
     if isinstance(problem, Sampling):
         return [
-            Contender("learn2learn", sample_learn2learn, peer=True),
+            Contender("learn2learn", sample_learn2learn_opened, peer=True),
+            Contender("learn2learn, tensors in memory", sample_learn2learn, peer=True),
             Contender("DataLoader over numpy episodes", sample_data_loader, peer=True),
             Contender("mlbook", sample_mlbook, keep_memory=True),
             Contender("mlbook, with rotations", sample_mlbook_rotated, keep_memory=True),

@@ -9,7 +9,6 @@ from package_fixtures import counting_pool, rng, who
 from mlbook.errors import UserError
 from mlbook.meta_learners.nearest_neighbour import accuracies, nearest_neighbour
 from mlbook.tasks import ClassPool, Episode, FewShot, Sinusoids, glyphs
-from mlbook.tasks.episode import _rotate
 
 # -- few-shot episodes ----------------------------------------------------------------------------------------------
 
@@ -119,13 +118,14 @@ def square_pool(rotations, n_classes=5):
     )
 
 
-def test_rotating_is_rot90():
-    x = torch.randint(256, (2, 4, 3, 2, 5, 5), dtype=torch.uint8, generator=rng())
-    turns = torch.tensor([[0, 1, 2, 3], [3, 3, 1, 0]])
-    y = _rotate(x, turns)
-    for t in range(2):
-        for n in range(4):
-            assert torch.equal(y[t, n], x[t, n].rot90(int(turns[t, n]), (-2, -1)))
+def test_the_rows_of_a_pool_are_its_images_in_four_rotations():
+    images = torch.randint(256, (2, 3, 1, 5, 5), dtype=torch.uint8, generator=rng())
+    rows = ClassPool(images, rotations="per_task").rows
+    assert rows.shape == (4 * 2 * 3, 25) and rows.dtype == torch.uint8
+    for turns in range(4):
+        part = rows[turns * 6 : turns * 6 + 6].view(2, 3, 1, 5, 5)
+        assert torch.equal(part, images.rot90(turns, (-2, -1)))
+    assert torch.equal(ClassPool(images).rows, images.view(6, 25))
 
 
 def test_per_task_turns_a_class_once_per_task_and_uses_all_four_rotations():

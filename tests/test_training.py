@@ -384,7 +384,12 @@ def test_a_run_that_was_killed_ends_the_same(name, killed_and_whole):
         assert len(record["curve"]) == steps == record["meta_steps"]
         wanted = "experiment preset run config evaluation seconds device engine versions commit date threads"
         assert set(record) >= {*wanted.split(), "curve_columns"}
-    varying = ("seconds", "ms_per_meta_step", "date", "commit")  # who works on the package may commit in between
+    varying = (
+        "seconds",
+        "ms_per_meta_step",
+        "date",
+        "commit",
+    )  # who works on the package may commit in between
     assert all(records[0][key] == records[1][key] for key in records[0] if key not in varying)
     leftovers = [name for name in files_below(killed) if name.endswith(".tmp")]
     assert len(leftovers) <= 1  # at most the file that was being written
