@@ -123,6 +123,40 @@ def results_table(
     table(["experiment", "published", "ours", "how ours was made"], body, caption)
 
 
+def speed_table(
+    entries: dict[str, str], *, threads: int, peer: bool = True, caption: str | None = None
+) -> None:
+    """Times from the record of ``benchmarks.compare``: the peers, the plain loop and ``mlbook``.
+
+    entries: problem -> how it is called in the table. peer: show how many times faster than the fastest peer; else than the
+    plain loop.
+    """
+    record = results.benchmark("compare")["threads"].get(str(threads), {})
+    names = ["learn2learn", "higher", "TorchOpt", "plain loop", "vmap", "mlbook"]
+    body = []
+    for problem, title in entries.items():
+        if problem not in record:
+            continue
+        rows = record[problem]["contenders"]
+        own = rows["mlbook"]
+        other = own["over_fastest_peer"] if peer else _ratio(rows["plain loop"], own)
+        against = own["fastest_peer"] if peer else "plain loop"
+        cells = [_time(rows.get(name)) for name in names]
+        ratio = f"**{other['median']:.3g}** [{other['min']:.3g} … {other['max']:.3g}] ({against})"
+        body.append([title, *cells, ratio, f"{own['memory_mib']:.0f}"])
+    header = ["meta-gradient", *(f"{name}, ms" for name in names), "times faster (than)", "`mlbook`, MiB"]
+    table(header, body, caption)
+
+
+def _time(row: dict | None) -> str:
+    return "–" if row is None or "time" not in row else f"{1000 * row['time']['median']:.3g}"
+
+
+def _ratio(reference: dict, own: dict) -> dict[str, float]:
+    ratios = sorted(a / b for a, b in zip(reference["seconds"], own["seconds"], strict=True))
+    return {"median": ratios[len(ratios) // 2], "min": ratios[0], "max": ratios[-1]}
+
+
 def published_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
     theirs = row["published"]
     if theirs is None:

@@ -119,8 +119,9 @@ class FastConv4:
         T = len(sweep.delta)
         g = {"H": _product(sweep.features.mT, sweep.delta), "b": sweep.delta.sum(1)}
         wanted = set(w) if everything else set(self.adapted)
+        lowest = min((i for i in range(LAYERS) if {f"W{i}", f"beta{i}"} & wanted), default=LAYERS)
         y_bar = self._from_features(_product(sweep.delta, _tasks(w["H"], T).mT), sweep.layers[-1].y)
-        for i in reversed(range(LAYERS)):
+        for i in reversed(range(lowest, LAYERS)):
             layer = sweep.layers[i]
             n = layer.xhat[:, 0].numel()
             p = aten.threshold_backward(y_bar, layer.y, 0)
@@ -133,7 +134,7 @@ class FastConv4:
                 g[f"beta{i}"] = sum_p.view(T, -1)
             if f"W{i}" in wanted:
                 g[f"W{i}"] = self.convolution.weight_gradient(layer.source, z_bar, T, layer.side, self.stride)
-            if i:
+            if i > lowest:
                 y_bar = self.convolution.input_gradient(z_bar, _tasks(w[f"W{i}"], T), layer.side, self.stride)
         return {name: value for name, value in g.items() if name in wanted}
 
@@ -144,34 +145,9 @@ class FastConv4:
         """
         T, B, _ = sweep.delta.shape
         conv, stride = self.convolution, self.stride
-        source_d, moved = None, []  # the images do not move
-        for i, layer in enumerate(sweep.layers):
-            z_d = None
-            if f"W{i}" in v:
-                z_d = conv.forward(layer.source, v[f"W{i}"], layer.side, stride)
-            if source_d is not None:
-                through = conv.forward(source_d, _tasks(w[f"W{i}"], T), layer.side, stride)
-                z_d = through if z_d is None else z_d.add_(through)
-            moved.append(None)
-            y_d = None
-            if z_d is not None:
-                # x̂˙ = r·(ż − mean ż − x̂·g) with g = mean(x̂·ż)
-                n, r = layer.xhat[:, 0].numel(), layer.rate
-                sum_z, sum_zx = _sums(z_d, layer.xhat)
-                mean, g = sum_z / n, sum_zx / n
-                y_d = torch.addcmul(_c(-r * mean), layer.chosen, _c(-r * g))
-                y_d.addcmul_(self._chosen_of(z_d, layer.index), _c(r))
-                moved[i] = (source_d, z_d, mean, g, y_d)
-            if f"beta{i}" in v:
-                y_d = _channels(v[f"beta{i}"], T) + (torch.zeros_like(layer.y) if y_d is None else y_d)
-            source_d = None
-            if y_d is not None:
-                y_d = aten.threshold_backward(y_d, layer.y, 0)
-                if i < LAYERS - 1:
-                    source_d = conv.prepare(y_d, T, stride)
+        moved, f_d = self._along(w, v, sweep)
         head = _tasks(w["H"], T)
         logits_d = torch.zeros_like(sweep.logits)
-        f_d = None if y_d is None else self._to_features(y_d, T)
         if f_d is not None:
             logits_d = _product(f_d, head)
         if "H" in v:
@@ -218,6 +194,38 @@ class FastConv4:
                     y_bar_d = y_bar_d + conv.input_gradient(layer.z_bar, v[f"W{i}"], layer.side, stride)
         return {name: h[name] for name in w}
 
+    def _along(self, w: Weights, v: Weights, sweep: Sweep) -> tuple[list[tuple | None], Tensor | None]:
+        """The sweep forward along v. For every layer (ẋ, ż, mean ż, g, derivative of s(x̂)) or None where nothing moves, and the
+        derivative of the features."""
+        T = len(sweep.delta)
+        conv, stride = self.convolution, self.stride
+        moved, source_d = [], None  # the images do not move
+        for i, layer in enumerate(sweep.layers):
+            z_d = None
+            if f"W{i}" in v:
+                z_d = conv.forward(layer.source, v[f"W{i}"], layer.side, stride)
+            if source_d is not None:
+                through = conv.forward(source_d, _tasks(w[f"W{i}"], T), layer.side, stride)
+                z_d = through if z_d is None else z_d.add_(through)
+            moved.append(None)
+            y_d = None
+            if z_d is not None:
+                # x̂˙ = r·(ż − mean ż − x̂·g) with g = mean(x̂·ż)
+                n, r = layer.xhat[:, 0].numel(), layer.rate
+                sum_z, sum_zx = _sums(z_d, layer.xhat)
+                mean, g = sum_z / n, sum_zx / n
+                y_d = torch.addcmul(_c(-r * mean), layer.chosen, _c(-r * g))
+                y_d.addcmul_(self._chosen_of(z_d, layer.index), _c(r))
+                moved[i] = (source_d, z_d, mean, g, y_d)
+            if f"beta{i}" in v:
+                y_d = _channels(v[f"beta{i}"], T) + (torch.zeros_like(layer.y) if y_d is None else y_d)
+            source_d = None
+            if y_d is not None:
+                y_d = aten.threshold_backward(y_d, layer.y, 0)
+                if i < LAYERS - 1:
+                    source_d = conv.prepare(y_d, T, stride)
+        return moved, None if y_d is None else self._to_features(y_d, T)
+
     def metrics(self, sweep: Sweep, y: Tensor) -> dict[str, Tensor]:
         loss = F.cross_entropy(sweep.logits.flatten(0, 1), y.flatten())
         return {"loss": loss, "accuracy": (sweep.logits.argmax(-1) == y).to(loss.dtype).mean()}
@@ -235,11 +243,12 @@ class FastConv4:
         return found.view(B, h, w, C).permute(0, 3, 1, 2)
 
     def _spread(self, x: Tensor, index: Tensor | None, values: Tensor) -> Tensor:
-        """x plus sᵀ(values), in place."""
+        """x plus sᵀ(values); the memory of x is used."""
         if index is None:
             return x.add_(values)
-        _rows(x).scatter_add_(1, _rows(index), _rows(values))
-        return x
+        B, C, h, w = x.shape
+        rows = _rows(x).scatter_add_(1, _rows(index), _rows(values))
+        return rows.view(B, h, w, C).permute(0, 3, 1, 2)
 
     def _to_features(self, y: Tensor, T: int) -> Tensor:
         """y [B, T·C, h, w] -> [T, B, features]: the mean over space (strided), or all positions."""

@@ -33,6 +33,12 @@ def run_record(experiment: str) -> dict | None:
     return max(records, key=lambda r: (r["meta_steps"], -r["config"]["seed"]), default=None)
 
 
+def benchmark(name: str) -> dict | None:
+    """The record of ``python -m benchmarks.NAME`` that is kept with the package, or None if there is none."""
+    path = ROOT / "results" / "benchmarks" / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
 def pretrained_path(experiment: str) -> Path:
     """The shipped checkpoint of an experiment, or ``CheckpointError``."""
     path = ROOT / "pretrained" / f"{experiment}.safetensors"

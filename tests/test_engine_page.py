@@ -1,0 +1,120 @@
+"""The measurements that pages show: records that are whole, and figures and tables that say what stands in them."""
+
+import json
+import math
+import re
+
+import pytest
+from package_fixtures import ROOT
+
+from mlbook import notebook, results
+from mlbook.plots import engine_figures
+
+RECORDS = ("compare", "savings", "scale", "launches", "precision")
+PAGES = {name: (ROOT / "book" / name).read_text() for name in ("engine.ipynb", "05_second_derivative.ipynb")}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_every_record_that_a_page_reads_is_there(name):
+    assert f'results.benchmark(\\"{name}\\")' in "".join(PAGES.values())
+    assert results.benchmark(name)
+    assert results.benchmark("no-such-benchmark") is None
+
+
+def timed_rows():
+    for threads in results.benchmark("compare")["threads"].values():
+        for problem, entry in threads.items():
+            for contender, row in entry["contenders"].items():
+                if "time" in row:
+                    yield problem, contender, row
+
+
+def test_nobody_was_timed_with_a_wrong_gradient():
+    rows = [(p, c, r) for p, c, r in timed_rows() if not p.startswith("sampling")]
+    assert len(rows) > 50
+    assert all(row["distance_float64"] < 1e-8 for _, _, row in rows)
+
+
+def test_medians_and_ratios_are_those_of_the_recorded_times():
+    for threads in results.benchmark("compare")["threads"].values():
+        for entry in threads.values():
+            rows = entry["contenders"]
+            own = rows["mlbook"]
+            peer = rows[own["fastest_peer"]]
+            ratios = sorted(a / b for a, b in zip(peer["seconds"], own["seconds"], strict=True))
+            assert own["over_fastest_peer"]["min"] == pytest.approx(ratios[0])
+            assert own["over_fastest_peer"]["max"] == pytest.approx(ratios[-1])
+            assert own["time"]["min"] <= own["time"]["median"] <= own["time"]["max"]
+
+
+def test_the_page_names_problems_that_were_measured(capsys, monkeypatch):
+    """Run the page's own cells that build the tables; every entry must find its row."""
+    shown = []
+    monkeypatch.setattr(notebook, "table", lambda header, body, caption=None: shown.append((caption, body)))
+    asked = []
+    original = notebook.speed_table
+
+    def speed_table(entries, **options):
+        asked.append(len(entries))
+        before = len(shown)
+        original(entries, **options)
+        assert len(shown[before][1]) == len(entries), options
+
+    monkeypatch.setattr(notebook, "speed_table", speed_table)
+    scope = {"notebook": notebook}
+    cells = json.loads(PAGES["engine.ipynb"])["cells"]
+    for cell in cells:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code" and 'threads="2"' not in text and "speed_table" in text:
+            exec(text, scope)
+    assert sum(asked) >= 15
+    assert all(re.fullmatch(r"\*\*[\d.e+]+\*\* \[.*\] \(.+\)", body[0][-2]) for _, body in shown)
+
+
+@pytest.mark.parametrize("axis", ["tasks", "steps", "filters"])
+def test_the_cost_figure_shows_every_point_and_tells_it(axis):
+    record = results.benchmark("scale")
+    fig, alt = engine_figures.cost(record, axis)
+    (ax,) = fig.axes
+    assert len(ax.lines) == 4 and engine_figures.AXES[axis] in alt
+    for line in ax.lines:
+        assert len(line.get_xdata()) >= 5 and all(math.isfinite(y) and y > 0 for y in line.get_ydata())
+    first = ax.lines[0].get_ydata()
+    assert f"{first[0]:.3g}" in alt and f"{first[-1]:.3g}" in alt
+
+
+def test_second_order_needs_more_time_and_memory_than_first():
+    record = results.benchmark("scale")
+    for contender in ("plain loop", "mlbook"):
+        for measure in (lambda row: row["time"]["median"], lambda row: row["memory_mib"]):
+            _, second = engine_figures.series(record, "steps", contender, 2, measure)
+            _, first = engine_figures.series(record, "steps", contender, 1, measure)
+            assert second[-1] > first[-1]
+    fig, alt = engine_figures.memory(record)
+    assert len(fig.axes[0].lines) == 5 and "computed again" in alt
+
+
+def test_the_savings_figures_have_a_line_per_part():
+    record = results.benchmark("savings")
+    assert len(record["problems"]) == 3
+    for key, problem in record["problems"].items():
+        fig, alt = engine_figures.savings(problem, key)
+        parts = [n for n, row in problem["contenders"].items() if "slower" in row and n != "mlbook"]
+        assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == parts[::-1]
+        assert all(part in alt for part in parts)
+
+
+def test_the_launch_counts_are_those_of_a_loop_that_starts_everything_and_of_two_that_batch():
+    rows = {(r["experiment"], r["engine"]): r for r in results.benchmark("launches")["rows"]}
+    for experiment in {e for e, _ in rows}:
+        assert all(rows[experiment, engine]["devices"] == ["gpu"] for engine in ("loop", "vmap", "fast"))
+        assert rows[experiment, "loop"]["launches"] > 5 * rows[experiment, "fast"]["launches"]
+
+
+def test_coarser_rounding_gives_larger_errors():
+    rows = {row["precision"]: row for row in results.benchmark("precision")["rows"]}
+    assert list(rows) == ["float32", "tf32", "bf16"]
+    for state in ("error_random", "error_trained"):
+        errors = [rows[p][state]["median"] for p in rows]
+        assert errors == sorted(errors)
+    assert all(len(row["accuracy"]) == len(row["ci95"]) >= 2 for row in rows.values())
