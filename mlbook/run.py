@@ -25,6 +25,7 @@ from mlbook.distributed import processes as join
 from mlbook.errors import CheckpointError, UserError
 from mlbook.evaluation import Evaluation, evaluate
 from mlbook.memory import keep_freed_memory
+from mlbook.meta_learners import fast_conv4
 from mlbook.meta_learners.convolutions import PRECISIONS
 from mlbook.meta_learners.protocol import Meta, MetaLearner
 from mlbook.progress import ProgressLine
@@ -77,9 +78,9 @@ def run(
     if precision != "float32":
         config["precision"] = precision
     learner = experiments.build_learner(config)
+    use_precision(precision, where, learner)
     if learner.fast_engine_fits:
         learner = replace(learner, engine="fast", precision=precision)
-    use_precision(precision, where, learner.engine)
     tasks = experiments.build_tasks(config, "train")
     test_tasks = experiments.build_tasks(config, "test")
     out = Path("runs") / f"{name}-{preset}-seed{seed}" if out is None else Path(out)
@@ -127,13 +128,16 @@ def run(
     return record
 
 
-def use_precision(precision: str, device: torch.device, engine: str) -> None:
+def use_precision(precision: str, device: torch.device, learner: MetaLearner) -> None:
     """Set torch's switches for matrix products and convolutions to ``precision``; ``UserError`` where it cannot be had."""
     if precision not in PRECISIONS:
         raise UserError(f"--precision must be {', '.join(PRECISIONS)}, not {precision!r}")
-    if precision == "bf16" and engine != "fast":
-        raise UserError("--precision bf16 is there for the networks of engine fast only")
-    if device.type != "cuda":
+    cuda = device.type == "cuda"
+    if precision == "bf16" or (precision == "tf32" and not cuda):
+        if not fast_conv4.fits(learner.model):
+            place = "a GPU or " if precision == "tf32" else ""
+            raise UserError(f"--precision {precision} needs {place}one of the convolutional networks")
+    if not cuda:
         return
     if precision == "bf16" and torch.cuda.get_device_capability() < (8, 0):
         raise UserError("this GPU has no bf16 units; use --precision float32")

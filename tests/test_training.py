@@ -404,3 +404,36 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, tmp_path, capsys):
         ["train", "maml-sinusoid-5shot", "--meta-steps", "4", "--device", "cpu", "--out", str(tmp_path / "r")]
     )
     assert status == 130 and "--resume" in capsys.readouterr().err
+
+
+# -- precision --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, precision, message",
+    [
+        ("maml-sinusoid-5shot", "bf16", "--precision bf16 needs one of the convolutional networks"),
+        ("maml-sinusoid-5shot", "tf32", "--precision tf32 needs a GPU or one of the convolutional networks"),
+        ("maml-glyphs-5w1s", "fp8", "--precision must be float32, tf32, bf16, not 'fp8'"),
+    ],
+)
+def test_a_precision_that_cannot_be_had_is_refused(name, precision, message, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["train", name, "--precision", precision, "--device", "cpu", "--out", str(out)]) == 2
+    assert one_line(capsys.readouterr().err) == f"mlbook: {message}"
+    assert not out.exists()
+
+
+def test_precision_changes_the_training_and_its_identity(tmp_path):
+    options = {"meta_steps": 2, "device": "cpu"}
+    records = {
+        precision: run("maml-glyphs-5w1s", out=tmp_path / precision, precision=precision, **options)
+        for precision in ("float32", "bf16")
+    }
+    assert records["float32"]["run"] != records["bf16"]["run"]
+    assert "precision" not in records["float32"]["config"]  # run ids of older records stay
+    assert records["bf16"]["config"]["precision"] == "bf16"
+    ends = [load_tensors(tmp_path / p / "checkpoint.safetensors")[0] for p in records]
+    assert any(not torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    with pytest.raises(CheckpointError, match="was made with run"):
+        run("maml-glyphs-5w1s", out=tmp_path / "bf16", resume=True, **options)

@@ -1,0 +1,174 @@
+"""Time of a whole meta-step on a GPU: recorded as a graph, started kernel by kernel, as a loop; with rounded products.
+
+    python -m benchmarks.gpu [--out FILE]          # --device cpu --meta-steps 3: only to see that it runs
+
+Before timing, the gradient on the device is held against float64 on the CPU, and a recorded training against a plain one.
+Images are random bytes; real ones would take the same time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import statistics
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.compare import ROOT, commit, machine
+from mlbook import experiments
+from mlbook.meta_learners.protocol import leaves
+from mlbook.run import use_precision
+from mlbook.tasks import ClassPool, FewShot, Sinusoids
+from mlbook.tensor_file import write_atomically
+from mlbook.training import train
+from mlbook.verification import relative_distance, to_float64
+
+RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "gpu.json"
+NAMES = ("maml-omniglot-5w1s", "fomaml-omniglot-5w1s", "maml-omniglot-20w1s", "maml-sinusoid-5shot")
+VARIANTS = (  # engine, recorded as a graph, precision, share of the meta-steps
+    ("fast", True, "float32", 1.0),
+    ("fast", True, "tf32", 1.0),
+    ("fast", True, "bf16", 1.0),
+    ("fast", False, "float32", 0.2),
+    ("vmap", True, "float32", 1.0),
+    ("vmap", False, "float32", 0.2),
+    ("loop", False, "float32", 0.02),
+)
+
+
+class Setting:
+    """A learner, tasks that are born on the device, and a training of so many meta-steps."""
+
+    def __init__(self, name: str, engine: str, precision: str, device: torch.device) -> None:
+        config = experiments.config(experiments.get(name), "paper")
+        learner = experiments.build_learner(config)
+        if not learner.fast_engine_fits:
+            raise SystemExit(f"{name} has no closed form")
+        self.learner = replace(learner, engine=engine, precision=precision)
+        self.batch, self.device = config["meta_batch_size"], device
+        if config["dataset"] == "sinusoid":
+            self.tasks = Sinusoids(config["k_shot"], config["n_query"])
+        else:
+            g = torch.Generator().manual_seed(0)
+            images = torch.randint(256, (1200, 20, 1, 28, 28), dtype=torch.uint8, generator=g)
+            pool = ClassPool(images, rotations="per_task").to(device)
+            self.tasks = FewShot(pool, config["n_way"], config["k_shot"], config["n_query"])
+
+    def steps(self, n: int, *, graph: bool):
+        state = self.learner.init(torch.Generator().manual_seed(0), self.device)
+        generator = torch.Generator(device=self.device).manual_seed(1)
+        yield from train(
+            self.learner,
+            self.tasks,
+            meta_steps=n,
+            meta_batch_size=self.batch,
+            state=state,
+            generator=generator,
+            graph=graph,
+        )
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def gradient_error(setting: Setting) -> float:
+    """Relative distance of one meta-gradient on the device to the same in float64 on the CPU."""
+    meta = setting.learner.init(torch.Generator().manual_seed(0)).meta
+    g = torch.Generator(device=setting.device).manual_seed(2)
+    episodes = setting.tasks.sample(4, g).to("cpu")
+    plain = replace(setting.learner, engine="loop", precision="float32")
+    exact, _ = plain.meta_gradient(to_float64(meta), episodes.to(torch.float64))
+    there = {group: {n: p.to(setting.device) for n, p in ps.items()} for group, ps in meta.items()}
+    found, _ = setting.learner.meta_gradient(there, episodes.to(setting.device))
+    found = {group: {n: p.to("cpu", torch.float64) for n, p in ps.items()} for group, ps in found.items()}
+    return float(relative_distance(found, exact))
+
+
+def graph_distance(setting: Setting, n: int = 20) -> float:
+    """Largest difference of a parameter after ``n`` meta-steps, recorded against plain."""
+    ends = [[*setting.steps(n, graph=graph)][-1].state.meta for graph in (True, False)]
+    return max(float((a - b).abs().max()) for a, b in zip(leaves(ends[0]), leaves(ends[1]), strict=True))
+
+
+def measure(setting: Setting, n: int, *, graph: bool, rounds: int) -> dict:
+    """Milliseconds per meta-step: median and range over ``rounds`` stretches of n meta-steps. On a GPU any wait for the device
+    inside a stretch is an error."""
+    cuda = setting.device.type == "cuda"
+    warm = max(5, n // 10)
+    running = setting.steps(warm + n * rounds, graph=graph)
+    for _ in range(warm):
+        next(running)
+    wait(setting.device)
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(setting.device)
+    times = []
+    for _ in range(rounds):
+        if cuda:
+            torch.cuda.set_sync_debug_mode("error")
+        began = time.perf_counter()
+        for _ in range(n):
+            next(running)
+        if cuda:
+            torch.cuda.set_sync_debug_mode("default")
+        wait(setting.device)
+        times.append(1000 * (time.perf_counter() - began) / n)
+    return {
+        "ms_per_meta_step": {"median": statistics.median(times), "min": min(times), "max": max(times)},
+        "meta_steps": n,
+        "peak_mib": round(torch.cuda.max_memory_allocated(setting.device) / 2**20, 1) if cuda else None,
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--meta-steps", type=int, default=500, help="meta-steps in a timed stretch")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=NAMES, metavar="EXPERIMENT")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(arguments)
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print("benchmarks.gpu: no CUDA GPU is available here", file=sys.stderr)
+        raise SystemExit(2)
+    cuda = device.type == "cuda"
+    record = {
+        "machine": {**machine(), "gpu": torch.cuda.get_device_name() if cuda else None},
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "rows": [],
+    }
+    for name in options.only:
+        for engine, graph, precision, share in VARIANTS:
+            if graph and not cuda:
+                continue
+            row = {"experiment": name, "engine": engine, "graph": graph, "precision": precision}
+            try:
+                setting = Setting(name, engine, precision, device)
+                use_precision(precision, device, setting.learner)
+                row["gradient_error"] = gradient_error(setting)
+                if graph:
+                    row["graph_distance"] = graph_distance(setting)
+                n = max(2, int(share * options.meta_steps))
+                row |= measure(setting, n, graph=graph, rounds=options.rounds)
+            except (
+                Exception
+            ) as error:  # one variant that fails must not cost the others their time on the machine
+                row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
+            record["rows"].append(row)
+            print(json.dumps(row), flush=True)
+            if options.out or cuda:
+                out = options.out or RECORD
+                out.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
