@@ -1,6 +1,6 @@
-"""What each part of the engine buys: the engine without it, on the official networks.
+"""What each part of the engine buys: the engine without it, on the official networks and on the pooled one.
 
-python -m benchmarks.savings [--threads 2] [--rounds 7] [--out FILE]
+python -m benchmarks.savings [--threads 2] [--rounds 7] [--only PATTERN] [--out FILE]
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ PROBLEMS = (
     Problem("strided", 32, 1, 1, 1),
     Problem("strided", 16, 5, 1, 3),
     Problem("miniimagenet", 4, 5, 1, 15),
+    Problem("pooled", 32, 1, 1, 15),
 )
 
 
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=20, help="time for the rounds of one problem")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="problems whose name has this in it")
     parser.add_argument("--out", type=Path, default=RECORD)
     options = parser.parse_args(arguments)
     record = {
@@ -39,7 +41,9 @@ def main(arguments: list[str] | None = None) -> None:
         "threads": options.threads,
         "problems": {},
     }
-    for problem in PROBLEMS:
+    if options.only and options.out.exists():  # the others stay as they were measured
+        record["problems"] = json.loads(options.out.read_text())["problems"]
+    for problem in (p for p in PROBLEMS if options.only in p.name):
         rows = measure(
             problem, VARIANTS, rounds=options.rounds, seconds=options.seconds, threads=options.threads
         )

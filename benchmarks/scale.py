@@ -1,6 +1,6 @@
 """Cost of a meta-gradient as tasks, inner steps and filters grow: time and memory, first and second order.
 
-    python -m benchmarks.scale [--threads 1] [--rounds 5] [--out FILE]
+    python -m benchmarks.scale [--threads 1] [--rounds 5] [--only AXIS] [--out FILE]
 
 The official Omniglot network on 5-way 1-shot tasks with one query per class. One quantity moves at a time; the others stay at 16
 tasks, one step and 64 filters.
@@ -32,10 +32,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["tasks", "steps", "filters"], help="one axis; the others stay")
     parser.add_argument("--out", type=Path, default=RECORD)
     options = parser.parse_args(arguments)
     rows = []
-    for axis, value, problem in POINTS:
+    if options.only and options.out.exists():
+        rows = [r for r in json.loads(options.out.read_text())["rows"] if r["axis"] != options.only]
+    for axis, value, problem in (p for p in POINTS if options.only in (None, p[0])):
         for order in (2, 1):
             setting = Problem(**{**vars(problem), "order": order})
             contenders = [PLAIN, OURS] + ([AGAIN] if axis == "steps" and order == 2 else [])

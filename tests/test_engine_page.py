@@ -96,7 +96,7 @@ def test_second_order_needs_more_time_and_memory_than_first():
 
 def test_the_savings_figures_have_a_line_per_part():
     record = results.benchmark("savings")
-    assert len(record["problems"]) == 3
+    assert len(record["problems"]) == 4
     for key, problem in record["problems"].items():
         fig, alt = engine_figures.savings(problem, key)
         parts = [n for n, row in problem["contenders"].items() if "slower" in row and n != "mlbook"]
@@ -118,3 +118,31 @@ def test_coarser_rounding_gives_larger_errors():
         errors = [rows[p][state]["median"] for p in rows]
         assert errors == sorted(errors)
     assert all(len(row["accuracy"]) == len(row["ci95"]) >= 2 for row in rows.values())
+    assert 0.4 < rows["bf16"]["error_random"]["median"] < 0.7  # "half the gradient"
+    assert 0.05 < rows["bf16"]["error_trained"]["median"] < 0.2  # "a tenth"
+    low = max(a - c for row in rows.values() for a, c in zip(row["accuracy"], row["ci95"], strict=True))
+    high = min(a + c for row in rows.values() for a, c in zip(row["accuracy"], row["ci95"], strict=True))
+    assert low < high  # "within each other's intervals"
+
+
+def test_what_chapter_5_says_of_the_costs_is_what_was_measured():
+    record = results.benchmark("scale")
+
+    def ms(axis, contender, order, value):
+        x, y = engine_figures.series(record, axis, contender, order, lambda row: 1000 * row["time"]["median"])
+        return y[x.index(value)]
+
+    def mib(contender, order, value):
+        x, y = engine_figures.series(record, "steps", contender, order, lambda row: row["memory_mib"])
+        return y[x.index(value)]
+
+    for contender in ("plain loop", "mlbook"):
+        assert 1.6 < ms("steps", contender, 2, 1) / ms("steps", contender, 1, 1) < 2.4  # the count: 2.0
+        assert 2.1 < ms("steps", contender, 2, 5) / ms("steps", contender, 1, 5) < 2.8  # the count: 2.7
+        assert 3 < ms("tasks", contender, 2, 64) / ms("tasks", contender, 2, 16) < 5
+        assert mib(contender, 1, 10) < 1.1 * mib(contender, 1, 1)  # first order forgets
+        assert mib(contender, 2, 10) > 1.5 * mib(contender, 2, 1)
+    assert ms("filters", "mlbook", 2, 128) / ms("filters", "mlbook", 2, 64) > 3
+    assert ms("filters", "plain loop", 2, 128) / ms("filters", "plain loop", 2, 64) < 2.5
+    again = "mlbook, activations computed again"
+    assert mib(again, 2, 10) - mib(again, 2, 1) < 0.5 * (mib("mlbook", 2, 10) - mib("mlbook", 2, 1))

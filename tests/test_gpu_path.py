@@ -105,3 +105,21 @@ def test_only_an_optimiser_that_reads_its_rate_from_memory_is_recorded():
     assert can_capture(MAML(MLP(), loss="mse").init(rng()))
     assert not can_capture(Reptile(MLP(), loss="mse").init(rng()))
     assert cuda_graph.WARM_UP >= 1
+
+
+def test_the_gpu_benchmark_runs_where_it_can(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.gpu", "--meta-steps", "4", "--rounds", "2"]
+    out = tmp_path / "gpu.json"
+    command += ["--only", "maml-sinusoid-5shot", "--out", str(out)]
+    answer = subprocess.run(
+        [*command, "--device", "cpu"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr[-800:]
+    rows = json.loads(out.read_text())["rows"]
+    assert {row["engine"] for row in rows} == {"fast", "vmap", "loop"}
+    for row in rows:
+        assert "error" not in row, row
+        assert row["gradient_error"] < 1e-4 and row["ms_per_meta_step"]["min"] > 0
+    if not torch.cuda.is_available():
+        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert answer.returncode == 2 and "no CUDA GPU" in answer.stderr

@@ -86,7 +86,8 @@ def _sums(network, theta, part, inner_lr, steps, inner_scale, first_order, query
     for _ in range(steps):
         sweep = network.forward(w, support, part.support_y, inner_scale)
         g = network.backward(w, sweep, False)
-        taken.append((w, None if recompute or first_order else sweep, g if learned else None))
+        if learned or not first_order:  # a step that nothing depends on any more is forgotten
+            taken.append((w, None if recompute or first_order else sweep, g if learned else None))
         w = {**w, **{name: _minus(w[name], rates[name], g[name]) for name in network.adapted}}
     sweep = None
     v, metrics = _query(network, w, part, query_size)
