@@ -123,38 +123,33 @@ def results_table(
     table(["experiment", "published", "ours", "how ours was made"], body, caption)
 
 
-def speed_table(
-    entries: dict[str, str], *, threads: int, peer: bool = True, caption: str | None = None
-) -> None:
-    """Times from the record of ``benchmarks.compare``: the peers, the plain loop and ``mlbook``.
-
-    entries: problem -> how it is called in the table. peer: show how many times faster than the fastest peer; else than the
-    plain loop.
-    """
-    record = results.benchmark("compare")["threads"].get(str(threads), {})
-    names = ["learn2learn", "higher", "TorchOpt", "plain loop", "vmap", "mlbook"]
+def speed_table(entries: dict[str, str], *, threads: int, caption: str | None = None) -> None:
+    """``mlbook`` beside the fastest peer, from the record of ``benchmarks.compare``. entries: problem -> its name here."""
+    record = results.benchmark("compare")["threads"][str(threads)]
     body = []
     for problem, title in entries.items():
-        if problem not in record:
-            continue
         rows = record[problem]["contenders"]
         own = rows["mlbook"]
-        other = own["over_fastest_peer"] if peer else _ratio(rows["plain loop"], own)
-        against = own["fastest_peer"] if peer else "plain loop"
-        cells = [_time(rows.get(name)) for name in names]
-        ratio = f"**{other['median']:.3g}** [{other['min']:.3g} … {other['max']:.3g}] ({against})"
-        body.append([title, *cells, ratio, f"{own['memory_mib']:.0f}"])
-    header = ["meta-gradient", *(f"{name}, ms" for name in names), "times faster (than)", "`mlbook`, MiB"]
-    table(header, body, caption)
+        peer, faster = rows[own["fastest_peer"]], own["over_fastest_peer"]
+        body.append(
+            [
+                title,
+                f"{_ms(peer)} ({own['fastest_peer']})",
+                _ms(own),
+                f"**{faster['median']:.3g}** [{faster['min']:.3g} … {faster['max']:.3g}]",
+                f"{peer['memory_mib']:.0f} / {own['memory_mib']:.0f}",
+            ]
+        )
+    table(
+        ["meta-gradient", "fastest peer, ms", "`mlbook`, ms", "times faster", "peak memory, MiB"],
+        body,
+        caption,
+    )
 
 
-def _time(row: dict | None) -> str:
-    return "–" if row is None or "time" not in row else f"{1000 * row['time']['median']:.3g}"
-
-
-def _ratio(reference: dict, own: dict) -> dict[str, float]:
-    ratios = sorted(a / b for a, b in zip(reference["seconds"], own["seconds"], strict=True))
-    return {"median": ratios[len(ratios) // 2], "min": ratios[0], "max": ratios[-1]}
+def _ms(row: dict) -> str:
+    value = 1000 * row["time"]["median"]
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def published_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlbook.plots.style import BLUE, GREEN, GREY, ORANGE, figure
+from mlbook.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, figure
 
 AXES = {"tasks": "tasks in the meta-batch", "steps": "inner steps", "filters": "filters per layer"}
 LINES = (
@@ -45,6 +45,57 @@ def _lines(record: dict, axis: str, measure, unit: str, title: str, lines, *, lo
     return fig, f"{title}, by {AXES[axis]}: " + "; ".join(told) + "."
 
 
+CONTENDERS = {
+    "learn2learn": (RED, "o"),
+    "higher": (ORANGE, "s"),
+    "TorchOpt": (PURPLE, "^"),
+    "plain loop": (GREY, "D"),
+    "vmap": (SKY, "v"),
+    "mlbook": (BLUE, "*"),
+}
+
+
+def contenders(record: dict, entries: dict[str, str], threads: int):
+    """Milliseconds of every contender on some problems of the record of ``benchmarks.compare``; entries: problem -> its name."""
+    measured = record["threads"][str(threads)]
+    fig, ax = figure(width=6.6, height=1.3 + 0.34 * len(entries))
+    told = []
+    for i, (problem, title) in enumerate(reversed(entries.items())):
+        rows = {n: r for n, r in measured[problem]["contenders"].items() if n in CONTENDERS and "time" in r}
+        times = {name: 1000 * row["time"]["median"] for name, row in rows.items()}
+        ax.plot([min(times.values()), max(times.values())], [i, i], color=GREY, linewidth=0.8, alpha=0.6)
+        for name, ms in times.items():
+            colour, marker = CONTENDERS[name]
+            ax.plot(
+                ms,
+                i,
+                marker,
+                color=colour,
+                markersize=12 if marker == "*" else 6,
+                markeredgecolor=BLACK,
+                mew=0.4,
+            )
+        told.insert(0, f"{title}: " + ", ".join(f"{name} {ms:.3g}" for name, ms in times.items()))
+    ax.set_xscale("log")
+    ax.set_yticks(range(len(entries)), list(entries.values())[::-1], fontsize=9)
+    ax.set(xlabel="ms per meta-gradient", ylim=(-0.6, len(entries) - 0.4))
+    handles = [
+        ax.plot(
+            [],
+            [],
+            marker,
+            color=colour,
+            markersize=10 if marker == "*" else 6,
+            mec=BLACK,
+            mew=0.4,
+            label=name,
+        )[0]
+        for name, (colour, marker) in CONTENDERS.items()
+    ]
+    fig.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+    return fig, "Milliseconds per meta-gradient. " + "; ".join(told) + "."
+
+
 def cost(record: dict, axis: str):
     """Milliseconds of one meta-gradient along an axis (``tasks``, ``steps`` or ``filters``)."""
     return _lines(
@@ -75,14 +126,14 @@ def savings(problem: dict, title: str):
     """How much longer a meta-gradient takes when one part of the engine is left out (record of ``benchmarks.savings``)."""
     rows = {name: row["slower"] for name, row in problem["contenders"].items() if "slower" in row}
     rows = {name: r for name, r in rows.items() if name != "mlbook"}
-    fig, ax = figure(width=6.6, height=0.6 + 0.36 * len(rows))
+    fig, ax = figure(width=6.6, height=0.9 + 0.3 * len(rows))
     names = list(rows)[::-1]
     for i, name in enumerate(names):
         r = rows[name]
         ax.plot([r["min"], r["max"]], [i, i], color=GREY, linewidth=3, alpha=0.6)
         ax.plot(r["median"], i, "o", color=BLUE)
     ax.axvline(1, color=GREY, linewidth=1)
-    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.set_yticks(range(len(names)), [name.removeprefix("mlbook, ") for name in names], fontsize=9)
     ax.set(xlabel="time, as a multiple of the whole engine's", title=title)
     told = "; ".join(f"{name} {rows[name]['median']:.2f}" for name in names[::-1])
     return fig, f"{title}: time as a multiple of the whole engine's. {told}."
