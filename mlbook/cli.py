@@ -43,10 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--precision",
         default="float32",
-        help="rounding of the factors of matrix products: float32, tf32 or bf16 (default: float32)",
+        help="rounding in matrix products: float32, tf32 (factors) or bf16 (factors and products); default: float32",
     )
     training.add_argument(
-        "--no-graph", action="store_true", help="on a GPU, start every kernel by itself, without a CUDA graph"
+        "--no-graph",
+        action="store_true",
+        help="on one GPU: start every kernel by itself, without a CUDA graph",
     )
 
     evaluating = commands.add_parser("evaluate", help="evaluate a shipped or an own checkpoint")
@@ -145,9 +147,9 @@ def _train(options) -> int:
 
 def _evaluate(options) -> int:
     from mlbook import results
-    from mlbook.experiments import get
+    from mlbook.experiments import build_learner, get
     from mlbook.progress import ProgressLine
-    from mlbook.run import choose_device, evaluate_config, load_checkpoint
+    from mlbook.run import choose_device, evaluate_config, load_checkpoint, use_precision
 
     if options.tasks < 2:
         raise UserError(f"--tasks must be at least 2 (an interval needs two), not {options.tasks}")
@@ -159,6 +161,7 @@ def _evaluate(options) -> int:
         get(options.name)
         path = results.pretrained_path(options.name)
     config, meta = load_checkpoint(path, device)
+    use_precision("float32", device, build_learner(config))
     line = ProgressLine(options.tasks, config["name"])
     result = evaluate_config(
         config,

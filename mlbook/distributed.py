@@ -1,7 +1,7 @@
 """Several processes, one meta-batch: each takes a part of the tasks, and their gradients are averaged (torch.distributed).
 
 Started by ``torchrun --nproc-per-node=N -m mlbook train ...``. All processes draw the same meta-batch from the same generator and
-take every Nth task of it, so the result is that of one process up to the order of the sum.
+take every Nth task of it, so the result is that of one process up to rounding.
 """
 
 from __future__ import annotations
@@ -53,6 +53,17 @@ class Processes:
 
         return combine
 
+    def check_same(self, value: int, what: str) -> None:
+        """``UserError`` in all processes unless they have the same ``value``."""
+        if self.count == 1:
+            return
+        values: list[int | None] = [None] * self.count
+        dist.all_gather_object(values, value)
+        if len(set(values)) > 1:
+            raise UserError(
+                f"the processes do not agree on the {what} ({values}); give them the same --out folder"
+            )
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.count > 1:
@@ -79,7 +90,5 @@ def processes(device: torch.device, meta_batch_size: int) -> Iterator[Processes]
             raise UserError(f"there are {torch.cuda.device_count()} GPUs for more processes; start fewer")
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Processes(dist.get_rank(), count)
-    finally:
-        dist.destroy_process_group()
+    yield Processes(dist.get_rank(), count)
+    dist.destroy_process_group()  # not after an error: taking leave would wait for processes that wait for this one

@@ -61,9 +61,9 @@ def run(
 
     Killed at any moment and called again with ``resume``, it ends in the same parameters (bit for bit on a CPU with the same
     number of threads). Started by ``torchrun``, every process calls it; they share each meta-batch, the first one writes and
-    returns the record, the others return None. precision: how the factors of matrix products are rounded (``float32``, ``tf32``
-    or ``bf16``). graph: on one GPU, record the meta-step as a CUDA graph. Raises ``UserError`` before anything is written if a
-    setting is wrong.
+    returns the record, the others return None. precision: how the factors of matrix products are rounded (``float32``, ``tf32``,
+    or ``bf16``, which rounds the products as well). graph: on one GPU, record the meta-step as a CUDA graph. Raises ``UserError``
+    before anything is written if a setting is wrong.
     """
     experiment = experiments.get(name)
     preset_values = experiments.get_preset(experiment, preset)
@@ -89,9 +89,11 @@ def run(
     if not resume and ((out / "checkpoint.safetensors").exists() or (out / "resume").exists()):
         raise UserError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
     keep_freed_memory()
+    use_graph = False
 
     with join(where, preset_values.meta_batch_size) as processes:
         processes.wait()  # until all have looked at the folder
+        use_graph = graph and where.type == "cuda" and processes.count == 1
         trained = _train(
             config,
             learner,
@@ -101,7 +103,7 @@ def run(
             resume=resume,
             checkpoint_seconds=checkpoint_seconds,
             processes=processes,
-            graph=graph and where.type == "cuda" and processes.count == 1,
+            graph=use_graph,
         )
     if trained is None:
         return None
@@ -109,12 +111,14 @@ def run(
     save_tensors(
         out / "checkpoint.safetensors", flatten(meta), {**_identity(config), "config": json.dumps(config)}
     )
+    use_precision("float32", where, learner)  # results are compared at one precision
     result = evaluate_config(config, meta, test_tasks, n_tasks=preset_values.evaluation_tasks)
     record |= {
         "evaluation": result.as_dict(),
         "device": _device_name(where),
         "threads": torch.get_num_threads(),
         "processes": processes.count,
+        "graph": use_graph,
         "engine": learner.engine,
         "versions": {
             "mlbook": mlbook.__version__,
@@ -143,6 +147,7 @@ def use_precision(precision: str, device: torch.device, learner: MetaLearner) ->
         raise UserError("this GPU has no bf16 units; use --precision float32")
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # sums are kept in float32
 
 
 def _identity(config: dict) -> dict[str, str]:
@@ -173,13 +178,14 @@ def _train(
         tensors, _ = load_tensors(resume_file)
         seconds = float(tensors["seconds"])
         log = _read_log(out / "log.csv", state.meta_step)
-    processes.wait()  # until all have read what the first will overwrite
-
     if first:
         try:
             out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of training
         except OSError as error:
             raise UserError(f"--out {out} cannot be made ({error.strerror})") from None
+    processes.check_same(
+        state.meta_step, "meta-step to go on from"
+    )  # and all have read what the first will overwrite
 
     total = config["meta_steps"]
     every = max(1, total // LOG_LINES)

@@ -100,3 +100,14 @@ def test_more_processes_than_tasks_are_refused(monkeypatch):
     with pytest.raises(UserError, match="5 processes cannot share a meta-batch of 4"):
         with processes(torch.device("cpu"), 4):
             raise AssertionError("must not begin")
+
+
+def test_processes_that_would_go_on_from_different_steps_are_stopped(monkeypatch):
+    def gather(values, own):
+        values[:] = [own, 0]
+
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    Processes(0, 2).check_same(0, "meta-step to go on from")
+    with pytest.raises(UserError, match=r"do not agree on the meta-step to go on from \(\[7, 0\]\)"):
+        Processes(0, 2).check_same(7, "meta-step to go on from")
+    ALONE.check_same(7, "meta-step to go on from")

@@ -31,7 +31,7 @@ class Convolution(Protocol):
 
 
 class Grouped:
-    """One convolution with a group per task: the fastest on a CPU, whose kernels for it use the widest vectors."""
+    """One convolution with a group per task: the faster way on the CPU that ``benchmarks.savings`` was run on."""
 
     def prepare(self, x: Tensor, tasks: int, stride: int) -> Tensor:
         return _channels_last(x)

@@ -3,9 +3,9 @@
 v ← v − H·(α v), from the last inner step to the first. A network brings three sweeps in closed form: ``forward``, ``backward``
 (the gradient of every task) and ``hessian_vector`` (H·v of every task). Weights carry a tasks axis of 1 or T in front.
 
-On a CPU the meta-batch is cut into chunks of tasks whose activations fit the cache. Support sets are smaller than query sets,
-so more tasks go into a chunk of the inner loop than into one of the query sweep. Sums over tasks are kept in float64: then the
-result does not depend on how the tasks are cut, or dealt out to several processes.
+On a CPU a convolutional network's meta-batch is cut into chunks of tasks. Support sets are smaller than query sets, so more
+tasks go into a chunk of the inner loop than into one of the query sweep. Sums over tasks are kept in float64: then the result
+hardly depends on how the tasks are cut, or dealt out to several processes.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def meta_gradient(
 
     theta: weights with a tasks axis of 1. inner_lr: a number, or one tensor per adapted weight (Meta-SGD). chunks: tasks worked
     on at once in the inner loop and in the query sweep (default: all). recompute: keep only the parameters of each inner step
-    and go through its network again on the way back (activation checkpointing: memory that does not grow with the steps, for
-    one more gradient per step).
+    and go through its network again on the way back (activation checkpointing: memory grows only by the parameters of each step,
+    for one more gradient per step).
     """
     T = episodes.n_tasks
     size, query_size = chunks or (T, T)

@@ -30,7 +30,7 @@ from mlbook.tasks.episode import Episode
 aten = torch.ops.aten
 LAYERS = 4
 CHUNK_BYTES = 8 * 2**20
-"""Bound on the first layer's activations of a chunk, so that they stay in the processor's cache."""
+"""A chunk has as many tasks as have first-layer activations of this size together, and at least one."""
 
 
 def fits(model: nn.Module) -> bool:
@@ -270,7 +270,7 @@ class FastConv4:
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """Batched a·b for the small matrices of the classifier, as a sum of products: the libraries' rounding depends on where in
-    memory a matrix lies, and with it on which tasks share a chunk."""
+    memory a matrix lies. (That of grouped convolutions depends on the number of groups, less often.)"""
     return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
 
 
