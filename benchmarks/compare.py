@@ -59,6 +59,12 @@ def commit() -> str | None:
     return (head + ("+" if changed else "")) or None
 
 
+def provenance() -> dict:
+    """Where and when a record comes from."""
+    today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
+    return {"machine": machine(), "commit": commit(), "date": today}
+
+
 def write(path: Path, threads: int, name: str, entry: dict) -> None:
     """Put one problem into the record, and leave what the record says of others; a reader never sees half a file."""
     record = json.loads(path.read_text()) if path.exists() else {"threads": {}}

@@ -10,7 +10,6 @@ trainings of ``maml-glyphs-5w1s``.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import statistics
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.compare import ROOT, commit, machine
+from benchmarks.compare import ROOT, provenance
 from mlbook import experiments, results
 from mlbook.meta_learners.convolutions import PRECISIONS
 from mlbook.run import evaluate_config, load_checkpoint, run
@@ -82,9 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows.append(row)
         print(row, flush=True)
     record = {
-        "machine": machine(),
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        **provenance(),
         "experiment": NAME,
         "meta_steps": options.meta_steps,
         "tasks": options.tasks,

@@ -6,12 +6,11 @@ python -m benchmarks.savings [--threads 2] [--rounds 7] [--only PATTERN] [--out 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.compare import ROOT, commit, machine, ranged
+from benchmarks.compare import ROOT, provenance, ranged
 from benchmarks.harness import measure, speedup
 from benchmarks.problems import Problem
 from benchmarks.variants import VARIANTS
@@ -35,9 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RECORD)
     options = parser.parse_args(arguments)
     record = {
-        "machine": machine(),
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        **provenance(),
         "threads": options.threads,
         "problems": {},
     }

@@ -9,11 +9,10 @@ tasks, one step and 64 filters.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 from pathlib import Path
 
-from benchmarks.compare import ROOT, commit, machine
+from benchmarks.compare import ROOT, provenance
 from benchmarks.contenders import OURS, PLAIN
 from benchmarks.harness import measure
 from benchmarks.problems import Problem
@@ -50,9 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
                     f"{axis:8}{value:4}  order {order}  {name:36}{shown}  {row.get('memory_mib')}", flush=True
                 )
     record = {
-        "machine": machine(),
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        **provenance(),
         "threads": options.threads,
         "rows": rows,
     }

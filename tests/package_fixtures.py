@@ -1,6 +1,7 @@
 """What several tests of the package need: small pools of images, a small Omniglot, one-line errors."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +81,18 @@ class SmallOmniglot:
             monkeypatch.setattr(omniglot, "CHARACTERS", len(self.CHARACTERS))
             monkeypatch.setattr(omniglot, "DRAWINGS", self.DRAWINGS)
             monkeypatch.setattr(omniglot, "PIXELS_SHA256", hashlib.sha256(self.images.tobytes()).hexdigest())
+
+
+def check_fast_engine(learner, meta, episodes):
+    """The fast gradient against automatic differentiation, tensor by tensor: β and the head must not hide behind the rest."""
+    expected, expected_metrics = learner.meta_gradient(meta, episodes)
+    gradient, metrics = replace(learner, engine="fast").meta_gradient(meta, episodes)
+    assert gradient.keys() == expected.keys()
+    for group, tensors in expected.items():
+        assert gradient[group].keys() == tensors.keys()
+        for name, wanted in tensors.items():
+            assert gradient[group][name].shape == wanted.shape
+            assert (gradient[group][name] - wanted).norm() < 1e-8 * wanted.norm(), (group, name)
+    assert metrics.keys() == expected_metrics.keys()
+    for name, value in expected_metrics.items():
+        torch.testing.assert_close(metrics[name].double(), value.double(), rtol=1e-6, atol=1e-6)

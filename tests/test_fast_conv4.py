@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from package_fixtures import noise_pool, rng
+from package_fixtures import check_fast_engine, noise_pool, rng
 
 from mlbook.errors import UserError
 from mlbook.meta_learners import MAML, convolutions, fast_conv4
@@ -43,27 +43,11 @@ def make(
     return learner, meta, FewShot(pool, N, k_shot, n_query).sample(T, g).to(torch.float64)
 
 
-def check(learner, meta, episodes):
-    """The fast gradient against automatic differentiation, tensor by tensor: β and the head must not hide behind the rest."""
-    expected, expected_metrics = learner.meta_gradient(meta, episodes)
-    gradient, metrics = replace(learner, engine="fast").meta_gradient(meta, episodes)
-    assert gradient.keys() == expected.keys()
-    for group, tensors in expected.items():
-        assert gradient[group].keys() == tensors.keys()
-        for name, wanted in tensors.items():
-            assert gradient[group][name].shape == wanted.shape
-            assert (gradient[group][name] - wanted).norm() < 1e-8 * wanted.norm(), (group, name)
-    assert metrics.keys() == expected_metrics.keys()
-    for name, value in expected_metrics.items():
-        torch.testing.assert_close(metrics[name].double(), value.double(), rtol=1e-6, atol=1e-6)
-    return expected
-
-
 @pytest.mark.parametrize("downsample", KINDS)
 @pytest.mark.parametrize("first_order", [False, True], ids=["second order", "first order"])
 @pytest.mark.parametrize("steps", [0, 1, 2, 5])
 def test_the_fast_engine_equals_automatic_differentiation(steps, first_order, downsample):
-    check(*make(inner_steps=steps, first_order=first_order, downsample=downsample))
+    check_fast_engine(*make(inner_steps=steps, first_order=first_order, downsample=downsample))
 
 
 @pytest.mark.parametrize("downsample", KINDS)
@@ -83,7 +67,7 @@ def test_the_fast_engine_equals_automatic_differentiation(steps, first_order, do
     ids=str,
 )
 def test_it_holds_for_every_relative_and_shape(options, downsample):
-    check(*make(inner_steps=2, downsample=downsample, **options))
+    check_fast_engine(*make(inner_steps=2, downsample=downsample, **options))
 
 
 @pytest.mark.parametrize("downsample", KINDS)
@@ -92,7 +76,7 @@ def test_both_kinds_of_convolution_give_the_same_on_any_device(downsample, monke
     used = []
     for kind in (convolutions.Grouped(), convolutions.Patches()):
         monkeypatch.setattr(convolutions, "choose", lambda *_, kind=kind: used.append(kind) or kind)
-        check(learner, meta, episodes)
+        check_fast_engine(learner, meta, episodes)
     assert len({type(kind) for kind in used}) == 2
 
 
