@@ -141,7 +141,7 @@ def speed_table(entries: dict[str, str], *, threads: int, caption: str | None = 
             ]
         )
     table(
-        ["meta-gradient", "fastest peer, ms", "`mlbook`, ms", "times faster", "peak memory, MiB"],
+        ["meta-gradient", "fastest peer, ms", "mlbook, ms", "times faster", "peak MiB, peer / mlbook"],
         body,
         caption,
     )
