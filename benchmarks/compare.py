@@ -19,6 +19,7 @@ import torch
 from benchmarks.contenders import contenders
 from benchmarks.harness import measure
 from benchmarks.problems import PROBLEMS
+from mlbook.tensor_file import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "compare.json"
@@ -65,14 +66,16 @@ def provenance() -> dict:
     return {"machine": machine(), "commit": commit(), "date": today}
 
 
+def keep(path: Path, record: dict) -> None:
+    """Write a record; a reader never sees half a file."""
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
 def write(path: Path, threads: int, name: str, entry: dict) -> None:
-    """Put one problem into the record, and leave what the record says of others; a reader never sees half a file."""
+    """Put one problem into the record, and leave what the record says of others."""
     record = json.loads(path.read_text()) if path.exists() else {"threads": {}}
     record["threads"].setdefault(str(threads), {})[name] = entry
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(temporary, path)
+    keep(path, record)
 
 
 def number(value: float) -> str:

@@ -9,7 +9,6 @@ Images are random bytes; real ones would take the same time.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import statistics
 import sys
@@ -19,12 +18,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.compare import ROOT, commit, machine
+from benchmarks.compare import ROOT, keep, machine, provenance
 from mlbook import experiments
 from mlbook.meta_learners.protocol import leaves
 from mlbook.run import use_precision
 from mlbook.tasks import ClassPool, FewShot, Sinusoids
-from mlbook.tensor_file import write_atomically
 from mlbook.training import train
 from mlbook.verification import relative_distance, to_float64
 
@@ -140,9 +138,8 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(2)
     cuda = device.type == "cuda"
     record = {
+        **provenance(),
         "machine": {**machine(), "gpu": torch.cuda.get_device_name() if cuda else None},
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "rows": [],
     }
     for name in options.only:
@@ -166,8 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(json.dumps(row), flush=True)
             if options.out or cuda:
                 out = options.out or RECORD
-                out.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+                keep(out, record)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.compare import keep
 from mlbook import experiments
 from mlbook.cuda_graph import rates_on_device
 from mlbook.meta_learners.protocol import State, leaves
 from mlbook.tasks import ClassPool, FewShot, Sinusoids
-from mlbook.tensor_file import write_atomically
 
 NO_KERNEL = set(
     "alias as_strided detach device empty empty_like empty_strided expand is_same_size lift_fresh new_empty new_empty_strided "
@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     record = {"torch": torch.__version__.split("+")[0], "rows": rows}
     if options.out:
-        write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
+        keep(options.out, record)
     if options.json:
         print(json.dumps(rows))
         return

@@ -10,7 +10,6 @@ trainings of ``maml-glyphs-5w1s``.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from dataclasses import replace
@@ -18,11 +17,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.compare import ROOT, provenance
+from benchmarks.compare import ROOT, keep, provenance
 from mlbook import experiments, results
 from mlbook.meta_learners.convolutions import PRECISIONS
 from mlbook.run import evaluate_config, load_checkpoint, run
-from mlbook.tensor_file import write_atomically
 from mlbook.verification import relative_distance, to_float64
 
 RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "precision.json"
@@ -88,8 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
         "batches": options.batches,
         "rows": rows,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
+    keep(options.out, record)
 
 
 if __name__ == "__main__":

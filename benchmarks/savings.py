@@ -10,11 +10,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.compare import ROOT, provenance, ranged
+from benchmarks.compare import ROOT, keep, provenance, ranged
 from benchmarks.harness import measure, speedup
 from benchmarks.problems import Problem
 from benchmarks.variants import VARIANTS
-from mlbook.tensor_file import write_atomically
 
 RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "savings.json"
 PROBLEMS = (
@@ -54,8 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
                 flush=True,
             )
         record["problems"][problem.name] = {"problem": asdict(problem), "contenders": rows}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
+        keep(options.out, record)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,11 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks.compare import ROOT, provenance
+from benchmarks.compare import ROOT, keep, provenance
 from benchmarks.contenders import OURS, PLAIN
 from benchmarks.harness import measure
 from benchmarks.problems import Problem
 from benchmarks.variants import AGAIN, WIDTHS
-from mlbook.tensor_file import write_atomically
 
 RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "scale.json"
 POINTS = (
@@ -53,8 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         "threads": options.threads,
         "rows": rows,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
+    keep(options.out, record)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A whole meta-step as one CUDA graph: sampling, inner loop, outer loss, backward pass and optimiser in a single launch.
 
-A meta-step of a small network is a thousand kernels of a few microseconds, and starting them one by one takes longer than
+A meta-step of a small network is hundreds to thousands of small kernels, and starting them one by one can take longer than
 running them. A graph records them once and starts them together. What it reads and writes has to stay where it was: parameters
 and moments are updated in place, the outer rate is a tensor, and random numbers come from a generator that the graph knows.
 """

@@ -112,9 +112,8 @@ def build_model(model: str, n_way: int, size: int = 28) -> nn.Module:
 
 def build_learner(config: dict) -> MAML:
     """The meta-learner that a configuration describes."""
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # modules draw initial values from the global generator; leave it as it was
+    # modules draw initial values from the CPU's global generator; leave it as it was
+    with torch.random.fork_rng(devices=[]):
         model = build_model(config["model"], config["n_way"])
     options = dict(config["learner"])
     joint, adapt = options.pop("joint", False), options.pop("adapt", "all")

@@ -62,8 +62,9 @@ def run(
     Killed at any moment and called again with ``resume``, it ends in the same parameters (bit for bit on a CPU with the same
     number of threads). Started by ``torchrun``, every process calls it; they share each meta-batch, the first one writes and
     returns the record, the others return None. precision: how the factors of matrix products are rounded (``float32``, ``tf32``,
-    or ``bf16``, which rounds the products as well). graph: on one GPU, record the meta-step as a CUDA graph. Raises ``UserError``
-    before anything is written if a setting is wrong.
+    or ``bf16``, which rounds the products as well). graph: on one GPU, record the meta-step as a CUDA graph. On a CPU
+    this process keeps freed memory from then on (``mlbook.memory``). Raises ``UserError`` before anything is written if a
+    setting is wrong.
     """
     experiment = experiments.get(name)
     preset_values = experiments.get_preset(experiment, preset)
@@ -88,7 +89,8 @@ def run(
         raise UserError(f"--out {out} is a file, not a folder")
     if not resume and ((out / "checkpoint.safetensors").exists() or (out / "resume").exists()):
         raise UserError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
-    keep_freed_memory()
+    if where.type == "cpu":
+        keep_freed_memory()
     use_graph = False
 
     with join(where, preset_values.meta_batch_size) as processes:
@@ -183,9 +185,8 @@ def _train(
             out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of training
         except OSError as error:
             raise UserError(f"--out {out} cannot be made ({error.strerror})") from None
-    processes.check_same(
-        state.meta_step, "meta-step to go on from"
-    )  # and all have read what the first will overwrite
+    # this waits for all, too: the first overwrites nothing that another has yet to read
+    processes.check_same(state.meta_step, "meta-step to go on from")
 
     total = config["meta_steps"]
     every = max(1, total // LOG_LINES)
