@@ -1,4 +1,4 @@
-"""Checks that the pages show live: a derivative against finite differences, a formula against an independent computation."""
+"""Derivatives against finite differences, in float64, and the meta-gradient by its recursion."""
 
 from __future__ import annotations
 
