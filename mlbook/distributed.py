@@ -29,9 +29,9 @@ class Processes:
 
     def part(self, episodes: Episode) -> Episode:
         """The tasks of this process."""
-        return (
-            Episode(*(field[self.rank :: self.count] for field in episodes)) if self.count > 1 else episodes
-        )
+        if self.count == 1:
+            return episodes
+        return episodes._make(field[self.rank :: self.count] for field in episodes)
 
     def mean_over(self, n_tasks: int) -> Combine:
         """What turns the mean over this process's part of ``n_tasks`` tasks into the mean over all of them."""

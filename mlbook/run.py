@@ -25,7 +25,7 @@ from mlbook.distributed import processes as join
 from mlbook.errors import CheckpointError, UserError
 from mlbook.evaluation import Evaluation, evaluate
 from mlbook.memory import keep_freed_memory
-from mlbook.meta_learners import fast_conv4
+from mlbook.meta_learners import MAML, fast_conv4
 from mlbook.meta_learners.convolutions import PRECISIONS
 from mlbook.meta_learners.protocol import Meta, MetaLearner
 from mlbook.progress import ProgressLine
@@ -81,7 +81,9 @@ def run(
     learner = experiments.build_learner(config)
     use_precision(precision, where, learner)
     if learner.fast_engine_fits:
-        learner = replace(learner, engine="fast", precision=precision)
+        learner = replace(learner, engine="fast")
+        if isinstance(learner, MAML):
+            learner = replace(learner, precision=precision)
     tasks = experiments.build_tasks(config, "train")
     test_tasks = experiments.build_tasks(config, "test")
     out = Path("runs") / f"{name}-{preset}-seed{seed}" if out is None else Path(out)
@@ -140,9 +142,11 @@ def use_precision(precision: str, device: torch.device, learner: MetaLearner) ->
         raise UserError(f"--precision must be {', '.join(PRECISIONS)}, not {precision!r}")
     cuda = device.type == "cuda"
     if precision == "bf16" or (precision == "tf32" and not cuda):
-        if not fast_conv4.fits(learner.model):
+        if not (isinstance(learner, MAML) and fast_conv4.fits(learner.model)):
             place = "a GPU or " if precision == "tf32" else ""
-            raise UserError(f"--precision {precision} needs {place}one of the convolutional networks")
+            raise UserError(
+                f"--precision {precision} needs {place}MAML with one of the convolutional networks"
+            )
     if not cuda:
         return
     if precision == "bf16" and torch.cuda.get_device_capability() < (8, 0):
@@ -249,10 +253,10 @@ def evaluate_config(
     *,
     n_tasks: int = 600,
     seed: int = 1,
-    batch_norm: str = "transductive",
+    batch_norm: str | None = None,
     on_progress=None,
 ) -> Evaluation:
-    """Evaluate meta-parameters under the protocol of a configuration, on the meta-test split."""
+    """Evaluate meta-parameters on the meta-test split, under the protocol of a configuration or with another ``batch_norm``."""
     tasks = experiments.build_tasks(config, "test") if tasks is None else tasks
     return evaluate(
         experiments.build_learner(config),
@@ -262,7 +266,8 @@ def evaluate_config(
         steps=config["test_steps"],
         report_step=config["report_step"],
         seed=seed,
-        batch_norm=batch_norm,
+        batch_norm=batch_norm or config.get("test_batch_norm", "transductive"),
+        scored_steps=config.get("scored_steps"),
         protocol=experiments.protocol(config),
         on_progress=on_progress,
     )

@@ -62,8 +62,9 @@ def leaves(meta: Meta) -> list[Tensor]:
 
 
 def outer_step(state: State, gradient: Meta, *, lr: float, clip_value: float | None = None) -> State:
-    """One step of the outer optimiser at rate ``lr`` on the tensors of ``state.meta`` (which it updates in place)."""
-    for tensor, g in zip(leaves(state.meta), leaves(gradient), strict=True):
+    """One step of the outer optimiser at rate ``lr`` on the groups of ``state.meta`` that ``gradient`` has (updated in place)."""
+    learned = leaves({group: state.meta[group] for group in gradient})
+    for tensor, g in zip(learned, leaves(gradient), strict=True):
         g = g.to(tensor.dtype)
         tensor.grad = g if clip_value is None else g.clamp(-clip_value, clip_value)
     for group in state.optimizer.param_groups:
@@ -71,6 +72,6 @@ def outer_step(state: State, gradient: Meta, *, lr: float, clip_value: float | N
             continue
         group["lr"] = lr
     state.optimizer.step()
-    for tensor in leaves(state.meta):
+    for tensor in learned:
         tensor.grad = None
     return State(state.meta, state.optimizer, state.meta_step + 1)
