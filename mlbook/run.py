@@ -25,7 +25,7 @@ from mlbook.distributed import processes as join
 from mlbook.errors import CheckpointError, UserError
 from mlbook.evaluation import Evaluation, evaluate
 from mlbook.memory import keep_freed_memory
-from mlbook.meta_learners import MAML, fast_conv4
+from mlbook.meta_learners import MAML, Reptile, fast_conv4
 from mlbook.meta_learners.convolutions import PRECISIONS
 from mlbook.meta_learners.protocol import Meta, MetaLearner
 from mlbook.progress import ProgressLine
@@ -80,10 +80,7 @@ def run(
         config["precision"] = precision
     learner = experiments.build_learner(config)
     use_precision(precision, where, learner)
-    if learner.fast_engine_fits:
-        learner = replace(learner, engine="fast")
-        if isinstance(learner, MAML):
-            learner = replace(learner, precision=precision)
+    learner = fastest(learner, where, precision)
     tasks = experiments.build_tasks(config, "train")
     test_tasks = experiments.build_tasks(config, "test")
     out = Path("runs") / f"{name}-{preset}-seed{seed}" if out is None else Path(out)
@@ -97,6 +94,10 @@ def run(
 
     with join(where, preset_values.meta_batch_size) as processes:
         processes.wait()  # until all have looked at the folder
+        if processes.count > 1 and isinstance(learner, Reptile) and learner.serial:
+            raise UserError(
+                f"{name} takes its tasks one after the other (Adam's moments live on); train it in one process"
+            )
         use_graph = graph and where.type == "cuda" and processes.count == 1
         trained = _train(
             config,
@@ -134,6 +135,17 @@ def run(
     }
     write_atomically(out / "record.json", (json.dumps(record, indent=1) + "\n").encode())
     return record
+
+
+def fastest(learner: MAML | Reptile, device: torch.device, precision: str = "float32") -> MAML | Reptile:
+    """The same learner with the engine that is fastest there."""
+    if not learner.fast_engine_fits:
+        return learner
+    if isinstance(learner, MAML):
+        return replace(learner, engine="fast", precision=precision)
+    if device.type == "cuda" and learner.optimizer == "adam" and not learner.serial:
+        return learner  # a GPU computes the tasks at once
+    return replace(learner, engine="fast")
 
 
 def use_precision(precision: str, device: torch.device, learner: MetaLearner) -> None:

@@ -1,4 +1,4 @@
-"""Reptile as published for images: Adam whose moments live on, mini-batches, and the last step alone, each against a plain loop."""
+"""Reptile as published for images: Adam whose moments live on, mini-batches, the last step alone, against plain loops."""
 
 import copy
 from dataclasses import replace

@@ -42,8 +42,8 @@ def views(row: Tensor, like: Params) -> Params:
     shaped = {}
     for (name, t), part in zip(like.items(), parts, strict=True):
         if t.dim() == 4:
-            O, C, h, w = t.shape
-            shaped[name] = part.view(O, h, w, C).permute(0, 3, 1, 2)
+            filters, channels, h, w = t.shape
+            shaped[name] = part.view(filters, h, w, channels).permute(0, 3, 1, 2)
         else:
             shaped[name] = part.view(t.shape)
     return shaped

@@ -147,7 +147,7 @@ def displacement(
     steps: int,
     chunk: int | None = None,
 ) -> tuple[Weights, dict[str, Tensor]]:
-    """Mean over tasks of θ − θᴺ after ``steps`` steps on (x, y), which is what Reptile follows; mean metrics before the last step."""
+    """Mean over tasks of θ − θᴺ after ``steps`` steps on (x, y), which Reptile follows, and mean metrics before the last step."""
     T, metrics = len(x), {}
     total = {name: _zeros(p) for name, p in theta.items()}
     with torch.no_grad():

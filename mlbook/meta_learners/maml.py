@@ -130,6 +130,8 @@ class MAML:
 
     def meta_gradient(self, meta: Meta, episodes: Episode) -> tuple[Meta, dict[str, Tensor]]:
         """∇J(θ) through the inner loop, in the structure of ``meta``, and the metrics of the meta-batch."""
+        if episodes.query_y.shape[1] == 0:
+            raise UserError("MAML learns from query sets; these episodes have none (n_query is 0)")
         if self.engine == "vmap":
             return grad(self.meta_loss, has_aux=True)(meta, episodes)
         if self.engine == "fast":

@@ -79,8 +79,8 @@ class Reptile:
                 raise UserError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if self.engine == "fast" and not self.fast_engine_fits:
             raise UserError(
-                "engine fast needs a Conv4 (stride or max_pool, batch norm, ReLU, no biases) with cross_entropy, or a ReLU MLP with "
-                "mse and plain gradient descent on whole support sets"
+                "engine fast needs a Conv4 (stride or max_pool, batch norm, ReLU, no biases) with cross_entropy, or a ReLU MLP "
+                "with mse and plain gradient descent on whole support sets"
             )
 
     @property
@@ -93,6 +93,10 @@ class Reptile:
     @property
     def _plain(self) -> bool:
         return (self.optimizer, self.follow, self.tail) == ("sgd", "displacement", "support")
+
+    @property
+    def _kernels(self) -> bool:
+        return self.engine == "fast" and conv4_kernels.fits(self.model)
 
     @property
     def serial(self) -> bool:
@@ -156,26 +160,25 @@ class Reptile:
     def task(self, theta: Params, moments: Moments | None, episode: Episode | BatchedEpisode) -> Adapted:
         """k inner steps on one task, from θ."""
         x, query_x = episode.support_x, episode.query_x
-        if self.engine == "fast":
+        if self._kernels:
             x = conv4_kernels.patches(self.model, x)
             query_x = conv4_kernels.patches(self.model, query_x) if self.tail == "query" else None
         batches = self.batches(x, episode.support_y, self.inner_steps, getattr(episode, "order", None))
         if self.tail == "query":
             batches[-1] = (query_x, episode.query_y)
-        if self.engine == "fast":
+        if self._kernels:
             adapted, last, moments, metrics = conv4_kernels.descend(
                 self.model, theta, batches, inner_lr=self.inner_lr, moments=moments
             )
         else:
-            *_, (last, _), (adapted, moments) = self._descend(
-                theta, moments, self._losses(batches)
-            )  # [REPTILE 3]
+            path = self._descend(theta, moments, self._losses(batches))
+            *_, (last, _), (adapted, moments) = path  # [REPTILE 3]
             metrics = self._metrics(last, *batches[-1])
         start = theta if self.follow == "displacement" else last
         return Adapted({name: adapted[name] - start[name] for name in theta}, moments, metrics)
 
     def _metrics(self, params: Params, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Of the last mini-batch, before the step on it: in a first pass through the support set, examples not seen before."""
+        """Of the last mini-batch, before the step on it: in a first pass through the support set these are new examples."""
         prediction = self.predict(params, x)
         metrics = {"loss": LOSSES[self.loss](prediction, y)}
         if self.measure == "accuracy":
@@ -183,13 +186,12 @@ class Reptile:
         return metrics
 
     def meta_gradient(self, meta: Meta, episodes: Episode | BatchedEpisode) -> tuple[Meta, dict[str, Tensor]]:
-        """What Reptile puts in a gradient's place: the mean of θ − φ over the tasks; beside it the moments to hand on, and metrics."""
-        whole_sets = not isinstance(episodes, BatchedEpisode)
-        if self.engine == "fast" and self._plain and whole_sets:
+        """What Reptile puts in a gradient's place, the mean of θ − φ over tasks; beside it the moments to hand on; metrics."""
+        if self.engine == "fast" and self._plain and not isinstance(episodes, BatchedEpisode):
             family = {"mse": fast_mlp, "cross_entropy": fast_conv4}[self.loss]
             if family.fits(self.model):
                 return self._by_closed_form(family, meta, episodes)
-        tasks = self._task_by_task if self.serial or self.engine == "fast" else self._all_at_once
+        tasks = self._task_by_task if self.serial or self._kernels else self._all_at_once
         towards, moments, metrics = tasks(meta["params"], self.moments_of(meta), episodes)
         gradient: Meta = {"params": {name: -d for name, d in towards.items()}}
         if moments is not None and self.moments != "fresh":
