@@ -81,6 +81,8 @@ def task_scores(
             ]
         )
 
+    if learner.one_by_one:
+        return torch.stack([one_task(episodes.task(t)) for t in range(episodes.n_tasks)])
     return vmap(one_task)(episodes)
 
 

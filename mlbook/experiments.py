@@ -86,6 +86,11 @@ def get(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
+def trained_by(name: str) -> str:
+    """The experiment whose meta-training serves ``name``: its own, or one that trains for others ``also``."""
+    return next((other.name for other in EXPERIMENTS.values() if name in other.also), name)
+
+
 def get_preset(experiment: Experiment, preset: str) -> Preset:
     if preset not in experiment.presets:
         raise UserError(f"{experiment.name} has the presets {', '.join(experiment.presets)}, not {preset!r}")
@@ -288,7 +293,7 @@ def _reptile_images(dataset: str, n_way: int, k_shot: int, transductive: bool) -
 def _reptile_sinusoid() -> Experiment:
     """Section 3 of the paper and its published script: serial, gradient descent, mini-batches of ten of a wave's fifty points."""
     return Experiment(
-        name="reptile-sinusoid-10shot",
+        name="reptile-sinusoid-grid",
         dataset="sinusoid_grid",
         model="mlp_reptile",
         learner={
@@ -307,6 +312,13 @@ def _reptile_sinusoid() -> Experiment:
         report_step=32,
         presets={"quick": Preset(2_000, 1), "colab": Preset(30_000, 1), "paper": Preset(30_000, 1)},
     )
+
+
+def _reptile_on_maml_sinusoids(test_shot: int) -> Experiment:
+    """Reptile on MAML's own waves and network, ten steps on all ten points; for these there is no published recipe."""
+    like = _sinusoid(f"reptile-sinusoid-{test_shot}shot", test_shot)
+    learner = {"method": "reptile", "loss": "mse", "inner_lr": 0.01, "inner_steps": 10, "meta_lr": 1.0}
+    return replace(like, learner=learner)
 
 
 def _harness(
@@ -385,7 +397,15 @@ def _all() -> dict[str, Experiment]:
             cell, five = f"omniglot-{n_way}w{k}s", n_way == 5
             rows += [
                 _images(f"maml-{cell}", "omniglot", n_way, k, published=f"maml-{cell}", five=five),
-                _images(f"fomaml-{cell}", "omniglot", n_way, k, five=five, first_order=True),
+                _images(
+                    f"fomaml-{cell}",
+                    "omniglot",
+                    n_way,
+                    k,
+                    published=f"fomaml-{cell}",
+                    five=five,
+                    first_order=True,
+                ),
             ]
     rows += [
         _images("anil-omniglot-5w1s", "omniglot", 5, 1, five=True, adapt="head"),
@@ -394,6 +414,7 @@ def _all() -> dict[str, Experiment]:
     ]
     for dataset, n_way in (("omniglot", 5), ("omniglot", 20), ("glyphs", 5)):
         rows += [_reptile_images(dataset, n_way, k, t) for k in (1, 5) for t in (False, True)]
+    rows += [_reptile_on_maml_sinusoids(k) for k in (5, 10)]
     rows += [_reptile_sinusoid(), *_gradient_combinations(), *_tails()]
     return {row.name: row for row in rows}
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1] / "mlbook"
 
 def ship(folder: Path) -> None:
     record = json.loads((folder / "record.json").read_text())
+    others = [json.loads(path.read_text()) for path in sorted(folder.glob("record-*.json"))]
     checkpoint = folder / "checkpoint.safetensors"
     config, _ = load_checkpoint(checkpoint)
     if config != record["config"] or run_id(config) != record["run"]:
@@ -27,12 +28,17 @@ def ship(folder: Path) -> None:
         raise UserError(
             f"{checkpoint} has {checkpoint.stat().st_size:,} bytes; only checkpoints under 1 MB are shipped"
         )
-    name = record["experiment"]
-    kept = ROOT / "results" / "runs" / f"{name}-{record['preset']}-seed{config['seed']}.json"
-    # by rename: whoever has the old checkpoint open keeps reading the old one
-    write_atomically(kept, (folder / "record.json").read_bytes())
-    write_atomically(ROOT / "pretrained" / f"{name}.safetensors", checkpoint.read_bytes())
-    print(f"{name}: {record['preset']}, {record['meta_steps']:,} meta-steps")
+    if any(
+        other["trained_as"] != record["experiment"] or other["run"] != run_id(other["config"])
+        for other in others
+    ):
+        raise UserError(f"{folder}: a record beside record.json is of another run")
+    for one in (record, *others):
+        name = f"{one['experiment']}-{one['preset']}-seed{config['seed']}.json"
+        # by rename: whoever has the old file open keeps reading the old one
+        write_atomically(ROOT / "results" / "runs" / name, (json.dumps(one, indent=1) + "\n").encode())
+        print(f"{one['experiment']}: {one['preset']}, {one['meta_steps']:,} meta-steps")
+    write_atomically(ROOT / "pretrained" / f"{record['experiment']}.safetensors", checkpoint.read_bytes())
 
 
 if __name__ == "__main__":

@@ -75,40 +75,41 @@ def logits(model: Conv4, params: Params, cut: Tensor) -> Tensor:
     return F.linear(model.features(x), params["head.weight"], params["head.bias"])
 
 
-def descend(
-    model: Conv4,
-    params: Params,
-    batches: list[tuple[Tensor, Tensor]],
-    *,
-    inner_lr: float,
-    moments: Moments | None,
-) -> tuple[Params, Params, Moments | None, dict[str, Tensor]]:
-    """k inner steps on one task, one on each of the ``batches`` (patches, labels).
+class Descent:
+    """The inner loop on one task: one step at a time, in place.
 
-    moments: Adam's, as ``inner_loop.adam_path`` takes them; None for plain gradient descent. Returns the parameters after the
-    steps and before the last one, the moments, and the loss and accuracy of the last mini-batch before its step.
+    moments: Adam's, as ``inner_loop.adam_path`` takes them; None for plain gradient descent.
     """
-    row = lay_out(params)
-    now = {name: p.detach().requires_grad_() for name, p in views(row, params).items()}
-    before = row
-    if moments is not None:
-        v, weight = lay_out(moments.v), moments.weight.clone()
-    for i, (cut, y) in enumerate(batches):
+
+    def __init__(self, model: Conv4, params: Params, moments: Moments | None, inner_lr: float) -> None:
+        self.model, self.like, self.inner_lr = model, params, inner_lr
+        self.row = lay_out(params)
+        self.leaves = {name: p.detach().requires_grad_() for name, p in views(self.row, params).items()}
+        self.v = None if moments is None else lay_out(moments.v)
+        self.weight = None if moments is None else moments.weight.clone()
+
+    @property
+    def params(self) -> Params:
+        """A copy of the parameters as they are."""
+        return views(self.row.clone(), self.like)
+
+    @property
+    def moments(self) -> Moments | None:
+        return None if self.v is None else Moments(views(self.v, self.like), self.weight)
+
+    def step(self, cut: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """One inner step on the patches and labels of a mini-batch; its loss and logits before the step."""
         with torch.enable_grad():
-            prediction = logits(model, now, cut)
+            prediction = logits(self.model, self.leaves, cut)
             loss = F.cross_entropy(prediction, y)
-            gradient = torch.autograd.grad(loss, list(now.values()))
+            gradient = torch.autograd.grad(loss, list(self.leaves.values()))
         with torch.no_grad():
-            g = lay_out(dict(zip(now, gradient, strict=True)))
-            if i == len(batches) - 1:
-                before = row.clone()
-            if moments is None:
-                row.sub_(g, alpha=inner_lr)
-                continue
-            v.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
-            weight.mul_(BETA2).add_(1 - BETA2)
-            row.addcdiv_(g.mul_(inner_lr * weight.sqrt()), v.sqrt().add_(EPSILON), value=-1)
-    accuracy = (prediction.detach().argmax(1) == y).to(loss.dtype).mean()
-    if moments is not None:
-        moments = Moments(views(v, params), weight)
-    return views(row, params), views(before, params), moments, {"loss": loss.detach(), "accuracy": accuracy}
+            g = lay_out(dict(zip(self.leaves, gradient, strict=True)))
+            if self.v is None:
+                self.row.sub_(g, alpha=self.inner_lr)
+            else:
+                self.v.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
+                self.weight.mul_(BETA2).add_(1 - BETA2)
+                g.mul_(self.inner_lr * self.weight.sqrt())
+                self.row.addcdiv_(g, self.v.sqrt().add_(EPSILON), value=-1)
+        return loss.detach(), prediction.detach()

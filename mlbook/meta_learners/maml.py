@@ -77,6 +77,10 @@ class MAML:
         return fast_conv4.fits(self.model) and self.loss == "cross_entropy"
 
     @property
+    def one_by_one(self) -> bool:
+        return False
+
+    @property
     def measure(self) -> str:
         return "accuracy" if self.loss == "cross_entropy" else "mse"
 

@@ -38,6 +38,8 @@ class State:
 class MetaLearner(Protocol):
     measure: str
     """What counts on a query set: ``accuracy`` or ``mse``."""
+    one_by_one: bool
+    """Whether ``path`` takes one task at a time and cannot be mapped over tasks (``torch.func.vmap``)."""
 
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State: ...
 

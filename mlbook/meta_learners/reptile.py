@@ -95,6 +95,11 @@ class Reptile:
         return (self.optimizer, self.follow, self.tail) == ("sgd", "displacement", "support")
 
     @property
+    def one_by_one(self) -> bool:
+        """Whether ``path`` takes one task at a time and cannot be mapped over tasks."""
+        return self._kernels
+
+    @property
     def _kernels(self) -> bool:
         return self.engine == "fast" and conv4_kernels.fits(self.model)
 
@@ -146,9 +151,20 @@ class Reptile:
         self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int, order: Tensor | None = None
     ) -> Iterator[Params]:
         """Parameters of one task after 0, 1, ..., ``steps`` inner steps."""
+        if self._kernels:
+            yield from self._path_by_kernels(meta, support_x, support_y, steps, order)
+            return
         losses = self._losses(self.batches(support_x, support_y, steps, order))
         for params, _ in self._descend(meta["params"], self.moments_of(meta), losses):
             yield params
+
+    def _path_by_kernels(self, meta, support_x, support_y, steps, order) -> Iterator[Params]:
+        cut = conv4_kernels.patches(self.model, support_x)
+        descent = conv4_kernels.Descent(self.model, meta["params"], self.moments_of(meta), self.inner_lr)
+        yield descent.params
+        for batch in self.batches(cut, support_y, steps, order):
+            descent.step(*batch)
+            yield descent.params
 
     def _descend(self, params: Params, moments: Moments | None, losses: list[Loss]):
         if moments is not None:
@@ -159,31 +175,40 @@ class Reptile:
 
     def task(self, theta: Params, moments: Moments | None, episode: Episode | BatchedEpisode) -> Adapted:
         """k inner steps on one task, from θ."""
-        x, query_x = episode.support_x, episode.query_x
         if self._kernels:
-            x = conv4_kernels.patches(self.model, x)
-            query_x = conv4_kernels.patches(self.model, query_x) if self.tail == "query" else None
-        batches = self.batches(x, episode.support_y, self.inner_steps, getattr(episode, "order", None))
+            return self._task_by_kernels(theta, moments, episode)
+        order = getattr(episode, "order", None)
+        batches = self.batches(episode.support_x, episode.support_y, self.inner_steps, order)
         if self.tail == "query":
-            batches[-1] = (query_x, episode.query_y)
-        if self._kernels:
-            adapted, last, moments, metrics = conv4_kernels.descend(
-                self.model, theta, batches, inner_lr=self.inner_lr, moments=moments
-            )
-        else:
-            path = self._descend(theta, moments, self._losses(batches))
-            *_, (last, _), (adapted, moments) = path  # [REPTILE 3]
-            metrics = self._metrics(last, *batches[-1])
+            batches[-1] = (episode.query_x, episode.query_y)
+        path = self._descend(theta, moments, self._losses(batches))
+        *_, (last, _), (adapted, moments) = path  # [REPTILE 3]
         start = theta if self.follow == "displacement" else last
-        return Adapted({name: adapted[name] - start[name] for name in theta}, moments, metrics)
+        towards = {name: adapted[name] - start[name] for name in theta}
+        prediction, y = self.predict(last, batches[-1][0]), batches[-1][1]
+        return Adapted(towards, moments, self._metrics(LOSSES[self.loss](prediction, y), prediction, y))
 
-    def _metrics(self, params: Params, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def _task_by_kernels(
+        self, theta: Params, moments: Moments | None, episode: Episode | BatchedEpisode
+    ) -> Adapted:
+        cut = conv4_kernels.patches(self.model, episode.support_x)
+        batches = self.batches(cut, episode.support_y, self.inner_steps, getattr(episode, "order", None))
+        if self.tail == "query":
+            batches[-1] = (conv4_kernels.patches(self.model, episode.query_x), episode.query_y)
+        descent = conv4_kernels.Descent(self.model, theta, moments, self.inner_lr)
+        for batch in batches[:-1]:
+            descent.step(*batch)
+        start = theta if self.follow == "displacement" else descent.params
+        loss, prediction = descent.step(*batches[-1])
+        adapted = descent.params
+        towards = {name: adapted[name] - start[name] for name in theta}
+        return Adapted(towards, descent.moments, self._metrics(loss, prediction, batches[-1][1]))
+
+    def _metrics(self, loss: Tensor, prediction: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Of the last mini-batch, before the step on it: in a first pass through the support set these are new examples."""
-        prediction = self.predict(params, x)
-        metrics = {"loss": LOSSES[self.loss](prediction, y)}
-        if self.measure == "accuracy":
-            metrics["accuracy"] = (prediction.argmax(-1) == y).to(prediction.dtype).mean()
-        return metrics
+        if self.measure == "mse":
+            return {"loss": loss}
+        return {"loss": loss, "accuracy": (prediction.argmax(-1) == y).to(prediction.dtype).mean()}
 
     def meta_gradient(self, meta: Meta, episodes: Episode | BatchedEpisode) -> tuple[Meta, dict[str, Tensor]]:
         """What Reptile puts in a gradient's place, the mean of θ − φ over tasks; beside it the moments to hand on; metrics."""
