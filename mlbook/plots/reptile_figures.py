@@ -56,7 +56,7 @@ def one_meta_step(inner_lr: float = 0.25, steps: int = 5, meta_lr: float = 0.5):
     arrow(ax, theta, new, width=2.8)
     ax.plot(*theta, "s", color=BLACK, markersize=8)
     ax.annotate("$\\theta$", theta, xytext=(-16, -4), textcoords="offset points", fontsize=14)
-    ax.annotate("meta-step", new, xytext=(8, -10), textcoords="offset points", fontsize=11)
+    ax.annotate("meta-step", new, xytext=(-14, 9), textcoords="offset points", fontsize=11)
     ax.set(
         xlim=(-2.1, 4.2),
         ylim=(-2.2, 3.7),
