@@ -73,10 +73,15 @@ class Processes:
 ALONE = Processes()
 
 
+def started() -> int:
+    """How many processes ``torchrun`` started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 @contextmanager
 def processes(device: torch.device, meta_batch_size: int) -> Iterator[Processes]:
     """The processes that ``torchrun`` started, joined for the time of the block; one alone without it."""
-    count = int(os.environ.get("WORLD_SIZE", 1))
+    count = started()
     if count == 1:
         yield ALONE
         return

@@ -22,6 +22,7 @@ from mlbook.checkpoint import flatten, load_resume, save_resume, unflatten
 from mlbook.cuda_graph import can_capture
 from mlbook.distributed import Processes
 from mlbook.distributed import processes as join
+from mlbook.distributed import started
 from mlbook.errors import CheckpointError, UserError
 from mlbook.evaluation import Evaluation, evaluate
 from mlbook.memory import keep_freed_memory
@@ -84,6 +85,10 @@ def run(
         config["precision"] = precision
     learner = experiments.build_learner(config)
     use_precision(precision, where, learner)
+    if started() > 1 and isinstance(learner, Reptile) and learner.serial:
+        raise UserError(
+            f"{name} takes its tasks one after the other (Adam's moments live on); train it in one process"
+        )
     learner = fastest(learner, where, precision)
     tasks = experiments.build_tasks(config, "train")
     test_tasks = experiments.build_tasks(config, "test")
@@ -98,10 +103,6 @@ def run(
 
     with join(where, preset_values.meta_batch_size) as processes:
         processes.wait()  # until all have looked at the folder
-        if processes.count > 1 and isinstance(learner, Reptile) and learner.serial:
-            raise UserError(
-                f"{name} takes its tasks one after the other (Adam's moments live on); train it in one process"
-            )
         use_graph = graph and where.type == "cuda" and processes.count == 1
         trained = _train(
             config,

@@ -261,3 +261,10 @@ def test_experiments_that_share_a_training_have_the_same_training():
             ):
                 assert getattr(other, field) == getattr(experiment, field)
             assert other.presets == experiment.presets
+
+
+def test_moments_that_live_on_are_not_shared_out_to_several_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="one after the other .* train it in one process"):
+        run("reptile-glyphs-5w1s", meta_steps=1, out=tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
