@@ -20,9 +20,8 @@ import mlbook
 from mlbook import experiments
 from mlbook.checkpoint import flatten, load_resume, save_resume, unflatten
 from mlbook.cuda_graph import can_capture
-from mlbook.distributed import Processes
+from mlbook.distributed import Processes, started
 from mlbook.distributed import processes as join
-from mlbook.distributed import started
 from mlbook.errors import CheckpointError, UserError
 from mlbook.evaluation import Evaluation, evaluate
 from mlbook.memory import keep_freed_memory
