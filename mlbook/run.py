@@ -172,7 +172,7 @@ def use_precision(precision: str, device: torch.device, learner: MetaLearner) ->
         if not (isinstance(learner, MAML) and fast_conv4.fits(learner.model)):
             place = "a GPU or " if precision == "tf32" else ""
             raise UserError(
-                f"--precision {precision} needs {place}MAML with one of the convolutional networks"
+                f"--precision {precision} needs {place}one of the convolutional networks, trained by MAML"
             )
     if not cuda:
         return
