@@ -40,7 +40,7 @@ class TwoTerms(anywidget.AnyWidget):
     """
 
     _esm = assets.module("two_terms.js")
-    _css = assets.text("shared.css")
+    _css = assets.text("shared.css") + assets.text("plane.css")
 
     setup = traitlets.Dict().tag(sync=True)
     phi = traitlets.List().tag(sync=True)
