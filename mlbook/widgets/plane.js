@@ -6,6 +6,17 @@ import { html, Plot, svg } from "./shared.js";
 /** For a Plot's `height`: a unit is as long upwards as to the right. */
 export const sameScale = (x, y, bottom) => (width) => ((width - 52) * (y[1] - y[0])) / (x[1] - x[0]) + 22 + bottom; // Plot's margins
 
+/** How a line looks, as attributes of a <path>: in its style, because the style sheet has the last word on width and colour. */
+export const stroke = (colour, width, { dash, opacity } = {}) => ({
+  style: `color: var(${colour}); stroke-width: ${width}`, "stroke-dasharray": dash, opacity,
+});
+
+/** A line of a legend: a stroke or another drawing of 26 × 12 pixels, and what it stands for. */
+export function legendKey(drawing, ...words) {
+  const shape = drawing instanceof Node ? drawing : svg("path", { d: "M1 6H25", fill: "none", stroke: "currentColor", ...drawing });
+  return html("span", {}, svg("svg", { width: 26, height: 12, "aria-hidden": "true" }, shape), ...words);
+}
+
 /** An arrow from one point of `plot` to another; nothing where a number is not finite. */
 export function arrow(plot, from, to, attributes = {}) {
   if (![...from, ...to].every(Number.isFinite)) return "";

@@ -4,11 +4,11 @@
 // The path of φ follows from the state (the start, the curves, the settings, the number of iterations), so whatever the
 // reader changes, the whole path changes. The arithmetic is in manifolds.js.
 import { along, back, descend, distances, KINDS, minimisers, objective, project, run } from "./manifolds.js";
-import { checkbox, radios, sameScale } from "./plane.js";
+import { checkbox, legendKey, radios, sameScale, stroke } from "./plane.js";
 import { announcer, button, clamp, format, handle, html, Plot, prefersStillness, slider, svg, watchWidth } from "./shared.js";
 
 const STATE = ["phi", "curves", "tasks", "target", "inner_steps", "inner_lr", "outer_lr", "steepness", "random", "seed", "iteration"];
-const TARGETS = { projection: "the closest point of W, exactly", steps: "the end of k gradient steps on L" };
+const TARGETS = { projection: "closest point of W", steps: "k gradient steps on L" };
 
 // -- the lab ----------------------------------------------------------------------------------------------------------
 
@@ -59,16 +59,17 @@ function render({ model, el }) {
   }));
   plot.front.append(marks, start.node, ...points.flat().map((p) => p.node));
   const history = new Plot({
-    x: [0, last], y: [0.001, 10], log: true, xTicks: [0, last / 4, last / 2, (3 * last) / 4, last], yTicks: [0.001, 0.01, 0.1, 1, 10],
+    x: [0, last], y: [0.01, 10], log: true, xTicks: [0, last / 4, last / 2, (3 * last) / 4, last], yTicks: [0.01, 0.1, 1, 10],
     xTitle: "iteration", yTitle: "objective and distances", height: () => 205, role: "img",
   });
 
-  const line = (d, colour, attributes) => svg("path", { d, style: `color: var(${colour})`, ...attributes });
-  const key = (drawing, ...words) => html("span", {}, svg("svg", { width: 26, height: 12, "aria-hidden": "true" }, drawing), ...words);
-  const stroke = (colour, attributes) => line("M1 6H25", colour, { fill: "none", stroke: "currentColor", "stroke-width": 3, ...attributes });
   const cross = (x, y, size) => `M${x - size} ${y - size}L${x + size} ${y + size}M${x - size} ${y + size}L${x + size} ${y - size}`;
-  const CROSS = { fill: "none", stroke: "currentColor", "stroke-width": 3 }, OTHER = { "stroke-width": 1.5, "stroke-dasharray": "4 4" };
-  const DISC = { r: 6, style: "fill: var(--mlb-truth); stroke: var(--mlb-ink); stroke-width: 1.5" };
+  const line = (d, look) => svg("path", { d, ...look });
+  const disc = (cx, cy, r) => svg("circle", { cx, cy, r, style: "fill: var(--mlb-truth); stroke: var(--mlb-ink); stroke-width: 1.5" });
+  const looks = {
+    curves: colours.map((c) => stroke(c, 3)), far: colours.map((c) => stroke(c, 1)), path: stroke("--mlb-truth", 2),
+    other: stroke("--mlb-muted", 1.5, { dash: "4 4" }), best: stroke("--mlb-ink", 3), value: stroke("--mlb-ink", 3), least: stroke("--mlb-ink", 1.5, { dash: "2 3" }),
+  };
 
   const step = button("Step ▶", byHand(() => setIteration(state().iteration + 1)), { class: "mlb-main", "aria-label": "One iteration" });
   const playing = button("", play), reset = button("Reset", byHand(() => setIteration(0)), { "aria-label": "Back to iteration 0" });
@@ -83,21 +84,20 @@ function render({ model, el }) {
     inner_steps: slider({ label: "inner steps k", min: 1, max: 30, step: 1, show: (v) => `${v}`, input: (v) => change({ inner_steps: v }) }),
     inner_lr: slider({ label: "inner rate α", min: 0.01, max: 0.5, step: 0.01, input: (v) => change({ inner_lr: v }), show: (v) => v.toFixed(2) }),
     outer_lr: slider({ label: "outer step ε", min: 0.02, max: 1, step: 0.02, input: (v) => change({ outer_lr: v }), show: (v) => v.toFixed(2) }),
-    steepness: slider({ label: "steepness of L₁", min: 0.2, max: 2, step: 0.1, input: (v) => change({ steepness: v }), show: (v) => v.toFixed(1) }),
+    steepness: slider({ label: "steepness L₁", min: 0.2, max: 2, step: 0.1, input: (v) => change({ steepness: v }), show: (v) => v.toFixed(1) }),
   };
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer(), rows = html("tbody", {});
-  const table = html("table", { style: "max-width: 30em" }, html("thead", {}, html("tr", {}, ...["", "closest points", "k steps", "at ✕"].map((t) => html("th", { scope: "col" }, t)))), rows);
-  const keys = names.map((name, i) => key(stroke(colours[i]), name));
-  const otherKey = html("span", {});
+  const table = html("table", {}, html("thead", {}, html("tr", {}, ...["", "closest point", "k steps", "at ✕"].map((t) => html("th", { scope: "col" }, t)))), rows);
+  const keys = names.map((name, i) => legendKey(looks.curves[i], name)), farKeys = names.map((name, i) => legendKey(looks.far[i], `D to ${name}`)), otherKey = html("span", {});
   const left = html("div", {}, plot.node,
-    html("p", { class: "mlb-legend" }, ...keys, key(stroke("--mlb-truth", { "stroke-width": 2 }), "path of φ"),
-      key(svg("circle", { cx: 13, cy: 6, ...DISC, r: 5 }), "φ now"),
-      key(line(cross(13, 6, 4), "--mlb-ink", CROSS), "smallest mean squared distance"), key(stroke("--mlb-muted", OTHER), otherKey)),
+    html("p", { class: "mlb-legend" }, ...keys, legendKey(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "start of φ"),
+      legendKey(looks.path, "its path"), legendKey(disc(13, 6, 5), "φ now"),
+      legendKey(line(cross(13, 6, 4), { stroke: "currentColor", ...looks.best }), "smallest mean squared distance"), legendKey(looks.other, otherKey)),
     sentence, html("div", { class: "mlb-row" }, step, playing, reset, clear), sliders.iteration.node);
   const right = html("div", {}, target.node, table,
     html("div", { class: "mlb-apart" }, history.node,
-      html("p", { class: "mlb-legend" }, key(stroke("--mlb-ink"), "½ mean D²"), key(stroke("--mlb-ink", { "stroke-width": 1.5, "stroke-dasharray": "2 3" }), "its minimum"),
-        key(stroke("--mlb-muted", OTHER), "other target"), ...names.slice(0, 2).map((name, i) => key(stroke(colours[i], { "stroke-width": 1.5 }), `D to ${name}`)))));
+      html("p", { class: "mlb-legend" }, legendKey(looks.value, "½ mean D²"), legendKey(looks.least, "its minimum"), legendKey(looks.other, "other target"),
+        ...farKeys)));
   const bottom = html("div", { class: "mlb-wide" },
     html("div", { class: "mlb-sliders" }, sliders.outer_lr.node, sliders.inner_steps.node, sliders.inner_lr.node, sliders.steepness.node),
     html("div", { class: "mlb-row" }, order.node, anew, third.node),
@@ -105,14 +105,14 @@ function render({ model, el }) {
       "Drag the start of φ and the points that hold the curves, or focus one and use the arrow keys (with Shift: further). ",
       "The whole path follows at once. W₁ is a line, W₂ a parabola by its vertex and focus, W₃ a circle by its centre and a point on it; ",
       "k, α and the steepness act on gradient steps only."));
-  const root = html("section", { class: "mlb-lab", "data-lab": "two-manifolds", "aria-label": "Lab: Reptile between solution manifolds" },
+  const root = html("section", { class: "mlb-lab mlb-plane", "data-lab": "two-manifolds", "aria-label": "Lab: Reptile between solution manifolds" },
     html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
   el.append(root);
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
   const xs = (path) => path.map((p) => p[0]), ys = (path) => path.map((p) => p[1]);
-  const trail = (path, colour, attributes) => line(plot.path(xs(path), ys(path)), colour, attributes);
+  const trail = (path, look) => line(plot.path(xs(path), ys(path)), look);
   let known = "", best = [];
   function compute(curves) {
     const now = JSON.stringify(curves.map((c) => c.handles));
@@ -125,15 +125,15 @@ function render({ model, el }) {
     plot.lines.replaceChildren(
       ...curves.map((c, i) => {
         const place = along(c.handles, [0, 0]);
-        return trail(KINDS[c.kind].trace(place).map(([s, t]) => back(c.handles, place.u, s, t)), colours[i], { "stroke-width": 3 });
+        return trail(KINDS[c.kind].trace(place).map(([s, t]) => back(c.handles, place.u, s, t)), looks.curves[i]);
       }),
-      trail(paths[other[target]].slice(0, n + 1), "--mlb-muted", OTHER),
-      trail(next, colours[drawn[n]], { "stroke-width": 1.5 }),
-      line(next.filter((p) => p.every(Number.isFinite)).map((p) => `M${plot.X(p[0])} ${plot.Y(p[1])}h0`).join(""), colours[drawn[n]], { "stroke-width": 5, "stroke-linecap": "round" }),
-      trail(path, "--mlb-truth", { class: "mlb-now", "stroke-width": 2 }),
-      ...best.map((p) => line(cross(plot.X(p[0]), plot.Y(p[1]), 6), "--mlb-ink", CROSS)),
+      trail(paths[other[target]].slice(0, n + 1), looks.other),
+      trail(next, stroke(colours[drawn[n]], 1.5)),
+      line(next.filter((p) => p.every(Number.isFinite)).map((p) => `M${plot.X(p[0])} ${plot.Y(p[1])}h0`).join(""), { ...stroke(colours[drawn[n]], 5), "stroke-linecap": "round" }),
+      trail(path, { class: "mlb-now", ...looks.path }),
+      ...best.map((p) => line(cross(plot.X(p[0]), plot.Y(p[1]), 6), looks.best)),
     );
-    marks.replaceChildren(Number.isFinite(x + y) ? svg("circle", { cx: x, cy: clamp(y, [-20, plot.height + 20]), ...DISC }) : "");
+    marks.replaceChildren(Number.isFinite(x + y) ? disc(x, clamp(y, [-20, plot.height + 20]), 6) : "");
     start.set(phi, "φ at the start");
     const parts = { line: ["a point on it", "another point on it"], parabola: ["vertex", "focus"], circle: ["centre", "a point on it"] };
     points.forEach((pair, i) => pair.forEach((point, j) => {
@@ -145,11 +145,11 @@ function render({ model, el }) {
   function drawHistory({ target, iteration: n }, { curves, ...paths }, values, least) {
     const steps = values[target].map((_, i) => i), far = paths[target].map((p) => distances(curves, p));
     history.lines.replaceChildren(
-      ...curves.slice(0, 2).map((_, i) => line(history.path(steps, far.map((d) => d[i])), colours[i], { "stroke-width": 1.5 })),
-      line(history.path(steps, values[other[target]]), "--mlb-muted", OTHER),
-      line(history.path([0, last], [least, least]), "--mlb-ink", { "stroke-width": 1.5, "stroke-dasharray": "2 3" }),
-      line(history.path(steps, values[target]), "--mlb-ink", { "stroke-width": 3 }),
-      line(`M${history.X(n)} 0V${history.height}`, "--mlb-muted", { "stroke-width": 1 }),
+      ...curves.map((_, i) => line(history.path(steps, far.map((d) => d[i])), looks.far[i])),
+      line(history.path(steps, values[other[target]]), looks.other),
+      line(history.path([0, last], [least, least]), looks.least),
+      line(history.path(steps, values[target]), looks.value),
+      line(`M${history.X(n)} 0V${history.height}`, stroke("--mlb-muted", 1)),
     );
     const value = values[target][n];
     history.front.replaceChildren(Number.isFinite(value) ? svg("circle", { cx: history.X(n), cy: clamp(history.Y(value), [0, history.height]), r: 5, style: "fill: var(--mlb-ink)" }) : "");
@@ -176,7 +176,7 @@ function render({ model, el }) {
     order.set(now.random ? "random" : "turn");
     third.set(now.tasks === 3);
     anew.disabled = !now.random;
-    keys[2].style.display = now.tasks === 3 ? "" : "none";
+    for (const node of [keys[2], farKeys[2]]) node.style.display = now.tasks === 3 ? "" : "none";
     otherKey.textContent = kind === "steps" ? "path with the closest points" : "path with k gradient steps";
     reset.disabled = n === 0;
     step.disabled = n === last;

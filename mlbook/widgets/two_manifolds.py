@@ -64,11 +64,11 @@ class TwoManifolds(anywidget.AnyWidget):
         target: str = "projection",
         inner_steps: int = 3,
         inner_lr: float = 0.1,
-        outer_lr: float = 0.2,
+        outer_lr: float = 0.1,
         steepness: float = 0.5,
         random: bool = False,
         seed: int = 0,
-        iteration: int = 8,
+        iteration: int = 20,
     ) -> None:
         _check(curves, phi)
         if tasks not in (2, 3):

@@ -3,11 +3,12 @@
 // The mini-batches of the task come from Python in `setup`; the arithmetic is in expansion.js. What the reader changes lies
 // in the model's traits.
 import { averages, COEFFICIENTS, derivatives, exact, expansion, METHODS, remainders } from "./expansion.js";
-import { arrow, checkbox, contours, LogLogPlot, power, sameScale } from "./plane.js";
+import { arrow, checkbox, contours, legendKey, LogLogPlot, power, sameScale, stroke } from "./plane.js";
 import { announcer, clamp, format, handle, html, Plot, slider, svg, watchWidth } from "./shared.js";
 
 const STATE = ["phi", "inner_steps", "inner_lr", "method", "same_batch"];
-const ALPHAS = Array.from({ length: 16 }, (_, i) => 10 ** (-3 + i / 6)); // of the curves: from 0.001 to 0.32
+const ALPHAS = Array.from({ length: 11 }, (_, i) => 10 ** (-3 + i / 4)); // of the curves: from 0.001 to 0.32
+const ARROW = 1.9; // length of the first term's arrow in units of the plane
 
 /** Three significant digits or so, small numbers as multiples of powers of ten. */
 export function scientific(number) {
@@ -26,14 +27,11 @@ function render({ model, el }) {
 
   // -- the elements -----------------------------------------------------------------------------------------------------
 
-  const colours = { first: "--mlb-pretraining", second: "--mlb-other-1", sum: "--mlb-ink", exact: "--mlb-truth" };
-  const drawn = { // one look for the arrow, its key and its curve
-    first: { "stroke-width": 3 }, second: { "stroke-width": 3 },
-    sum: { "stroke-width": 2, "stroke-dasharray": "5 4" }, exact: { "stroke-width": 7, opacity: 0.5 },
+  const colours = { first: "--mlb-pretraining", second: "--mlb-other-1", both: "--mlb-ink", exact: "--mlb-truth" };
+  const looks = {
+    first: stroke(colours.first, 3), second: stroke(colours.second, 3), sum: stroke(colours.both, 2, { dash: "5 4" }),
+    exact: stroke(colours.exact, 8, { opacity: 0.55 }), both: stroke(colours.both, 3), batch: stroke("--mlb-muted", 1.2), guide: stroke("--mlb-muted", 1.5, { dash: "2 4" }),
   };
-  const look = (name) => ({ style: `color: var(${colours[name]})`, ...drawn[name] });
-  const key = (attributes, ...words) =>
-    html("span", {}, svg("svg", { width: 26, height: 12, "aria-hidden": "true" }, svg("path", { d: "M1 6H25", fill: "none", stroke: "currentColor", ...attributes })), ...words);
 
   const plot = new Plot({
     x: x_range, y: y_range, xTicks: [-3, -2, -1, 0, 1, 2, 3], yTicks: [-2, -1, 0, 1, 2], xTitle: "φ, first parameter", yTitle: "second parameter",
@@ -60,29 +58,29 @@ function render({ model, el }) {
       input: (v) => change({ inner_lr: clamp(Number((10 ** v).toPrecision(3)), rate_range) }),
     }),
   };
-  const same = checkbox("the same mini-batch for all k losses (against the assumption)", (same_batch) => change({ same_batch }));
+  const same = checkbox("the same mini-batch for all k losses", (same_batch) => change({ same_batch }));
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
   const said = { both: html("span", {}), first: html("span", {}) }, rows = html("tbody", {});
   const heads = ["", "of AvgGrad", "of −AvgGradInner", "ratio", "error, both terms", "error, first alone"];
-  const table = html("table", { style: "max-width: 44em" }, html("thead", {}, html("tr", {}, ...heads.map((t) => html("th", { scope: "col" }, t)))), rows);
+  const table = html("table", {}, html("thead", {}, html("tr", {}, ...heads.map((t) => html("th", { scope: "col" }, t)))), rows);
 
   const left = html("div", {}, plot.node,
     html("p", { class: "mlb-legend" },
-      key(look("first"), "AvgGrad term"), key(look("second"), "AvgGradInner term"), key(look("sum"), "their sum: the expansion"),
-      key(look("exact"), "exact"), key({ style: "color: var(--mlb-muted)", "stroke-width": 1.5 }, "each mini-batch")),
+      legendKey(looks.first, "AvgGrad term"), legendKey(looks.second, "AvgGradInner term"), legendKey(looks.sum, "their sum: the expansion"),
+      legendKey(looks.exact, "exact"), legendKey(looks.batch, "one mini-batch alone")),
     sentence, sliders.inner_steps.node, sliders.inner_lr.node, same.node);
   const right = html("div", {},
     html("fieldset", {}, html("legend", {}, "Method, and the ratio of its second coefficient to its first"), ...choices.map((c) => c.node)),
     html("div", { class: "mlb-apart" }, errors.node,
-      html("p", { class: "mlb-legend" }, key(look("first"), said.first), key({ ...look("sum"), "stroke-dasharray": false, "stroke-width": 3 }, said.both),
-        key({ style: "color: var(--mlb-muted)", "stroke-dasharray": "2 4" }, "guides: slopes 1 and 2"))));
+      html("p", { class: "mlb-legend" }, legendKey(looks.first, said.first), legendKey(looks.both, said.both), legendKey(looks.guide, "guides: slopes 1 and 2"))));
   const bottom = html("div", { class: "mlb-wide" },
     html("details", {}, html("summary", {}, "Coefficients and errors of all methods in numbers"), table),
     html("p", { class: "mlb-note" },
       "Drag φ, or focus it and use the arrow keys (with Shift: further). Arrows show the step of the outer loop, minus the meta-gradient; ",
       "the AvgGrad term is always drawn equally long, and the others on its scale. ",
+      "Each of the k losses is a mini-batch drawn independently; a tick in the box takes this assumption away. ",
       `The thin lines are contours of the task loss, the mean over its ${batches.length} mini-batches.`));
-  const root = html("section", { class: "mlb-lab", "data-lab": "two-terms", "aria-label": "Lab: the two terms of a meta-gradient" },
+  const root = html("section", { class: "mlb-lab mlb-plane", "data-lab": "two-terms", "aria-label": "Lab: the two terms of a meta-gradient" },
     html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
   el.append(root);
 
@@ -98,26 +96,27 @@ function render({ model, el }) {
 
   function drawPlane({ phi }, unit, { first, second, sum }, truth) {
     const step = (v, from = phi) => from.map((p, i) => p - unit * v[i]); // the outer loop goes against the meta-gradient
+    const scale = Math.hypot(...first) / Math.hypot(...averages(batches, phi).gradient); // Reptile adds k gradients up
     plot.lines.replaceChildren(
-      ...hills.map((d) => svg("path", { d, style: "color: var(--mlb-edge); stroke-width: 1" })),
-      ...batches.map((b) => derivatives(b, ...phi)).map(({ gx, gy }) => arrow(plot, phi, step([gx, gy].map((g) => (g * Math.hypot(...first)) / Math.hypot(...averages(batches, phi).gradient))), { style: "color: var(--mlb-muted); stroke-width: 1.5" })),
-      arrow(plot, phi, step(truth), look("exact")), arrow(plot, phi, step(first), look("first")),
-      arrow(plot, step(first), step(second, step(first)), look("second")), arrow(plot, phi, step(sum), look("sum")),
+      ...hills.map((d) => svg("path", { d, ...stroke("--mlb-edge", 1) })),
+      ...batches.map((b) => derivatives(b, ...phi)).map(({ gx, gy }) => arrow(plot, phi, step([scale * gx, scale * gy]), looks.batch)),
+      arrow(plot, phi, step(truth), looks.exact), arrow(plot, phi, step(first), looks.first),
+      arrow(plot, step(first), step(second, step(first)), looks.second), arrow(plot, phi, step(sum), looks.sum),
     );
     point.set(phi, "φ, where the meta-gradient is taken");
   }
 
   function drawErrors({ inner_lr }, curve, at) {
     const from = ALPHAS[0], line = (ys, attributes) => svg("path", { d: errors.path(ALPHAS, ys), ...attributes });
-    const guide = (value, slope) => line(ALPHAS.map((a) => value * (a / from) ** slope), { style: "color: var(--mlb-muted)", "stroke-dasharray": "2 4" });
+    const guide = (value, slope) => line(ALPHAS.map((a) => value * (a / from) ** slope), looks.guide);
     const firsts = curve.map((c) => c.first), boths = curve.map((c) => c.both);
     errors.lines.replaceChildren(
-      guide(firsts[0], 1), guide(boths[0], 2), line(firsts, look("first")), line(boths, { ...look("sum"), "stroke-dasharray": false, "stroke-width": 3 }),
-      svg("path", { d: `M${errors.X(inner_lr)} 0V${errors.height}`, style: "color: var(--mlb-muted); stroke-width: 1" }),
+      guide(firsts[0], 1), guide(boths[0], 2), line(firsts, looks.first), line(boths, looks.both),
+      svg("path", { d: `M${errors.X(inner_lr)} 0V${errors.height}`, ...stroke("--mlb-muted", 1) }),
     );
     const dot = (value, colour) =>
       Number.isFinite(value) ? svg("circle", { cx: errors.X(inner_lr), cy: clamp(errors.Y(value), [0, errors.height]), r: 5, style: `fill: var(${colour})` }) : "";
-    errors.front.replaceChildren(dot(at.first, colours.first), dot(at.both, colours.sum));
+    errors.front.replaceChildren(dot(at.first, colours.first), dot(at.both, colours.both));
   }
 
   function draw() {
@@ -129,7 +128,7 @@ function render({ model, el }) {
     const at = Object.fromEntries(METHODS.map((m) => [m, remainders(batches, phi, k, inner_lr, m, truth)]));
     const slope = (name) => Math.log(curve[1][name] / curve[0][name]) / Math.log(ALPHAS[1] / ALPHAS[0]);
     const slopes = { both: slope("both"), first: slope("first") };
-    drawPlane(now, 1.1 / Math.hypot(...terms.first), terms, truth[method]);
+    drawPlane(now, ARROW / Math.hypot(...terms.first), terms, truth[method]);
     drawErrors(now, curve, at[method]);
 
     const coefficients = Object.fromEntries(METHODS.map((m) => [m, COEFFICIENTS[m](k, inner_lr)])), ratio = (m) => coefficients[m][1] / coefficients[m][0];
