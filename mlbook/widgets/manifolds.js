@@ -114,6 +114,21 @@ export function minimisers(curves, [x0, x1], [y0, y1], n = 32) {
   return found.filter((p) => objective(curves, p) <= best + 1e-6).slice(0, 6);
 }
 
+/**
+ * Where k gradient steps would settle with a small ε: mean (end − p) = 0, by p ← mean end from `start`. Null where it diverges
+ * or takes too long.
+ */
+export function settled(curves, start, rate, steps) {
+  for (let p = start, i = 0; i < 3000; i++) {
+    const ends = curves.map((c) => descend(c, p, rate, steps).at(-1)), next = [0, 1].map((k) => ends.reduce((sum, e) => sum + e[k], 0) / ends.length);
+    const moved = Math.hypot(next[0] - p[0], next[1] - p[1]);
+    if (!Number.isFinite(moved)) return null;
+    if (moved < 1e-10) return next;
+    p = next;
+  }
+  return null;
+}
+
 /** The curves with their handles and steepness, as the state has them. */
 export const active = (setup, state) => state.curves.slice(0, state.tasks).map((handles, i) => ({ kind: setup.kinds[i], handles, steepness: i ? 1 : state.steepness }));
 

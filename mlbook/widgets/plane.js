@@ -7,9 +7,7 @@ import { html, Plot, svg } from "./shared.js";
 export const sameScale = (x, y, bottom) => (width) => ((width - 52) * (y[1] - y[0])) / (x[1] - x[0]) + 22 + bottom; // Plot's margins
 
 /** How a line looks, as attributes of a <path>: in its style, because the style sheet has the last word on width and colour. */
-export const stroke = (colour, width, { dash, opacity } = {}) => ({
-  style: `color: var(${colour}); stroke-width: ${width}`, "stroke-dasharray": dash, opacity,
-});
+export const stroke = (colour, width, dash) => ({ style: `color: var(${colour}); stroke-width: ${width}`, "stroke-dasharray": dash });
 
 /** A line of a legend: a stroke or another drawing of 26 × 12 pixels, and what it stands for. */
 export function legendKey(drawing, ...words) {

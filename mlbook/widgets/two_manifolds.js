@@ -3,7 +3,7 @@
 //
 // The path of φ follows from the state (the start, the curves, the settings, the number of iterations), so whatever the
 // reader changes, the whole path changes. The arithmetic is in manifolds.js.
-import { along, back, descend, distances, KINDS, minimisers, objective, project, run } from "./manifolds.js";
+import { along, back, descend, distances, KINDS, minimisers, objective, project, run, settled } from "./manifolds.js";
 import { checkbox, legendKey, radios, sameScale, stroke } from "./plane.js";
 import { announcer, button, clamp, format, handle, html, Plot, prefersStillness, slider, svg, watchWidth } from "./shared.js";
 
@@ -32,7 +32,7 @@ function render({ model, el }) {
     if (timer) return stop();
     if (prefersStillness()) return setIteration(last);
     setIteration(state().iteration >= last ? 0 : state().iteration + 1);
-    timer = setInterval(() => (state().iteration >= last ? stop() : setIteration(state().iteration + 1)), 60);
+    timer = setInterval(() => (state().iteration >= last ? stop() : setIteration(state().iteration + 1)), 40);
     draw();
   }
   const byHand = (action) => () => (timer && stop(), action());
@@ -66,9 +66,10 @@ function render({ model, el }) {
   const cross = (x, y, size) => `M${x - size} ${y - size}L${x + size} ${y + size}M${x - size} ${y + size}L${x + size} ${y - size}`;
   const line = (d, look) => svg("path", { d, ...look });
   const disc = (cx, cy, r) => svg("circle", { cx, cy, r, style: "fill: var(--mlb-truth); stroke: var(--mlb-ink); stroke-width: 1.5" });
+  const ring = (cx, cy, r) => svg("circle", { cx, cy, r, style: "fill: none; stroke: var(--mlb-truth); stroke-width: 3" });
   const looks = {
     curves: colours.map((c) => stroke(c, 3)), far: colours.map((c) => stroke(c, 1)), path: stroke("--mlb-truth", 2),
-    other: stroke("--mlb-muted", 1.5, { dash: "4 4" }), best: stroke("--mlb-ink", 3), value: stroke("--mlb-ink", 3), least: stroke("--mlb-ink", 1.5, { dash: "2 3" }),
+    other: stroke("--mlb-muted", 1.5, "4 4"), best: stroke("--mlb-ink", 3), value: stroke("--mlb-ink", 3), least: stroke("--mlb-ink", 1.5, "2 3"),
   };
 
   const step = button("Step ▶", byHand(() => setIteration(state().iteration + 1)), { class: "mlb-main", "aria-label": "One iteration" });
@@ -87,12 +88,13 @@ function render({ model, el }) {
     steepness: slider({ label: "steepness L₁", min: 0.2, max: 2, step: 0.1, input: (v) => change({ steepness: v }), show: (v) => v.toFixed(1) }),
   };
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer(), rows = html("tbody", {});
-  const table = html("table", {}, html("thead", {}, html("tr", {}, ...["", "closest point", "k steps", "at ✕"].map((t) => html("th", { scope: "col" }, t)))), rows);
+  const table = html("table", {}, html("thead", {}, html("tr", {}, ...["", "closest point", "k steps", "at ✕", "at ○"].map((t) => html("th", { scope: "col" }, t)))), rows);
   const keys = names.map((name, i) => legendKey(looks.curves[i], name)), farKeys = names.map((name, i) => legendKey(looks.far[i], `D to ${name}`)), otherKey = html("span", {});
   const left = html("div", {}, plot.node,
     html("p", { class: "mlb-legend" }, ...keys, legendKey(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "start of φ"),
       legendKey(looks.path, "its path"), legendKey(disc(13, 6, 5), "φ now"),
-      legendKey(line(cross(13, 6, 4), { stroke: "currentColor", ...looks.best }), "smallest mean squared distance"), legendKey(looks.other, otherKey)),
+      legendKey(line(cross(13, 6, 4), { stroke: "currentColor", ...looks.best }), "smallest mean squared distance"),
+      legendKey(ring(13, 6, 4.5), "where k steps settle for small ε"), legendKey(looks.other, otherKey)),
     sentence, html("div", { class: "mlb-row" }, step, playing, reset, clear), sliders.iteration.node);
   const right = html("div", {}, target.node, table,
     html("div", { class: "mlb-apart" }, history.node,
@@ -113,14 +115,14 @@ function render({ model, el }) {
 
   const xs = (path) => path.map((p) => p[0]), ys = (path) => path.map((p) => p[1]);
   const trail = (path, look) => line(plot.path(xs(path), ys(path)), look);
-  let known = "", best = [];
-  function compute(curves) {
-    const now = JSON.stringify(curves.map((c) => c.handles));
-    if (now !== known) best = minimisers(curves, x_range, y_range);
-    known = now;
+  const known = {}, marked = {}; // the points ✕ and ○, found again only when what they depend on has changed
+  function mark(name, depends, find) {
+    const now = JSON.stringify(depends);
+    if (now !== known[name]) [known[name], marked[name]] = [now, find()];
+    return marked[name];
   }
 
-  function drawPlane({ phi, curves: held, target, tasks, iteration: n }, { curves, drawn, ...paths }, next) {
+  function drawPlane({ phi, curves: held, target, tasks, iteration: n }, { curves, drawn, ...paths }, { next, best, rest }) {
     const path = paths[target].slice(0, n + 1), [x, y] = [plot.X(here[0]), plot.Y(here[1])];
     plot.lines.replaceChildren(
       ...curves.map((c, i) => {
@@ -131,6 +133,7 @@ function render({ model, el }) {
       trail(next, stroke(colours[drawn[n]], 1.5)),
       line(next.filter((p) => p.every(Number.isFinite)).map((p) => `M${plot.X(p[0])} ${plot.Y(p[1])}h0`).join(""), { ...stroke(colours[drawn[n]], 5), "stroke-linecap": "round" }),
       trail(path, { class: "mlb-now", ...looks.path }),
+      rest ? ring(plot.X(rest[0]), plot.Y(rest[1]), 6) : "",
       ...best.map((p) => line(cross(plot.X(p[0]), plot.Y(p[1]), 6), looks.best)),
     );
     marks.replaceChildren(Number.isFinite(x + y) ? disc(x, clamp(y, [-20, plot.height + 20]), 6) : "");
@@ -158,19 +161,20 @@ function render({ model, el }) {
   function draw() {
     if (!plot.width || !history.width) return; // not on the page yet
     const now = state(), { iteration: n, target: kind } = now, result = run(setup, now), { curves, drawn } = result;
-    compute(curves);
+    const best = mark("best", curves.map((c) => c.handles), () => minimisers(curves, x_range, y_range));
+    const rest = mark("rest", [curves, now.phi, now.inner_lr, now.inner_steps], () => settled(curves, now.phi, now.inner_lr, now.inner_steps));
     here = result[kind][n];
     const task = curves[drawn[n]], next = kind === "projection" ? [here, project(task, here)] : descend(task, here, now.inner_lr, now.inner_steps);
     const values = { projection: result.projection.map((p) => objective(curves, p)), steps: result.steps.map((p) => objective(curves, p)) };
     const least = objective(curves, best[0]), gap = (p) => Math.min(...best.map((q) => Math.hypot(p[0] - q[0], p[1] - q[1])));
-    drawPlane(now, result, next);
+    drawPlane(now, result, { next, best, rest });
     drawHistory(now, result, values, least);
 
-    const ends = { projection: result.projection[n], steps: result.steps[n] }, columns = [ends.projection, ends.steps, best[0]];
-    const far = columns.map((p) => distances(curves, p));
-    const row = (name, numbers) => html("tr", {}, html("th", { scope: "row" }, name), ...numbers.map((v) => html("td", {}, v === null ? "" : format(v))));
-    rows.replaceChildren(...curves.map((_, i) => row(`D to ${names[i]}`, far.map((d) => d[i]))),
-      row("½ mean D²", [values.projection[n], values.steps[n], least]), row("distance to ✕", [gap(ends.projection), gap(ends.steps), null]));
+    const ends = { projection: result.projection[n], steps: result.steps[n] }, columns = [ends.projection, ends.steps, best[0], rest];
+    const far = columns.map((p) => p && distances(curves, p)), mean = (d) => d && d.reduce((sum, v) => sum + v ** 2, 0) / (2 * d.length);
+    const row = (name, numbers) => html("tr", {}, html("th", { scope: "row" }, name), ...numbers.map((v) => html("td", {}, v === null ? "–" : format(v))));
+    rows.replaceChildren(...curves.map((_, i) => row(`D to ${names[i]}`, far.map((d) => d && d[i]))),
+      row("½ mean D²", far.map(mean)), row("distance to ✕", columns.map((p) => p && gap(p))));
     for (const name of Object.keys(sliders)) sliders[name].set(now[name]);
     target.set(kind);
     order.set(now.random ? "random" : "turn");
@@ -191,7 +195,7 @@ function render({ model, el }) {
     // The same numbers unrounded, for tests and for whoever looks at the page from outside. Overflow becomes null.
     root.dataset.state = JSON.stringify({
       ...now, drawn, paths: { projection: result.projection, steps: result.steps }, inner_path: next,
-      distances: distances(curves, here), objective: values, minimisers: best, minimum: least,
+      distances: distances(curves, here), objective: values, minimisers: best, minimum: least, settled: rest,
     });
   }
 

@@ -14,10 +14,10 @@ from mlbook.widgets import assets
 Point = Sequence[float]
 
 KINDS = ("line", "parabola", "circle")
-CURVES = (((-3.0, -0.6), (3.0, -2.0)), ((0.5, 0.2), (0.9, 1.0)), ((-2.8, 1.6), (-2.0, 1.6)))
+CURVES = (((-3.0, -0.9), (3.0, -2.1)), ((0.9, 0.0), (1.1, 0.5)), ((-2.8, 1.6), (-2.0, 1.6)))
 """The two points that hold each curve: any two of the line, vertex and focus of the parabola, centre and rim of the circle."""
 X_RANGE, Y_RANGE = (-4.0, 4.0), (-3.0, 3.0)
-LAST = 200
+LAST = 400
 TARGETS = ("projection", "steps")
 RANGES = {"inner_lr": (0.01, 0.5), "outer_lr": (0.02, 1.0), "steepness": (0.2, 2.0)}
 
@@ -33,7 +33,7 @@ class TwoManifolds(anywidget.AnyWidget):
     curves: two points [x, y] for each of the three curves, on the picture and at least 0.2 apart.
     The other arguments are the state in which it opens, and later the traits that follow what the reader does: ``phi``, the
     start; ``tasks``, 2 or 3; ``target``, "projection" or "steps"; ``inner_steps`` k, 1 to 30; ``inner_lr`` α; ``outer_lr`` ε;
-    ``steepness`` of L₁; ``random`` (draw tasks at random instead of in turn) with ``seed``; ``iteration``, 0 to 200.
+    ``steepness`` of L₁; ``random`` (draw tasks at random instead of in turn) with ``seed``; ``iteration``, 0 to 400.
     Raises ``UserError`` for what the lab cannot show.
 
     Source: Nichol, Achiam and Schulman (2018), On First-Order Meta-Learning Algorithms, section 5.2.
@@ -62,9 +62,9 @@ class TwoManifolds(anywidget.AnyWidget):
         phi: Point = (-3.2, 0.8),
         tasks: int = 2,
         target: str = "projection",
-        inner_steps: int = 3,
-        inner_lr: float = 0.1,
-        outer_lr: float = 0.1,
+        inner_steps: int = 10,
+        inner_lr: float = 0.05,
+        outer_lr: float = 0.2,
         steepness: float = 0.5,
         random: bool = False,
         seed: int = 0,

@@ -29,8 +29,8 @@ function render({ model, el }) {
 
   const colours = { first: "--mlb-pretraining", second: "--mlb-other-1", both: "--mlb-ink", exact: "--mlb-truth" };
   const looks = {
-    first: stroke(colours.first, 3), second: stroke(colours.second, 3), sum: stroke(colours.both, 2, { dash: "5 4" }),
-    exact: stroke(colours.exact, 8, { opacity: 0.55 }), both: stroke(colours.both, 3), batch: stroke("--mlb-muted", 1.2), guide: stroke("--mlb-muted", 1.5, { dash: "2 4" }),
+    first: stroke(colours.first, 3), second: stroke(colours.second, 3), sum: stroke(colours.both, 2, "5 4"),
+    exact: stroke(colours.exact, 8), both: stroke(colours.both, 3), batch: stroke("--mlb-muted", 1.2), guide: stroke("--mlb-muted", 1.5, "2 4"),
   };
 
   const plot = new Plot({
@@ -61,7 +61,7 @@ function render({ model, el }) {
   const same = checkbox("the same mini-batch for all k losses", (same_batch) => change({ same_batch }));
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
   const said = { both: html("span", {}), first: html("span", {}) }, rows = html("tbody", {});
-  const heads = ["", "of AvgGrad", "of −AvgGradInner", "ratio", "error, both terms", "error, first alone"];
+  const heads = ["", "first coefficient", "second", "error, both terms", "error, first alone"];
   const table = html("table", {}, html("thead", {}, html("tr", {}, ...heads.map((t) => html("th", { scope: "col" }, t)))), rows);
 
   const left = html("div", {}, plot.node,
@@ -139,7 +139,7 @@ function render({ model, el }) {
       c.radio.setAttribute("aria-description", `ratio ${scientific(ratio(METHODS[i]))}`);
     });
     rows.replaceChildren(...METHODS.map((m) => html("tr", { "aria-current": m === method && "true" }, html("th", { scope: "row" }, m),
-      ...[...coefficients[m], ratio(m), at[m].both, at[m].first].map((v) => html("td", {}, scientific(v))))));
+      ...[...coefficients[m], at[m].both, at[m].first].map((v) => html("td", {}, scientific(v))))));
     sliders.inner_steps.set(k);
     sliders.inner_lr.set(Math.log10(inner_lr));
     same.set(now.same_batch);
