@@ -90,7 +90,7 @@ def drawn_tasks(state, length):
     return [i % state["tasks"] for i in range(length)]
 
 
-def judge(state, length=30):
+def judge(state, length=12):
     """The paths, distances and objectives that the lab shows, against PyTorch; `length`: iterations of the paths by
     gradient steps that are computed again."""
     curves = list(zip(KINDS, state["curves"], strict=True))[: state["tasks"]]
@@ -353,7 +353,7 @@ def test_sliders_and_tasks(open_page):
     page = open_page(PAGE)
     lab = Lab(page, "two-manifolds")
     settings = {
-        "iteration": 350, "steps k": 10, "inner rate α": 0.15, "outer step ε": 0.3, "steepness L₁": 1.5,
+        "iteration": 350, "inner steps k": 8, "inner rate α": 0.04, "outer step ε": 0.3, "steepness L₁": 1.5,
     }  # fmt: skip
     for name, value in settings.items():
         lab.slide(name, value)

@@ -9,6 +9,7 @@ import { announcer, button, clamp, format, handle, html, Plot, prefersStillness,
 
 const STATE = ["phi", "curves", "tasks", "target", "inner_steps", "inner_lr", "outer_lr", "steepness", "random", "seed", "iteration"];
 const TARGETS = { projection: "closest point of W", steps: "k gradient steps on L" };
+const COLUMNS = { "": "", exact: "with closest points", "k steps": "with k gradient steps", "✕": "at the best point", "○": "where k steps settle" };
 
 // -- the lab ----------------------------------------------------------------------------------------------------------
 
@@ -88,7 +89,7 @@ function render({ model, el }) {
     steepness: slider({ label: "steepness L₁", min: 0.2, max: 2, step: 0.1, input: (v) => change({ steepness: v }), show: (v) => v.toFixed(1) }),
   };
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer(), rows = html("tbody", {});
-  const table = html("table", {}, html("thead", {}, html("tr", {}, ...["", "closest point", "k steps", "at ✕", "at ○"].map((t) => html("th", { scope: "col" }, t)))), rows);
+  const table = html("table", {}, html("thead", {}, html("tr", {}, ...Object.entries(COLUMNS).map(([t, label]) => html("th", { scope: "col", "aria-label": label }, t)))), rows);
   const keys = names.map((name, i) => legendKey(looks.curves[i], name)), farKeys = names.map((name, i) => legendKey(looks.far[i], `D to ${name}`)), otherKey = html("span", {});
   const left = html("div", {}, plot.node,
     html("p", { class: "mlb-legend" }, ...keys, legendKey(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "start of φ"),
@@ -174,7 +175,7 @@ function render({ model, el }) {
     const far = columns.map((p) => p && distances(curves, p)), mean = (d) => d && d.reduce((sum, v) => sum + v ** 2, 0) / (2 * d.length);
     const row = (name, numbers) => html("tr", {}, html("th", { scope: "row" }, name), ...numbers.map((v) => html("td", {}, v === null ? "–" : format(v))));
     rows.replaceChildren(...curves.map((_, i) => row(`D to ${names[i]}`, far.map((d) => d && d[i]))),
-      row("½ mean D²", far.map(mean)), row("distance to ✕", columns.map((p) => p && gap(p))));
+      row("½ mean D²", far.map(mean)), row("D to ✕", columns.map((p) => p && gap(p))));
     for (const name of Object.keys(sliders)) sliders[name].set(now[name]);
     target.set(kind);
     order.set(now.random ? "random" : "turn");
