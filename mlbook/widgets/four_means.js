@@ -1,7 +1,7 @@
 // The lab "Four means": tasks with the losses ½·aᵢ·(θ − cᵢ)², where every method's fixed point is a weighted mean of the cᵢ.
 //
 // k inner steps multiply the distance from a task's bottom by rᵢᵏ with rᵢ = 1 − α·aᵢ; all weights follow from that.
-import { METHODS, markerPath } from "./methods.js";
+import { METHODS, markerPath, withLetter } from "./methods.js";
 import { announcer, button, clamp, format, handle, html, Plot, slider, svg, watchWidth } from "./shared.js";
 
 const TRAITS = ["alpha", "steps", "bottoms", "curvatures"];
@@ -32,8 +32,8 @@ export function fixedPoint(method, curvatures, bottoms, alpha, k) {
 export const fourMeans = (curvatures, bottoms, alpha, k) =>
   Object.fromEntries(METHODS.map(({ key }) => [key, fixedPoint(key, curvatures, bottoms, alpha, k)]));
 
-/** A share with two decimals, and no minus before a zero. */
-const share = (v) => (Number.isFinite(v) ? format(Math.round(100 * v) / 100 || 0) : "–");
+/** Two decimals, for a column of numbers. */
+const decimals = (v) => (Math.abs(v) < 1e4 ? (Math.round(100 * v) / 100 || 0).toFixed(2).replace("-", "−") : format(v));
 
 const listing = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
 
@@ -41,7 +41,7 @@ const listing = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
 export function remarks({ alpha, steps, curvatures, bottoms }, means) {
   const said = [], outside = curvatures.flatMap((a, i) => (alpha * a >= 2 ? [i] : []));
   if (outside.length)
-    said.push(`${listing(outside.map((i) => `Task ${i + 1} (α·a = ${format(alpha * curvatures[i])})`))} ${outside.length > 1 ? "leave" : "leaves"} the stable range α·a < 2: its inner steps do not come closer to its bottom. MAML's weights stay at or above 0, because their power is even, but the task with the largest |1 − α·a| takes over.`);
+    said.push(`${listing(outside.map((i) => `Task ${i + 1} (α·a = ${format(alpha * curvatures[i])})`))} ${outside.length > 1 ? "leave" : "leaves"} the stable range α·a < 2: its inner steps do not come closer to its bottom. MAML's weights stay at or above 0, because their power is even, but with every step the task with the largest |1 − α·a| weighs more.`);
   for (const { key, name } of METHODS) {
     const { status, shares } = means[key], negative = shares.flatMap((w, i) => (w < 0 ? [i + 1] : []));
     if (status === "runs away") said.push(`${name}: the weights do not sum to more than 0, so there is no minimum and θ runs away from the fixed point.`);
@@ -85,9 +85,9 @@ function render({ model, el }) {
     xTitle: "inner steps k", yTitle: "fixed point θ*", height: () => 230, role: "img",
   });
   const swatch = (method) =>
-    svg("svg", { width: 34, height: 18, style: colour(method.key), "aria-hidden": "true" },
-      svg("path", { d: "M0 9H34", fill: "none", stroke: "currentColor", "stroke-width": Math.min(3, method.width), "stroke-dasharray": method.dash }),
-      svg("path", { d: markerPath(method, 17, 9), class: "mlb-marker" }));
+    svg("svg", { width: 28, height: 18, style: colour(method.key), "aria-hidden": "true" },
+      svg("path", { d: "M0 9H28", fill: "none", stroke: "currentColor", "stroke-width": Math.min(3, method.width), "stroke-dasharray": method.dash }),
+      svg("path", { d: markerPath(method, 14, 9), class: "mlb-marker" }));
   const tasks = setup.curvatures.map((_, i) => `task ${i + 1}`);
   const rows = METHODS.map((method) => {
     const cells = tasks.map(() => ({ bar: html("span", { class: "mlb-weight", style: colour(method.key) }), value: html("span", {}) }));
@@ -109,10 +109,9 @@ function render({ model, el }) {
   const stable = html("span", { class: "mlb-stable" }), limit = html("span", {});
   const band = html("div", { class: "mlb-band", "aria-hidden": "true" }, html("span", {}), html("span", { class: "mlb-track" }, stable), html("span", {}));
   const sentence = html("p", { class: "mlb-sentence" }), notes = html("div", { class: "mlb-remarks" }), live = announcer();
-  const left = html("div", {}, plot.node, sentence, sliders.alpha.node, band, html("p", { class: "mlb-note mlb-limit" }, limit), sliders.steps.node);
+  const left = html("div", {}, plot.node, sentence, sliders.alpha.node, band, html("p", { class: "mlb-note mlb-limit" }, limit), sliders.steps.node, ...bends.map((s) => s.node));
   const right = html("div", {}, table, html("div", { class: "mlb-apart" }, curves.node), notes);
   const bottom = html("div", { class: "mlb-wide" },
-    html("div", { class: "mlb-sliders" }, ...bends.map((s) => s.node)),
     html("div", { class: "mlb-row" },
       button("Equal curvatures", () => change({ curvatures: tasks.map(() => 1) })), button("Reset", () => change(opening))),
     html("p", { class: "mlb-note" },
@@ -124,10 +123,7 @@ function render({ model, el }) {
   el.append(root);
 
   const grips = tasks.map((_, i) => {
-    const grip = handle(plot, { move: ([c]) => put("bottoms", i, c), remove() {}, select() {} });
-    grip.node.querySelector(".mlb-dot").setAttribute("r", 9);
-    grip.node.querySelector(".mlb-ring").setAttribute("r", 14);
-    grip.node.append(svg("text", { class: "mlb-letter", y: 4.5 }, `${i + 1}`));
+    const grip = withLetter(handle(plot, { move: ([c]) => put("bottoms", i, c), remove() {}, select() {} }), svg("text", {}, `${i + 1}`));
     plot.front.append(grip.node);
     return grip;
   });
@@ -143,11 +139,11 @@ function render({ model, el }) {
     const words = !known ? "none" : comes ? format(point) : `${format(point)}, runs away`;
     const text = `${method.name} ${known && !inside(point) ? (point < low ? "◀ " : "▶ ") : ""}${words}`;
     const at = known ? x + side * 14 : plot.width / 2;
-    return svg("g", { style: colour(method.key) },
+    const tag = svg("text", { x: at, y: y + 4.5, class: "mlb-tag", "text-anchor": known ? (side > 0 ? "start" : "end") : "middle" }, text);
+    return [svg("g", { style: colour(method.key) },
       svg("path", { d: `M0 ${y}H${plot.width}`, style: "stroke: var(--mlb-grid); stroke-width: 1" }),
       known && inside(point) ? svg("path", { d: `M${x} ${plot.Y(0)}V${y}`, "stroke-dasharray": "2 3" }) : "",
-      known ? svg("path", { d: markerPath(method, x, y), class: "mlb-marker", opacity: comes ? 1 : 0.45 }) : "",
-      svg("text", { x: at, y: y + 4.5, class: "mlb-tag", "text-anchor": known ? (side > 0 ? "start" : "end") : "middle" }, text));
+      known ? svg("path", { d: markerPath(method, x, y), class: "mlb-marker", opacity: comes ? 1 : 0.45 }) : ""), tag];
   }
 
   /** A line over k through the fixed points that the outer loop comes to; broken where it comes to none. */
@@ -169,13 +165,14 @@ function render({ model, el }) {
     const now = state(), { alpha, steps: k, bottoms, curvatures } = now;
     const all = Array.from({ length: kMax }, (_, i) => fourMeans(curvatures, bottoms, alpha, i + 1)), means = all[k - 1];
     const xs = Array.from({ length: 121 }, (_, i) => low + ((high - low) * i) / 120);
+    const marks = METHODS.map((method, j) => mark(method, means[method.key], j));
     plot.lines.replaceChildren(
       svg("path", { d: `M0 ${plot.Y(0)}H${plot.width}`, style: "color: var(--mlb-muted); stroke-width: 1.5" }),
       ...curvatures.map((a, i) => svg("path", {
         class: "mlb-parabola", style: "color: var(--mlb-ink); stroke-width: 2", "stroke-dasharray": DASHES[i],
         d: plot.path(xs, xs.map((x) => 0.5 * a * (x - bottoms[i]) ** 2)),
       })),
-      ...METHODS.map((method, j) => mark(method, means[method.key], j)),
+      ...marks.map(([lines]) => lines), ...marks.map(([, tag]) => tag), // words on top of all lines
     );
     grips.forEach((grip, i) => {
       grip.set([bottoms[i], 0], `Bottom of task ${i + 1}`);
@@ -185,11 +182,11 @@ function render({ model, el }) {
     for (const { method, cells, point } of rows) {
       const { shares, point: place, status } = means[method.key];
       cells.forEach(({ bar, value }, i) => {
-        value.textContent = share(shares[i]);
+        value.textContent = Number.isFinite(shares[i]) ? decimals(shares[i]) : "–";
         bar.style.width = `${Math.min(100, 100 * Math.abs(shares[i])) || 0}%`;
         bar.classList.toggle("mlb-negative", shares[i] < 0);
       });
-      point.textContent = Number.isFinite(place) ? format(place) : "none";
+      point.textContent = Number.isFinite(place) ? decimals(place) : "none";
       point.classList.toggle("mlb-lost", status === "runs away");
     }
     const plain = bottoms.reduce((s, c) => s + c, 0) / bottoms.length;

@@ -20,3 +20,13 @@ export function markerPath({ key, size }, x, y) {
   const corners = CORNERS[key].map(([u, v]) => `${(x + size * u).toFixed(1)} ${(y + size * v).toFixed(1)}`);
   return `M${corners.join("L")}Z`;
 }
+
+/** A point to drag (`handle` of shared.js) with a letter in it: a bigger disc with the text, an svg element, on top. */
+export function withLetter(grip, text) {
+  grip.node.querySelector(".mlb-ring").setAttribute("r", 15);
+  grip.node.querySelector(".mlb-dot").setAttribute("r", 9.5);
+  grip.node.classList.add("mlb-lettered");
+  text.setAttribute("y", 4.5);
+  grip.node.append(text);
+  return grip;
+}

@@ -2,7 +2,7 @@
 //
 // A task's loss is ½·flat·u² + ½·steep·w² with w = v − bend·(1 − cos u), where (u, v) are the coordinates along and across
 // its valley: a bowl for bend 0, a bent valley otherwise. Gradients and Hessians are analytic; support and query loss are equal.
-import { METHODS, markerPath } from "./methods.js";
+import { METHODS, markerPath, withLetter } from "./methods.js";
 import { announcer, button, format, handle, html, Plot, prefersStillness, slider, svg, watchWidth } from "./shared.js";
 
 const TRAITS = ["phi", "alpha", "steps", "centres", "surface", "method", "hidden", "same_length", "follow"];
@@ -74,7 +74,7 @@ export function turn(from, to) {
 }
 
 /** Points of the line on which a task's loss has one value: an ellipse in (u, w). */
-export function contour({ flat, steep, angle, bend, centre }, level, points = 90) {
+export function contour({ flat, steep, angle, bend, centre }, level, points = 180) {
   const p = Math.cos(angle), q = Math.sin(angle);
   return Array.from({ length: points }, (_, i) => {
     const t = (2 * Math.PI * i) / points, u = Math.sqrt((2 * level) / flat) * Math.cos(t);
@@ -164,12 +164,12 @@ function render({ model, el }) {
   });
   const check = (label, name) => {
     const input = html("input", { type: "checkbox", onchange: () => change({ [name]: input.checked }) });
-    return { input, node: html("label", { class: "mlb-check" }, input, label) };
+    return { input, node: html("label", { class: "mlb-tick" }, input, label) };
   };
   const same = check("all arrows the same length", "same_length"), follow = check("show where all four lead from here", "follow");
   const choices = Object.keys(setup.surfaces).map((name) => {
     const radio = html("input", { type: "radio", name: `${group}s`, onchange: () => anew({ surface: name }) });
-    return { name, radio, node: html("label", { class: "mlb-check" }, radio, name) };
+    return { name, radio, node: html("label", { class: "mlb-tick" }, radio, name) };
   });
   const alpha = slider({ label: "inner rate α", min: 0.01, max: 0.5, step: 0.01, show: (v) => v.toFixed(2), input: (v) => anew({ alpha: v }) });
   const steps = slider({ label: "inner steps N", min: 1, max: 10, step: 1, show: (v) => `${v}`, input: (v) => anew({ steps: v }) });
@@ -198,18 +198,15 @@ function render({ model, el }) {
     html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
   el.append(root);
 
-  const lettered = (letter, style, options) => {
-    const grip = handle(plot, { remove() {}, select() {}, ...options }), dot = grip.node.querySelector(".mlb-dot");
-    dot.setAttribute("r", 9);
-    dot.setAttribute("style", style);
-    grip.node.querySelector(".mlb-ring").setAttribute("r", 14);
-    grip.node.append(svg("text", { class: "mlb-letter", y: 4.5 }, letter));
+  const lettered = (letter, style, move) => {
+    const grip = withLetter(handle(plot, { move, remove() {}, select() {} }), svg("text", {}, letter));
+    grip.node.setAttribute("style", style);
     plot.front.append(grip.node);
     return grip;
   };
   const bottoms = TASKS.map(({ name, style }, i) =>
-    lettered(name, `${style}; fill: currentColor`, { move: (point) => anew({ centres: state().centres.map((c, j) => (j === i ? point : c)) }) }));
-  const phiHandle = lettered("φ", "", { move: (point) => anew({ phi: point }) }); // last: on top of the others
+    lettered(name, style, (point) => anew({ centres: state().centres.map((c, j) => (j === i ? point : c)) })));
+  const phiHandle = lettered("φ", "color: var(--mlb-ink)", (point) => anew({ phi: point })); // last: on top of the others
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -282,8 +279,8 @@ function render({ model, el }) {
     live.say(lead.length ? `${words} From here ${lead.join(", ")}.` : words);
     plot.node.setAttribute("aria-label", `Contour lines of two losses with bottoms at (${now.centres[0].map(format).join(", ")}) and (${now.centres[1].map(format).join(", ")}), and the update directions at φ. ${words}`);
     // The same numbers unrounded, for tests and for whoever looks at the page from outside. Overflow becomes null.
-    const { paths, ...vectors } = found;
-    root.dataset.state = JSON.stringify({ ...now, paths, directions: vectors, angles, ends, walked, running: timer !== null });
+    const { paths, ...vectors } = found, lengthsWalked = Object.fromEntries(Object.entries(walked).map(([name, path]) => [name, path.length - 1]));
+    root.dataset.state = JSON.stringify({ ...now, paths, directions: vectors, angles, ends, walked: lengthsWalked, running: timer !== null });
   }
 
   // Several changes at once, or a fast pointer, are drawn once per frame.
