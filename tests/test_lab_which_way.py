@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from lab_page import Lab, assert_close, run_node
+from lab_page import Lab, assert_close, assert_whole, run_node
 
 from mlbook.errors import UserError
 from mlbook.inner_loop import adapt, inner_path
@@ -149,7 +149,7 @@ def loss_of(loss, points):
 def test_it_opens_without_arguments():
     widget = WhichWay()
     assert (widget.alpha, widget.steps, widget.surface) == (0.15, 3, "bowls")
-    assert "export default" in widget.get_state()["_esm"] and "https:" not in widget.get_state()["_esm"]
+    assert_whole(widget)
     widget.close()
 
 
