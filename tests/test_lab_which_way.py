@@ -191,6 +191,7 @@ def test_mouse_sliders_and_toggles(open_lab):
     lab = open_lab()
     opening = lab.state()
     judge(opening)
+    lab.assert_fits(1280)
     assert lab.root.locator(".mlb-arrow").count() == 4
 
     x, y = lab.centre(PHI)
@@ -273,7 +274,7 @@ def test_walks(open_lab):
         assert judged(state)[1][method].norm() < 1e-2 * judged(opening)[1][method].norm()
     assert len(lab.state()["walked"]) == 4 and lab.root.locator(".mlb-trail").count() == 4
 
-    lab.control("checkbox", "show where all four lead from here").check()
+    lab.control("checkbox", "trace all four walks from here").check()
     for method, end in lab.state()["ends"].items():
         assert_close(end, places[method], 1e-6)
     far = [math.dist(places[a], places[b]) for a in METHODS for b in METHODS if a < b]
@@ -318,7 +319,7 @@ def test_keyboard_alone(open_lab):
     assert state["centres"][0] == pytest.approx([ax + 0.1, ay], abs=0.011)
     judge(state)
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "One outer step"
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "One outer step"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Enter")
     assert lab.state()["walked"] == {"maml": 1}
