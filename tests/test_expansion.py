@@ -336,13 +336,15 @@ def test_a_fit_and_a_slope_that_are_known():
 def test_the_figures_say_what_they_show():
     figures = [
         expansion_figures.two_steps(),
-        expansion_figures.remainders({"net": {("maml", 2): ([1e-3, 1e-2], [1e-6, 1e-4], 2.0)}}),
+        expansion_figures.remainders(
+            {"net": ([1e-3, 1e-2], {("maml", 2): [1e-6, 1e-4], ("other", 2): [1, 2]})}
+        ),
         expansion_figures.breakdown({"reptile": [(0.01, 0.1, 0.99), (0.1, 2.0, 0.3)]}, marked=0.02),
         expansion_figures.one_parabola(
             [0.0, 1.0], {"exact": [0, 1], "two terms": [0, -2]}, 5, {"exact": [(1, 0.2), (9, 0.4)]}
         ),
-        expansion_figures.tails({"shared": [(2, 1.0, 1.0), (9, 0.1, 0.2)]}, {"shared": ("fomaml", "-")}),
+        expansion_figures.tails({"shared": [(2, 1.0), (9, 0.1)]}, {"shared": "fomaml"}),
     ]
     for fig, alt in figures:
         assert len(fig.axes) >= 1 and len(alt) > 80
-    assert "2.00" in figures[1][1] and "0.30" in figures[2][1]
+    assert "1.0e-04" in figures[1][1] and "0.30" in figures[2][1]

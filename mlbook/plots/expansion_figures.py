@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
+from matplotlib.lines import Line2D
 
 from mlbook.plots.style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE, RED, arrow, figure
 
 STYLES = {2: "-", 3: "--", 5: ":"}
 """Line style by the number of mini-batches k."""
+LABELS = {"maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile"}
 
 
 def two_steps(inner_lr: float = 0.42):
@@ -44,11 +46,11 @@ def two_steps(inner_lr: float = 0.42):
     ):
         ax.plot(*point, "o", color=BLACK, markersize=6)
         note(name, point, offset, BLACK)
-    note("$-\\alpha\\,\\bar g_1$", second / 2, (4, -18), BLUE)
-    note("$-\\alpha\\,g_2$", (second + third) / 2, (-44, -6), ORANGE)
-    note("$-\\alpha\\,\\bar g_2$", (second + naive) / 2, (8, -4), ORANGE)
-    note("$\\alpha^2\\bar H_2\\bar g_1$", (naive + third) / 2, (2, 10), RED)
-    note("$-\\alpha\\,g_{\\mathrm{Reptile}}$", third / 2, (-74, 18), GREEN)
+    note("$-\\alpha\\,\\bar g_1$", second / 2, (4, -18), BLACK)
+    note("$-\\alpha\\,g_2$", (second + third) / 2, (-44, -6), BLACK)
+    note("$-\\alpha\\,\\bar g_2$", (second + naive) / 2, (8, -4), BLACK)
+    note("$\\alpha^2\\bar H_2\\bar g_1$", (naive + third) / 2, (2, 10), BLACK)
+    note("$-\\alpha\\,g_{\\mathrm{Reptile}}$", third / 2, (-74, 18), BLACK)
     ax.set(
         xlim=(-0.6, 2.9),
         ylim=(-0.5, 2.3),
@@ -66,30 +68,28 @@ def two_steps(inner_lr: float = 0.42):
     return fig, alt
 
 
-def remainders(panels: dict[str, dict[tuple[str, int], tuple[list[float], list[float], float]]]):
-    """What the expansion leaves out against α. panels: title -> (method, k) -> (α, remainders, fitted slope)."""
-    fig, axes = figure(1, len(panels), width=4.0 * len(panels), height=3.5, squeeze=False)
-    said = []
-    for ax, (title, rows) in zip(axes[0], panels.items(), strict=True):
-        for (method, k), (alphas, left, order) in rows.items():
-            colour = COLOURS.get(method, GREY)
-            label = f"{LABELS.get(method, method)}, k = {k}: {order:.2f}"
-            ax.loglog(
-                alphas, left, STYLES.get(k, "-"), color=colour, lw=1.7, marker="o", markersize=3, label=label
-            )
-        two_terms = [order for (method, _), (_, _, order) in rows.items() if method in LABELS]
-        said.append(
-            f"{title}: the slopes of two terms lie between {min(two_terms):.2f} and {max(two_terms):.2f}"
-        )
+def remainders(panels: dict[str, tuple[list[float], dict[tuple[str, int], list[float]]]]):
+    """What an expansion leaves out against α. panels: title -> (α, {(method or another name, k): remainders})."""
+    fig, axes = figure(1, len(panels), width=4.0 * len(panels), height=4.0, squeeze=False)
+    said, others = [], {}
+    for ax, (title, (alphas, rows)) in zip(axes[0], panels.items(), strict=True):
+        for (method, k), left in rows.items():
+            if method in LABELS:
+                colour, style = COLOURS[method], STYLES.get(k, "-")
+            else:
+                colour, style = (GREY, BLACK)[others.setdefault(method, len(others)) % 2], "-."
+            ax.loglog(alphas, left, style, color=colour, lw=1.7, marker="o", markersize=3)
+            said.append(f"{title}, {LABELS.get(method, method)}, k = {k}: {left[0]:.1e} to {left[-1]:.1e}")
         ax.set(title=title, xlabel="inner rate α")
-        ax.legend(fontsize=6.5, title="slope", title_fontsize=7)
     axes[0][0].set_ylabel("length of the remainder")
+    ks = sorted({k for _, rows in panels.values() for method, k in rows if method in LABELS})
+    handles = [Line2D([], [], color=COLOURS[m], lw=1.8, label=name) for m, name in LABELS.items()]
+    handles += [Line2D([], [], color=BLACK, ls=STYLES.get(k, "-"), label=f"k = {k}") for k in ks]
+    handles += [Line2D([], [], color=(GREY, BLACK)[i % 2], ls="-.", label=name) for name, i in others.items()]
+    fig.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     return fig, "Remainder of the expansion against the inner rate, both axes logarithmic. " + "; ".join(
         said
-    ) + ". The grey line keeps the first term only and has slope one."
-
-
-LABELS = {"maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile"}
+    ) + "."
 
 
 def breakdown(
@@ -146,23 +146,19 @@ def one_parabola(
     )
 
 
-def tails(rows: dict[str, list[tuple[int, float, float]]], colours: dict[str, tuple[str, str]]):
-    """Length and direction of meta-gradients against k. rows: name -> (k, relative length, cosine with a reference)."""
-    fig, axes = figure(1, 2, width=7.8, height=3.4)
-    said = []
+def tails(rows: dict[str, list[tuple[int, float]]], methods: dict[str, str]):
+    """Length of meta-gradients against k. rows: name -> (k, relative length); methods: name -> its method."""
+    fig, ax = figure(width=6.2, height=3.4)
+    said, drawn = [], set()
     for name, points in rows.items():
-        k, size, cosine = zip(*points, strict=True)
-        method, style = colours[name]
-        axes[0].loglog(k, size, style, color=COLOURS[method], marker="o", markersize=3.5, lw=1.7, label=name)
-        axes[1].semilogx(
-            k, cosine, style, color=COLOURS[method], marker="o", markersize=3.5, lw=1.7, label=name
-        )
-        said.append(
-            f"{name}: relative length {size[0]:.2g} at k = {k[0]} and {size[-1]:.2g} at k = {k[-1]}, "
-            f"cosine {cosine[-1]:.2f} there"
-        )
-    axes[1].axhline(0, color=BLACK, lw=0.8)
-    axes[0].set(xlabel="inner steps k", ylabel="length, relative to AvgGrad")
-    axes[1].set(xlabel="inner steps k", ylabel="cosine with MAML, fresh last batch")
-    axes[0].legend(fontsize=7.5)
-    return fig, "Meta-gradients with a repeated and with a fresh last mini-batch. " + "; ".join(said) + "."
+        k, size = zip(*points, strict=True)
+        method = methods[name]
+        style = "--" if method in drawn else "-"
+        drawn.add(method)
+        ax.loglog(k, size, style, color=COLOURS[method], marker="o", markersize=3.5, lw=1.7, label=name)
+        said.append(f"{name}: {size[0]:.2g} at k = {k[0]}, {size[-1]:.2g} at k = {k[-1]}")
+    ax.set(xlabel="number of losses k", ylabel="length, relative to AvgGrad")
+    ax.set_xticks(k, [str(n) for n in k])
+    ax.minorticks_off()
+    ax.legend(fontsize=8.5)
+    return fig, "Length of expected meta-gradients against the number of losses. " + "; ".join(said) + "."
