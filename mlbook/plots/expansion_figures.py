@@ -79,7 +79,16 @@ def remainders(panels: dict[str, tuple[list[float], dict[tuple[str, int], list[f
             else:
                 colour, style = (GREY, BLACK)[others.setdefault(method, len(others)) % 2], "-."
             ax.loglog(alphas, left, style, color=colour, lw=1.7, marker="o", markersize=3)
-            said.append(f"{title}, {LABELS.get(method, method)}, k = {k}: {left[0]:.1e} to {left[-1]:.1e}")
+        ends = {
+            kind: [[left[i] for (m, _), left in rows.items() if (m in LABELS) == kind] for i in (0, -1)]
+            for kind in (True, False)
+        }
+        said += [
+            f"{title}, {what}: at most {max(ends[kind][0]):.1e} at α = {alphas[0]:g} "
+            f"and {max(ends[kind][1]):.1e} at {alphas[-1]:g}"
+            for kind, what in ((True, "both terms as derived"), (False, "the comparisons with slope one"))
+            if ends[kind][0]
+        ]
         ax.set(title=title, xlabel="inner rate α")
     axes[0][0].set_ylabel("length of the remainder")
     ks = sorted({k for _, rows in panels.values() for method, k in rows if method in LABELS})
