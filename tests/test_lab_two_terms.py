@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from lab_page import Lab, assert_close, run_node
+from lab_page import Lab, assert_close, assert_whole, run_node
 
 from mlbook.errors import UserError
 from mlbook.inner_loop import adapt
-from mlbook.widgets import TwoTerms, assets
+from mlbook.widgets import TwoTerms
 
 PAGE = "book/12_expansion.html"
 METHODS = ["MAML", "FOMAML", "Reptile"]
@@ -204,14 +204,7 @@ def test_what_the_lab_cannot_show_is_refused(options, message):
 
 
 def test_the_module_is_whole_and_small():
-    import re
-
-    source = assets.module("two_terms.js")
-    assert not re.search(r"^\s*import\b|\bimport\(|\brequire\(", source, re.MULTILINE)
-    assert set(re.findall(r"https?://[^\"'`\s]+", source)) == {"http://www.w3.org/2000/svg"}
-    declared = re.findall(r"^(?:export )?(?:function|const|let|class) (\w+)", source, re.MULTILINE)
-    assert len(declared) == len(set(declared)), "two files of the module use one name"
-    assert len(source.encode()) < 36_000
+    assert_whole(TwoTerms)
 
 
 # -- the page --------------------------------------------------------------------------------------------------------

@@ -11,8 +11,6 @@ const STATE = ["phi", "curves", "tasks", "target", "inner_steps", "inner_lr", "o
 const TARGETS = { projection: "closest point of W", steps: "k gradient steps on L" };
 const COLUMNS = { "": "", exact: "with closest points", "k steps": "with k gradient steps", "✕": "at the best point", "○": "where k steps settle" };
 
-// -- the lab ----------------------------------------------------------------------------------------------------------
-
 function render({ model, el }) {
   const setup = model.get("setup"), { x_range, y_range, last, kinds } = setup;
   const state = () => Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
