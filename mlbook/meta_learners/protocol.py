@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from mlbook.models.functional import Params
+from mlbook.errors import UserError
+from mlbook.models.functional import Params, call, initial_params
 from mlbook.tasks.episode import Episode
 
 Meta = dict[str, Params]
@@ -56,6 +57,36 @@ class MetaLearner(Protocol):
 
 LOSSES = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
 """Mean losses over a set: (predictions, targets) -> scalar."""
+
+
+@dataclass(frozen=True)
+class InitialisationLearner:
+    """What the learners of an initialisation θ have in common: a network, a loss, and how θ is drawn."""
+
+    model: nn.Module
+    """Any module whose parameters are differentiable and whose call has no side effect."""
+    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    """Mean loss over a support set, a query set or a mini-batch."""
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise UserError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
+
+    @property
+    def measure(self) -> str:
+        return "accuracy" if self.loss == "cross_entropy" else "mse"
+
+    @property
+    def one_by_one(self) -> bool:
+        return False
+
+    def draw(self, generator: torch.Generator, device: torch.device | str) -> Meta:
+        """Random θ, drawn on the generator's device, then moved."""
+        params = initial_params(self.model, generator)
+        return {"params": {name: p.to(device) for name, p in params.items()}}
+
+    def predict(self, params: Params, x: Tensor) -> Tensor:
+        return call(self.model, params, x)
 
 
 def leaves(meta: Meta) -> list[Tensor]:

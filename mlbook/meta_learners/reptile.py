@@ -10,14 +10,23 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import vmap
 
 from mlbook.errors import UserError
 from mlbook.inner_loop import Loss, Moments, adam_path, inner_path
 from mlbook.meta_learners import conv4_kernels, fast_conv4, fast_mlp
-from mlbook.meta_learners.protocol import LOSSES, Combine, Meta, State, alone, leaves, outer_step
-from mlbook.models.functional import Params, call, initial_params
+from mlbook.meta_learners.protocol import (
+    LOSSES,
+    Combine,
+    InitialisationLearner,
+    Meta,
+    State,
+    alone,
+    leaves,
+    outer_step,
+)
+from mlbook.models.functional import Params
 from mlbook.tasks.episode import BatchedEpisode, Episode
 
 
@@ -31,17 +40,13 @@ class Adapted(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reptile:
+class Reptile(InitialisationLearner):
     """Reptile (Nichol et al. 2018), serial with one task per meta-batch and batched with several: θ ← θ + ε·mean(φ − θ).
 
     Training looks at the support sets only. Episodes with an ``order`` (``tasks.MiniBatches``) give every inner step a mini-batch
     of its own; without one, every step sees the whole support set.
     """
 
-    model: nn.Module
-    """Any module whose parameters are differentiable and whose call has no side effect."""
-    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
-    """Mean loss over a mini-batch."""
     inner_lr: float = 0.01
     """α."""
     inner_steps: int = 5
@@ -65,10 +70,10 @@ class Reptile:
     forms and the library's kernels (``fast_conv4``, ``fast_mlp``, ``conv4_kernels``), for their networks only."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.inner_steps < 1:
             raise UserError(f"inner_steps must be at least 1, got {self.inner_steps}")
         choices = {
-            "loss": tuple(LOSSES),
             "optimizer": ("sgd", "adam"),
             "moments": ("carried", "shared", "fresh"),
             "follow": ("displacement", "last_step"),
@@ -108,14 +113,9 @@ class Reptile:
         """Whether a task needs what the task before it left behind."""
         return self.optimizer == "adam" and self.moments == "carried"
 
-    @property
-    def measure(self) -> str:
-        return "accuracy" if self.loss == "cross_entropy" else "mse"
-
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
         """Random θ, drawn on the generator's device, then moved; Adam's moments are zero."""
-        params = initial_params(self.model, generator)  # [REPTILE 1]
-        meta: Meta = {"params": {name: p.to(device) for name, p in params.items()}}
+        meta = self.draw(generator, device)  # [REPTILE 1]
         optimizer = torch.optim.SGD(leaves(meta), lr=self.meta_lr)
         if self.optimizer == "adam" and self.moments != "fresh":
             meta |= _groups(Moments.fresh(meta["params"]))
@@ -128,9 +128,6 @@ class Reptile:
         if self.moments == "fresh":
             return Moments.fresh(meta["params"])
         return Moments(meta["second_moment"], meta["moment_weight"]["weight"])
-
-    def predict(self, params: Params, x: Tensor) -> Tensor:
-        return call(self.model, params, x)
 
     def batches(
         self, x: Tensor, y: Tensor, steps: int, order: Tensor | None = None
