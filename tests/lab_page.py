@@ -80,11 +80,18 @@ class Lab:
         return self.root.locator(f'.mlb-point[aria-label="{label}"]')
 
     def centre(self, label):
+        """Of a point, in pixels of the window: drawn where it belongs now."""
+        self.state()
         box = self.point(label).locator(".mlb-dot").bounding_box()
         return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
+    def show(self, label):
+        """Away from what is fixed to the window's edges."""
+        self.point(label).evaluate("e => e.scrollIntoView({block: 'center', behavior: 'instant'})")
+
     def drag(self, label, dx, dy):
         """With the mouse, in pixels."""
+        self.show(label)
         x, y = self.centre(label)
         self.page.mouse.move(x + 2, y + 2)
         self.page.mouse.down()
@@ -94,7 +101,7 @@ class Lab:
 
     def touch(self, label, dx, dy):
         """With a finger, which rarely hits the centre."""
-        self.point(label).scroll_into_view_if_needed()
+        self.show(label)
         x, y = self.centre(label)
         session = self.page.context.new_cdp_session(self.page)
 

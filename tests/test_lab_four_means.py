@@ -194,6 +194,7 @@ def test_mouse_sliders_and_buttons(open_lab):
     opening = lab.state()
     judge(opening)
     lab.assert_fits(1280)
+    lab.show("Bottom of task 2")
     x, y = lab.centre("Bottom of task 2")
     lab.drag("Bottom of task 2", 60, -50)
     state = lab.state()

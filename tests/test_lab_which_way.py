@@ -194,6 +194,7 @@ def test_mouse_sliders_and_toggles(open_lab):
     lab.assert_fits(1280)
     assert lab.root.locator(".mlb-arrow").count() == 4
 
+    lab.show(PHI)
     x, y = lab.centre(PHI)
     lab.drag(PHI, 60, -40)
     dragged = lab.state()
