@@ -5,5 +5,7 @@ and the shared ones that it imports.
 """
 
 from mlbook.widgets.adapt_sinusoid import AdaptSinusoid
+from mlbook.widgets.two_manifolds import TwoManifolds
+from mlbook.widgets.two_terms import TwoTerms
 
-__all__ = ["AdaptSinusoid"]
+__all__ = ["AdaptSinusoid", "TwoManifolds", "TwoTerms"]
