@@ -8,6 +8,12 @@ const TRAITS = ["alpha", "steps", "bottoms", "curvatures"];
 
 // -- arithmetic -------------------------------------------------------------------------------------------------------
 
+/** r = 1 − α·a; where it is 0, 1 or −1 but for rounding, exactly that. */
+function factor(alpha, a) {
+  const r = 1 - alpha * a;
+  return Math.abs(r - Math.round(r)) < 1e-12 ? Math.round(r) : r;
+}
+
 const WEIGHTS = {
   pretraining: (a) => a,
   fomaml: (a, r, k) => a * r ** k,
@@ -21,9 +27,9 @@ const WEIGHTS = {
  * "runs away" (the sum is below 0, an outer step leads away from θ*), "flat" (no update anywhere: θ* is NaN).
  */
 export function fixedPoint(method, curvatures, bottoms, alpha, k) {
-  const weights = curvatures.map((a) => WEIGHTS[method](a, 1 - alpha * a, k));
+  const weights = curvatures.map((a) => WEIGHTS[method](a, factor(alpha, a), k));
   const sum = weights.reduce((s, w) => s + w, 0), size = weights.reduce((s, w) => s + Math.abs(w), 0);
-  if (!(Math.abs(sum) > 1e-12 * (1 + size))) return { weights, shares: weights.map(() => NaN), point: NaN, status: size > 1e-12 ? "runs away" : "flat" };
+  if (!(Math.abs(sum) > 1e-12 * size)) return { weights, shares: weights.map(() => NaN), point: NaN, status: size ? "runs away" : "flat" };
   const status = sum < 0 ? "runs away" : weights.some((w) => w < -1e-12 * size) ? "beyond" : "mean";
   return { weights, shares: weights.map((w) => w / Math.abs(sum)), point: weights.reduce((s, w, i) => s + w * bottoms[i], 0) / sum, status };
 }
@@ -33,15 +39,17 @@ export const fourMeans = (curvatures, bottoms, alpha, k) =>
   Object.fromEntries(METHODS.map(({ key }) => [key, fixedPoint(key, curvatures, bottoms, alpha, k)]));
 
 /** Two decimals, for a column of numbers. */
-const decimals = (v) => (Math.abs(v) < 1e4 ? (Math.round(100 * v) / 100 || 0).toFixed(2).replace("-", "−") : format(v));
+const decimals = (v) => (Math.abs(v) < 10 ? (Math.round(100 * v) / 100 || 0).toFixed(2).replace("-", "−") : format(v));
 
 const listing = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
 
 /** What the reader should know about the chosen α and k, as sentences. */
 export function remarks({ alpha, steps, curvatures, bottoms }, means) {
   const said = [], outside = curvatures.flatMap((a, i) => (alpha * a >= 2 ? [i] : []));
-  if (outside.length)
-    said.push(`${listing(outside.map((i) => `Task ${i + 1} (α·a = ${format(alpha * curvatures[i])})`))} ${outside.length > 1 ? "leave" : "leaves"} the stable range α·a < 2: its inner steps do not come closer to its bottom. MAML's weights stay at or above 0, because their power is even, but with every step the task with the largest |1 − α·a| weighs more.`);
+  if (outside.length) {
+    const one = outside.length === 1, named = outside.map((i) => `${i + 1} (α·a = ${format(alpha * curvatures[i])})`);
+    said.push(`${one ? "Task" : "Tasks"} ${listing(named)} ${one ? "leaves" : "leave"} the stable range α·a < 2: ${one ? "its" : "their"} inner steps do not come closer to the bottom. MAML's weights stay at or above 0, because their power is even, but with every step the task with the largest |1−α·a| weighs more.`);
+  }
   for (const { key, name } of METHODS) {
     const { status, shares } = means[key], negative = shares.flatMap((w, i) => (w < 0 ? [i + 1] : []));
     if (status === "runs away") said.push(`${name}: the weights do not sum to more than 0, so there is no minimum and θ runs away from the fixed point.`);
@@ -85,9 +93,9 @@ function render({ model, el }) {
     xTitle: "inner steps k", yTitle: "fixed point θ*", height: () => 230, role: "img",
   });
   const swatch = (method) =>
-    svg("svg", { width: 28, height: 18, style: colour(method.key), "aria-hidden": "true" },
-      svg("path", { d: "M0 9H28", fill: "none", stroke: "currentColor", "stroke-width": Math.min(3, method.width), "stroke-dasharray": method.dash }),
-      svg("path", { d: markerPath(method, 14, 9), class: "mlb-marker" }));
+    svg("svg", { width: 26, height: 18, style: colour(method.key), "aria-hidden": "true" },
+      svg("path", { d: "M0 9H26", fill: "none", stroke: "currentColor", "stroke-width": Math.min(3, method.width), "stroke-dasharray": method.dash }),
+      svg("path", { d: markerPath(method, 13, 9), class: "mlb-marker" }));
   const tasks = setup.curvatures.map((_, i) => `task ${i + 1}`);
   const rows = METHODS.map((method) => {
     const cells = tasks.map(() => ({ bar: html("span", { class: "mlb-weight", style: colour(method.key) }), value: html("span", {}) }));

@@ -6,7 +6,7 @@ import { METHODS, markerPath, withLetter } from "./methods.js";
 import { announcer, button, format, handle, html, Plot, prefersStillness, slider, svg, watchWidth } from "./shared.js";
 
 const TRAITS = ["phi", "alpha", "steps", "centres", "surface", "method", "hidden", "same_length", "follow"];
-export const OUTER_RATE = 0.1, OUTER_STEPS = 400;
+export const OUTER_RATE = 0.2, OUTER_STEPS = 400;
 
 // -- arithmetic -------------------------------------------------------------------------------------------------------
 
@@ -32,7 +32,8 @@ export function updatesOfTask(task, phi, alpha, steps) {
   const path = [phi], seen = [];
   for (let n = 0; n < steps; n++) {
     seen.push(lossAt(task, path[n]));
-    path.push(path[n].map((value, i) => value - alpha * seen[n].gradient[i]));
+    const [x, y] = path[n], [gx, gy] = seen[n].gradient;
+    path.push([x - alpha * gx, y - alpha * gy]);
   }
   const end = lossAt(task, path[steps]).gradient;
   // v ← (I − αH(φⁿ)) v from the last step to the first: the transposed chain rule of the inner loop.
@@ -51,8 +52,9 @@ export function directions(tasks, phi, alpha, steps) {
 
 /** One outer step. Reptile's sum of N inner gradients is divided by N, so that one rate suits all methods. */
 export function outerStep(tasks, phi, alpha, steps, method) {
-  const rate = method === "reptile" ? OUTER_RATE / steps : OUTER_RATE;
-  return directions(tasks, phi, alpha, steps)[method].map((value, i) => phi[i] + rate * value);
+  const rate = (method === "reptile" ? OUTER_RATE / steps : OUTER_RATE) / tasks.length, inner = method === "pretraining" ? 1 : steps;
+  const parts = tasks.map((task) => updatesOfTask(task, phi, alpha, inner)[method]);
+  return parts.reduce(([x, y], [dx, dy]) => [x + rate * dx, y + rate * dy], phi);
 }
 
 /** Outer steps from φ until nothing moves any more, φ leaves the limits, or the number of steps is reached. */
@@ -62,7 +64,7 @@ export function outerPath(tasks, phi, alpha, steps, method, limits, most = OUTER
     const last = path[path.length - 1], next = outerStep(tasks, last, alpha, steps, method);
     if (!next.every((value, i) => value > limits[i][0] && value < limits[i][1])) break;
     path.push(next);
-    if (Math.hypot(next[0] - last[0], next[1] - last[1]) < 1e-5) break;
+    if (Math.hypot(next[0] - last[0], next[1] - last[1]) < 1e-6) break;
   }
   return path;
 }
@@ -147,9 +149,9 @@ function render({ model, el }) {
   const key = (drawing, words, style) => html("span", { style }, svg("svg", { width: 26, height: 14, "aria-hidden": "true" }, drawing), words);
   const stroke = (more) => svg("path", { d: "M1 7H25", fill: "none", stroke: "currentColor", "stroke-width": 2, ...more });
   const swatch = (method) =>
-    svg("svg", { width: 40, height: 20, style: colour(method.key), "aria-hidden": "true" },
-      svg("path", { d: "M0 10H26", fill: "none", stroke: "currentColor", "stroke-width": method.width, "stroke-dasharray": method.dash }),
-      svg("path", { d: markerPath(method, 29, 10), class: "mlb-marker" }));
+    svg("svg", { width: 36, height: 20, style: colour(method.key), "aria-hidden": "true" },
+      svg("path", { d: "M0 10H22", fill: "none", stroke: "currentColor", "stroke-width": method.width, "stroke-dasharray": method.dash }),
+      svg("path", { d: markerPath(method, 26, 10), class: "mlb-marker" }));
 
   const group = `mlb-${Math.random().toString(36).slice(2)}`;
   const rows = METHODS.map((method) => {
@@ -166,15 +168,15 @@ function render({ model, el }) {
     const input = html("input", { type: "checkbox", onchange: () => change({ [name]: input.checked }) });
     return { input, node: html("label", { class: "mlb-tick" }, input, label) };
   };
-  const same = check("all arrows the same length", "same_length"), follow = check("show where all four lead from here", "follow");
+  const same = check("all arrows the same length", "same_length"), follow = check("trace all four walks from here", "follow");
   const choices = Object.keys(setup.surfaces).map((name) => {
     const radio = html("input", { type: "radio", name: `${group}s`, onchange: () => anew({ surface: name }) });
     return { name, radio, node: html("label", { class: "mlb-tick" }, radio, name) };
   });
   const alpha = slider({ label: "inner rate α", min: 0.01, max: 0.5, step: 0.01, show: (v) => v.toFixed(2), input: (v) => anew({ alpha: v }) });
   const steps = slider({ label: "inner steps N", min: 1, max: 10, step: 1, show: (v) => `${v}`, input: (v) => anew({ steps: v }) });
-  const once = button("One outer step", () => (timer && stop(), walk(1)), { class: "mlb-main" }), running = button("", run);
-  const back = button("Back to start", backToStart), reset = button("Reset", () => anew(opening), { "aria-label": "Reset φ and the tasks" });
+  const once = button("Outer step", () => (timer && stop(), walk(1)), { class: "mlb-main", "aria-label": "One outer step" }), running = button("", run);
+  const back = button("To start", backToStart, { "aria-label": "Back to start" }), reset = button("Reset", () => anew(opening), { "aria-label": "Reset φ and the tasks" });
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
   const numbers = html("tbody", {}), head = (...words) => html("thead", {}, html("tr", {}, ...words.map((w) => html("th", { scope: "col" }, w))));
   const left = html("div", {}, plot.node,
@@ -224,12 +226,19 @@ function render({ model, el }) {
       svg("path", { d: markerPath(method, x + far * c, y + far * s), class: "mlb-marker" }));
   }
 
+  let [trailsOf, kept] = ["", {}]; // while φ walks, where it began does not change, nor do the four trails from there
+  function allTrails(tasks, from, { alpha, steps }) {
+    const about = JSON.stringify([tasks, from, alpha, steps]);
+    if (about !== trailsOf)
+      [trailsOf, kept] = [about, Object.fromEntries(METHODS.map(({ key }) => [key, outerPath(tasks, from, alpha, steps, key, limits)]))];
+    return kept;
+  }
+
   function draw() {
     if (!plot.width) return; // not on the page yet
     const now = state(), tasks = tasksOf(now), found = directions(tasks, now.phi, now.alpha, now.steps);
     const shown = METHODS.filter(({ key }) => !now.hidden.includes(key)), from = [plot.X(now.phi[0]), plot.Y(now.phi[1])];
-    const trails = {};
-    if (now.follow) for (const { key } of METHODS) trails[key] = outerPath(tasks, start ?? now.phi, now.alpha, now.steps, key, limits);
+    const trails = now.follow ? allTrails(tasks, start ?? now.phi, now) : {};
     const ends = Object.fromEntries(Object.entries(trails).map(([name, path]) => [name, path[path.length - 1]]));
     const trail = (method, path, more) => {
       const [x, y] = path[path.length - 1];
