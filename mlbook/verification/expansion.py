@@ -37,10 +37,10 @@ def inner_sgd(
     loss: Loss, params: Params, batches: Batch, inner_lr: float
 ) -> tuple[list[Params], list[Params]]:
     """One SGD step on each of the k batches [k, ...]: the points φ₁ … φ_{k+1} and the gradients g₁ … g_k."""
-    points, gradients = [params], []  # [K 1]
-    for i in range(length(batches)):  # [K 2]
-        g = grad(loss)(points[-1], pick(batches, i))  # [K 3]
-        points.append(add(points[-1], g, -inner_lr))  # [K 4]
+    points, gradients = [params], []  # [EXACT 1]
+    for i in range(length(batches)):  # [EXACT 2]
+        g = grad(loss)(points[-1], pick(batches, i))  # [EXACT 3]
+        points.append(add(points[-1], g, -inner_lr))  # [EXACT 4]
         gradients.append(g)
     return points, gradients
 
@@ -55,9 +55,9 @@ def meta_gradients(loss: Loss, params: Params, batches: Batch, inner_lr: float) 
         return loss(points[-1], pick(batches, k - 1))
 
     return {
-        "reptile": total(g),  # [K 5]
-        "fomaml": g[-1],  # [K 6]
-        "maml": grad(last_loss)(params),  # [K 7]
+        "reptile": total(g),  # [EXACT 5]
+        "fomaml": g[-1],  # [EXACT 6]
+        "maml": grad(last_loss)(params),  # [EXACT 7]
     }
 
 
