@@ -1,6 +1,6 @@
 """Rates for the four methods of chapter 14, chosen on meta-validation tasks, and longer runs with them, on sinusoids.
 
-python -m benchmarks.side_by_side [--part short|long] [--out FILE]
+python -m benchmarks.side_by_side [--only METHOD] [--keep-search] [--out FILE]
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ SHOT, TRAIN_QUERY, TEST_QUERY = 10, 10, 50
 JUDGED_STEP = 10
 META_BATCH = 25
 VALIDATION_SEED, TEST_SEED = 2, 1
-PARTS = {
-    # meta-steps; first seeds in the search and in the runs with the chosen rates
-    "short": {"meta_steps": 1_500, "search_seeds": (0, 1), "seeds": (0, 1, 2, 3, 4)},
-    "long": {"meta_steps": 10_000, "search_seeds": (0,), "seeds": (0, 1, 2)},
+VALIDATION_TASKS, TEST_TASKS = 200, 200
+SEARCH = {"meta_steps": 1_000, "seeds": (0, 1)}
+RUNS = {
+    "short": {"meta_steps": 1_000, "seeds": (0, 1, 2, 3, 4)},
+    "long": {"meta_steps": 5_000, "seeds": (0, 1)},
 }
+"""Runs with the chosen rates. The rates are those that were best after 1,000 meta-steps, in the long runs, too."""
 
 
 def model() -> MLP:
@@ -50,22 +52,26 @@ def setting() -> dict:
     }
 
 
-def validated(contender: comparison.Contender, meta_steps: int, seeds) -> tuple[comparison.Contender, float]:
+def validated(contender: comparison.Contender, meta_steps: int, seeds, tasks: int = VALIDATION_TASKS):
     """The contender with its best rate at meta-test, and its error on the meta-validation tasks (mean over the seeds)."""
     network, errors = model(), dict.fromkeys(comparison.TEST_RATES, 0.0)
     for seed in seeds:
-        run = comparison.follow(
-            contender, network, **setting(), meta_steps=meta_steps, marks=(meta_steps,), seed=seed, n_tasks=25
+        state = comparison.trained(
+            contender,
+            network,
+            setting()["tasks"],
+            meta_steps=meta_steps,
+            meta_batch_size=META_BATCH,
+            seed=seed,
         )
-        (point,) = run
         for rate in errors:
             judged = comparison.scores(
                 network,
-                point.meta,
+                state.meta,
                 setting()["test_tasks"],
                 test_lr=rate,
                 steps=JUDGED_STEP,
-                n_tasks=400,
+                n_tasks=tasks,
                 seed=VALIDATION_SEED,
             )
             errors[rate] += float(judged[:, JUDGED_STEP].mean()) / len(seeds)
@@ -73,10 +79,10 @@ def validated(contender: comparison.Contender, meta_steps: int, seeds) -> tuple[
     return replace(contender, test_lr=best), errors[best]
 
 
-def search(meta_steps: int, seeds) -> dict:
+def search(methods, meta_steps: int, seeds) -> dict:
     """Every contender of the grid with its validation error (null: the inner loop or the training diverged), and the best."""
     rows = {}
-    for method in comparison.METHODS:
+    for method in methods:
         tried = [validated(contender, meta_steps, seeds) for contender in comparison.grid(method)]
         best = min(tried, key=lambda pair: pair[1])[0]
         rows[method] = {
@@ -87,47 +93,56 @@ def search(meta_steps: int, seeds) -> dict:
     return rows
 
 
-def runs(chosen: dict, meta_steps: int, seeds) -> dict:
-    """Learning curves of the chosen contenders on the meta-test tasks, one per seed."""
-    rows = {}
-    for method, row in chosen.items():
-        curves = []
-        for seed in seeds:
-            points = comparison.follow(
-                comparison.Contender(**row["chosen"]),
-                model(),
-                **setting(),
-                meta_steps=meta_steps,
-                marks=marks(meta_steps),
-                seed=seed,
-                test_seed=TEST_SEED,
-                n_tasks=200,
-            )
-            curves.append([(p.meta_step, p.error(JUDGED_STEP)) for p in points])
-        rows[method] = curves
-        print(method, [round(c[-1][1], 3) for c in curves], flush=True)
-    return rows
+def run(chosen: dict, meta_steps: int, seeds) -> list:
+    """Learning curves of a chosen contender on the meta-test tasks, one per seed: (meta-step, error) pairs."""
+    curves = []
+    for seed in seeds:
+        points = comparison.follow(
+            comparison.Contender(**chosen),
+            model(),
+            **setting(),
+            meta_steps=meta_steps,
+            marks=marks(meta_steps),
+            seed=seed,
+            test_seed=TEST_SEED,
+            n_tasks=TEST_TASKS,
+        )
+        curves.append([(p.meta_step, p.error(JUDGED_STEP)) for p in points])
+    print(chosen["method"], meta_steps, [round(c[-1][1], 3) for c in curves], flush=True)
+    return curves
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.side_by_side", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--part", choices=sorted(PARTS), help="default: all; the others stay as they were")
+    parser.add_argument(
+        "--only", choices=comparison.METHODS, help="this method; what the record says of others stays"
+    )
+    parser.add_argument(
+        "--keep-search", action="store_true", help="take the rates from the record and repeat the runs"
+    )
     parser.add_argument("--out", type=Path, default=RECORD)
     options = parser.parse_args(arguments)
-    record = json.loads(options.out.read_text()) if options.out.exists() else {"parts": {}}
-    for name in [options.part] if options.part else PARTS:
-        part = PARTS[name]
-        chosen = search(part["meta_steps"], part["search_seeds"])
-        record["parts"][name] = {
-            **provenance(),
-            **part,
-            "grid": comparison.GRID,
-            "test_rates": comparison.TEST_RATES,
-            "methods": chosen,
-            "curves": runs(chosen, part["meta_steps"], part["seeds"]),
-        }
+    record = json.loads(options.out.read_text()) if options.out.exists() else {"methods": {}}
+    setup = {
+        "search": SEARCH,
+        "runs": RUNS,
+        "grid": comparison.GRID,
+        "test_rates": comparison.TEST_RATES,
+        "meta_batch_size": META_BATCH,
+        "points": {"support": SHOT, "query": TRAIN_QUERY, "test query": TEST_QUERY},
+        "judged_step": JUDGED_STEP,
+        "tasks": {"meta-validation": VALIDATION_TASKS, "meta-test": TEST_TASKS},
+    }
+    for method in [options.only] if options.only else comparison.METHODS:
+        row = record["methods"].get(method, {})
+        if not options.keep_search:
+            row = search([method], **SEARCH)[method]
+        row |= provenance()
+        row["curves"] = {name: run(row["chosen"], **RUNS[name]) for name in RUNS}
+        record |= setup
+        record["methods"][method] = row
         keep(options.out, record)
 
 

@@ -7,6 +7,7 @@ on that set; the outer optimiser is the one of each method's paper (Adam; for Re
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from mlbook.errors import UserError
 from mlbook.evaluation import fixed_episodes, task_scores
 from mlbook.meta_learners import MAML, Reptile, joint_training
-from mlbook.meta_learners.protocol import Meta, MetaLearner
+from mlbook.meta_learners.protocol import Meta, MetaLearner, State
 from mlbook.tasks.episode import Episode
 from mlbook.training import TaskDistribution, train
 
@@ -150,46 +151,21 @@ def scores(
     return torch.cat(blocks).double().nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
-def follow(
+def _states(
     contender: Contender,
     model: nn.Module,
     tasks: TaskDistribution,
-    test_tasks: TaskDistribution,
     *,
     meta_steps: int,
-    marks: Sequence[int],
-    steps: int = 10,
     meta_batch_size: int = 25,
-    n_tasks: int = 200,
     seed: int = 0,
-    test_seed: int = 1,
     loss: str = "mse",
     engine: str = "fast",
-) -> Iterator[Point]:
-    """Meta-train and yield a ``Point`` at every meta-step in ``marks`` (0: before training).
-
-    seed: of the first parameters and of the meta-train tasks; methods with the same seed start at the same point and see the
-    same meta-batches. test_seed: of the tasks they are judged on.
-    """
+) -> Iterator[State]:
+    """The state before training and after every meta-step."""
     learner = contender.learner(model, loss=loss, engine=engine)
     state = learner.init(torch.Generator().manual_seed(seed))
-
-    def point(meta: Meta, meta_step: int) -> Point:
-        kept = {group: {name: p.clone() for name, p in params.items()} for group, params in meta.items()}
-        judged = scores(
-            model,
-            kept,
-            test_tasks,
-            test_lr=contender.test_lr,
-            steps=steps,
-            n_tasks=n_tasks,
-            seed=test_seed,
-            loss=loss,
-        )
-        return Point(meta_step, kept, judged)
-
-    if 0 in marks:
-        yield point(state.meta, 0)
+    yield state
     run = train(
         learner,
         contender.tasks(tasks),
@@ -199,8 +175,44 @@ def follow(
         generator=torch.Generator().manual_seed(seed + 1),
     )
     for progress in run:
-        if progress.meta_step in marks:
-            yield point(progress.state.meta, progress.meta_step)
+        yield progress.state
+
+
+def trained(contender: Contender, model: nn.Module, tasks: TaskDistribution, **options) -> State:
+    """Meta-train. options: ``meta_steps``, ``meta_batch_size`` (25), ``seed`` (0) of the first parameters and of the meta-train
+    tasks, ``loss`` and ``engine``. Methods with the same seed start at the same point and see the same meta-batches."""
+    return deque(_states(contender, model, tasks, **options), maxlen=1).pop()
+
+
+def follow(
+    contender: Contender,
+    model: nn.Module,
+    tasks: TaskDistribution,
+    test_tasks: TaskDistribution,
+    *,
+    marks: Sequence[int],
+    steps: int = 10,
+    n_tasks: int = 200,
+    test_seed: int = 1,
+    loss: str = "mse",
+    **options,
+) -> Iterator[Point]:
+    """Meta-train as ``trained`` does, and yield a ``Point`` at every meta-step in ``marks`` (0: before training), judged on
+    ``n_tasks`` tasks of the fixed sequence ``test_seed`` after 0..``steps`` inner steps."""
+    for state in _states(contender, model, tasks, loss=loss, **options):
+        if state.meta_step in marks:
+            meta = {g: {n: p.clone() for n, p in params.items()} for g, params in state.meta.items()}
+            judged = scores(
+                model,
+                meta,
+                test_tasks,
+                test_lr=contender.test_lr,
+                steps=steps,
+                n_tasks=n_tasks,
+                seed=test_seed,
+                loss=loss,
+            )
+            yield Point(state.meta_step, meta, judged)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad
+from torch.func import grad, vmap
 
 from mlbook.inner_loop import Loss, adapt
 from mlbook.models.functional import Params
@@ -61,8 +61,41 @@ def four_directions(path: InnerPath) -> dict[str, Params]:
     }
 
 
+def mean_directions(
+    batch_loss: Callable[[Params, Tensor, Tensor], Tensor],
+    params: Params,
+    x: Tensor,
+    y: Tensor,
+    inner_lr: float,
+) -> dict[str, Params]:
+    """``four_directions`` averaged over T tasks with k batches each. x, y: [T, k, ...]; batch_loss(params, x, y) of a batch."""
+
+    def one_task(x: Tensor, y: Tensor) -> dict[str, Params]:
+        losses = [lambda p, i=i: batch_loss(p, x[i], y[i]) for i in range(len(x))]
+        return four_directions(inner_path_over(losses, params, inner_lr))
+
+    directions = vmap(one_task)(x, y)
+    return {method: {n: d.mean(0) for n, d in direction.items()} for method, direction in directions.items()}
+
+
 Field = Callable[[Tensor], Tensor]
 """A vector field on flat parameters: [P] -> [P]."""
+
+
+def flat(params: Params) -> Tensor:
+    """All parameters in one vector [P]."""
+    return torch.cat([p.flatten() for p in params.values()])
+
+
+def flat_field(direction: Callable[[Params], Params], params: Params) -> Field:
+    """A direction as a field on vectors laid out as ``flat(params)``."""
+    sizes = [p.numel() for p in params.values()]
+
+    def on_vectors(point: Tensor) -> Tensor:
+        parts = point.split(sizes)
+        return flat(direction({n: q.view(p.shape) for (n, p), q in zip(params.items(), parts, strict=True)}))
+
+    return on_vectors
 
 
 def jacobian(field: Field, point: Tensor) -> Tensor:
