@@ -5,5 +5,7 @@ and the shared ones that it imports.
 """
 
 from mlbook.widgets.adapt_sinusoid import AdaptSinusoid
+from mlbook.widgets.four_means import FourMeans
+from mlbook.widgets.which_way import WhichWay
 
-__all__ = ["AdaptSinusoid"]
+__all__ = ["AdaptSinusoid", "FourMeans", "WhichWay"]
