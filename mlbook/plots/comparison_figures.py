@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlbook.plots.maml_figures import method_colour
-from mlbook.plots.style import BLACK, COLOURS, GREY, PURPLE, SKY, arrow, figure
+from mlbook.plots.style import BLACK, COLOURS, GREEN, GREY, PURPLE, SKY, YELLOW, arrow, figure
 from mlbook.verification.directions import METHODS, four_directions, inner_path_over
 from mlbook.verification.landscape import Valleys
 
@@ -97,26 +97,27 @@ def resting_places(valleys: Valleys, paths: dict[str, Tensor], bottoms: tuple[st
 
 
 def round_trip(work: dict[str, list[float]]):
-    """Work done by every method's field along a circle. work: method -> cumulative values at equal angles, from 0 to 360°."""
+    """Work done by every method's field along a circle, as a share of the largest on the way. work: method -> cumulative values
+    at equal angles, from 0 to 360°."""
     fig, ax = figure(width=6.6, height=3.2)
     said = []
     for method, values in work.items():
+        largest = max(abs(v) for v in values)
+        shares = [v / largest for v in values]
         degrees = [360 * i / (len(values) - 1) for i in range(len(values))]
-        ax.plot(degrees, values, color=_colour(method), lw=1.9, label=TITLES[method])
-        ax.plot(360, values[-1], "o", color=_colour(method), markersize=6)
-        said.append(f"{TITLES[method]} {values[-1]:.3f}")
+        ax.plot(degrees, shares, color=_colour(method), lw=1.9, label=TITLES[method])
+        ax.plot(360, shares[-1], "o", color=_colour(method), markersize=6)
+        said.append(f"{TITLES[method]} at {shares[-1] + 0:.2f}")
     ax.axhline(0, color=BLACK, lw=0.8)
     ax.set(
-        xlabel="angle walked round the circle",
-        ylabel="work, $\\int F\\cdot d\\phi$",
+        xlabel="degrees walked round the circle",
+        ylabel="work, share of its largest",
         xticks=range(0, 361, 90),
     )
     ax.legend(fontsize=9)
-    return (
-        fig,
-        "Work of each method's direction field along a closed circle. After one full turn: "
-        + ", ".join(said)
-        + ". A gradient field returns to zero.",
+    return fig, (
+        "Work of each method's direction field along a closed circle, as a share of the largest on the way. After one full "
+        "turn: " + ", ".join(said) + ". A gradient field returns to zero."
     )
 
 
@@ -175,7 +176,7 @@ def errors(
 def cosines(panels: dict[str, dict[str, list[tuple[float, float]]]], xlabels: dict[str, str]):
     """Cosines between pairs of directions. panels: title -> pair -> (x, cosine); xlabels: title -> name of x."""
     fig, axes = figure(1, len(panels), width=4.2 * len(panels), height=3.4, sharey=True, squeeze=False)
-    palette = (COLOURS["reptile"], COLOURS["pretraining"], COLOURS["fomaml"], BLACK, PURPLE, SKY)
+    palette = (GREEN, PURPLE, SKY, BLACK, GREY, YELLOW)
     said = []
     for ax, (title, pairs) in zip(axes[0], panels.items(), strict=True):
         for (pair, points), colour in zip(pairs.items(), palette, strict=False):
