@@ -1,6 +1,6 @@
 """Rates for the four methods of chapter 14, chosen on meta-validation tasks, and longer runs with them, on sinusoids.
 
-python -m benchmarks.side_by_side [--only METHOD] [--keep-search] [--out FILE]
+python -m benchmarks.side_by_side [--only METHOD] [--again] [--out FILE]
 """
 
 from __future__ import annotations
@@ -79,18 +79,21 @@ def validated(contender: comparison.Contender, meta_steps: int, seeds, tasks: in
     return replace(contender, test_lr=best), errors[best]
 
 
-def search(methods, meta_steps: int, seeds) -> dict:
-    """Every contender of the grid with its validation error (null: the inner loop or the training diverged), and the best."""
-    rows = {}
-    for method in methods:
-        tried = [validated(contender, meta_steps, seeds) for contender in comparison.grid(method)]
-        best = min(tried, key=lambda pair: pair[1])[0]
-        rows[method] = {
-            "tried": [{**asdict(c), "validation_error": e if e < float("inf") else None} for c, e in tried],
-            "chosen": asdict(best),
-        }
-        print(method, asdict(best), min(e for _, e in tried), flush=True)
-    return rows
+def search(method: str, known: list[dict], meta_steps: int, seeds) -> dict:
+    """Every contender of the method's grid with its validation error (null: the inner loop or the training diverged), and the
+    best. known: rows of an earlier search, which are not repeated."""
+    rows = []
+    for contender in comparison.grid(method):
+        options = asdict(contender)
+        row = next((r for r in known if all(r[k] == options[k] for k in options if k != "test_lr")), None)
+        if row is None:
+            best, error = validated(contender, meta_steps, seeds)
+            row = {**asdict(best), "validation_error": error if error < float("inf") else None}
+            print(row, flush=True)
+        rows.append(row)
+    finite = [row for row in rows if row["validation_error"] is not None]
+    best = min(finite, key=lambda row: row["validation_error"])
+    return {"tried": rows, "chosen": {k: v for k, v in best.items() if k != "validation_error"}}
 
 
 def run(chosen: dict, meta_steps: int, seeds) -> list:
@@ -120,11 +123,13 @@ def main(arguments: list[str] | None = None) -> None:
         "--only", choices=comparison.METHODS, help="this method; what the record says of others stays"
     )
     parser.add_argument(
-        "--keep-search", action="store_true", help="take the rates from the record and repeat the runs"
+        "--again", action="store_true", help="search anew, not only what the record does not have"
     )
     parser.add_argument("--out", type=Path, default=RECORD)
     options = parser.parse_args(arguments)
     record = json.loads(options.out.read_text()) if options.out.exists() else {"methods": {}}
+    if (record.get("search"), record.get("judged_step")) != (json.loads(json.dumps(SEARCH)), JUDGED_STEP):
+        record = {"methods": {}}  # of a search in another setting nothing can be kept
     setup = {
         "search": SEARCH,
         "runs": RUNS,
@@ -136,9 +141,8 @@ def main(arguments: list[str] | None = None) -> None:
         "tasks": {"meta-validation": VALIDATION_TASKS, "meta-test": TEST_TASKS},
     }
     for method in [options.only] if options.only else comparison.METHODS:
-        row = record["methods"].get(method, {})
-        if not options.keep_search:
-            row = search([method], **SEARCH)[method]
+        known = [] if options.again else record["methods"].get(method, {}).get("tried", [])
+        row = search(method, known, **SEARCH)
         row |= provenance()
         row["curves"] = {name: run(row["chosen"], **RUNS[name]) for name in RUNS}
         record |= setup
