@@ -373,6 +373,25 @@ def test_the_recorded_choice_is_the_best_of_the_grid():
             assert all([mark for mark, _ in curve] == marks for curve in curves)
 
 
+def test_the_record_shows_what_the_chapter_says_of_it():
+    rows = results.benchmark("side_by_side")["methods"]
+
+    def ends(method, part):
+        return [curve[-1][1] for curve in rows[method]["curves"][part]]
+
+    def mean(values):
+        return sum(values) / len(values)
+
+    for better, worse in (("MAML", "FOMAML"), ("FOMAML", "Reptile"), ("Reptile", "joint")):
+        assert max(ends(better, "long")) < min(ends(worse, "long"))
+    for method in ("MAML", "Reptile"):  # these still gain
+        assert mean(ends(method, "long")) < 0.7 * mean(ends(method, "short"))
+    assert mean(ends("joint", "long")) > 0.95 * mean(ends("joint", "short"))
+    more = cost("FOMAML", 5, 10, 10).example_gradients * side_by_side.RUNS["long"]["meta_steps"]
+    less = cost("MAML", 5, 10, 10).example_gradients * side_by_side.RUNS["short"]["meta_steps"]
+    assert more > less and mean(ends("FOMAML", "long")) > mean(ends("MAML", "short"))
+
+
 def test_the_search_runs():
     contender, error = side_by_side.validated(Contender("joint", meta_lr=0.01), 3, (0,), tasks=4)
     assert contender.test_lr in comparison.TEST_RATES and error > 0
