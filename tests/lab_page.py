@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -27,6 +28,16 @@ def run_node(tmp_path, widget, source, data=None):
     done = subprocess.run([node, "run.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def assert_whole(widget):
+    """The widget carries one module without imports, no address in it, no name exported twice, and it is small."""
+    source, style = widget._esm, widget._css
+    assert not re.search(r"^\s*import\b|\bimport\(|\brequire\(", source, re.MULTILINE)
+    assert set(re.findall(r"https?://[^\"'`\s]+", source + style)) == {"http://www.w3.org/2000/svg"}
+    exported = re.findall(r"^export (?:function|const|class) (\w+)", source, re.MULTILINE)
+    assert len(exported) == len(set(exported)) and source.count("export default") == 1
+    assert len(source.encode()) < 32_000
 
 
 def assert_close(found, wanted, tolerance=1e-9):
@@ -69,11 +80,18 @@ class Lab:
         return self.root.locator(f'.mlb-point[aria-label="{label}"]')
 
     def centre(self, label):
+        """Of a point, in pixels of the window: drawn where it belongs now."""
+        self.state()
         box = self.point(label).locator(".mlb-dot").bounding_box()
         return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
+    def show(self, label):
+        """Away from what is fixed to the window's edges."""
+        self.point(label).evaluate("e => e.scrollIntoView({block: 'center', behavior: 'instant'})")
+
     def drag(self, label, dx, dy):
         """With the mouse, in pixels."""
+        self.show(label)
         x, y = self.centre(label)
         self.page.mouse.move(x + 2, y + 2)
         self.page.mouse.down()
@@ -83,7 +101,7 @@ class Lab:
 
     def touch(self, label, dx, dy):
         """With a finger, which rarely hits the centre."""
-        self.point(label).scroll_into_view_if_needed()
+        self.show(label)
         x, y = self.centre(label)
         session = self.page.context.new_cdp_session(self.page)
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from lab_page import Lab, assert_close, run_node
+from lab_page import Lab, assert_close, assert_whole, run_node
 
 from mlbook.errors import UserError
 from mlbook.inner_loop import adapt
@@ -157,7 +157,7 @@ def test_remarks(tmp_path):
 def test_it_opens_without_arguments():
     widget = FourMeans()
     assert {name: getattr(widget, name) for name in OPENING} == OPENING
-    assert "export default" in widget.get_state()["_esm"] and "https:" not in widget.get_state()["_esm"]
+    assert_whole(widget)
     widget.close()
 
 
@@ -193,6 +193,8 @@ def test_mouse_sliders_and_buttons(open_lab):
     lab = open_lab()
     opening = lab.state()
     judge(opening)
+    lab.assert_fits(1280)
+    lab.show("Bottom of task 2")
     x, y = lab.centre("Bottom of task 2")
     lab.drag("Bottom of task 2", 60, -50)
     state = lab.state()
@@ -208,7 +210,7 @@ def test_mouse_sliders_and_buttons(open_lab):
     assert (state["alpha"], state["steps"], state["curvatures"][2]) == (0.45, 12, 2.0)
     judge(state)
     for name in METHODS:
-        for k in (1, 2, 30):
+        for k in (1, 2, 6):  # far along, θᵏ − c is rounding in the judge itself
             wanted = judged({**state, "steps": k})[name]["point"]
             assert_close([state["over_steps"][name][k - 1]], [wanted], 1e-7)
 

@@ -39,7 +39,7 @@ export const fourMeans = (curvatures, bottoms, alpha, k) =>
   Object.fromEntries(METHODS.map(({ key }) => [key, fixedPoint(key, curvatures, bottoms, alpha, k)]));
 
 /** Two decimals, for a column of numbers. */
-const decimals = (v) => (Math.abs(v) < 1e4 ? (Math.round(100 * v) / 100 || 0).toFixed(2).replace("-", "−") : format(v));
+const decimals = (v) => (Math.abs(v) < 10 ? (Math.round(100 * v) / 100 || 0).toFixed(2).replace("-", "−") : format(v));
 
 const listing = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
 
@@ -48,7 +48,7 @@ export function remarks({ alpha, steps, curvatures, bottoms }, means) {
   const said = [], outside = curvatures.flatMap((a, i) => (alpha * a >= 2 ? [i] : []));
   if (outside.length) {
     const one = outside.length === 1, named = outside.map((i) => `${i + 1} (α·a = ${format(alpha * curvatures[i])})`);
-    said.push(`${one ? "Task" : "Tasks"} ${listing(named)} ${one ? "leaves" : "leave"} the stable range α·a < 2: ${one ? "its" : "their"} inner steps do not come closer to the bottom. MAML's weights stay at or above 0, because their power is even, but with every step the task with the largest |1 − α·a| weighs more.`);
+    said.push(`${one ? "Task" : "Tasks"} ${listing(named)} ${one ? "leaves" : "leave"} the stable range α·a < 2: ${one ? "its" : "their"} inner steps do not come closer to the bottom. MAML's weights stay at or above 0, because their power is even, but with every step the task with the largest |1−α·a| weighs more.`);
   }
   for (const { key, name } of METHODS) {
     const { status, shares } = means[key], negative = shares.flatMap((w, i) => (w < 0 ? [i + 1] : []));
@@ -93,9 +93,9 @@ function render({ model, el }) {
     xTitle: "inner steps k", yTitle: "fixed point θ*", height: () => 230, role: "img",
   });
   const swatch = (method) =>
-    svg("svg", { width: 28, height: 18, style: colour(method.key), "aria-hidden": "true" },
-      svg("path", { d: "M0 9H28", fill: "none", stroke: "currentColor", "stroke-width": Math.min(3, method.width), "stroke-dasharray": method.dash }),
-      svg("path", { d: markerPath(method, 14, 9), class: "mlb-marker" }));
+    svg("svg", { width: 26, height: 18, style: colour(method.key), "aria-hidden": "true" },
+      svg("path", { d: "M0 9H26", fill: "none", stroke: "currentColor", "stroke-width": Math.min(3, method.width), "stroke-dasharray": method.dash }),
+      svg("path", { d: markerPath(method, 13, 9), class: "mlb-marker" }));
   const tasks = setup.curvatures.map((_, i) => `task ${i + 1}`);
   const rows = METHODS.map((method) => {
     const cells = tasks.map(() => ({ bar: html("span", { class: "mlb-weight", style: colour(method.key) }), value: html("span", {}) }));

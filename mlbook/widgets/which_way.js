@@ -88,7 +88,7 @@ export function contour({ flat, steep, angle, bend, centre }, level, points = 18
 // -- the lab ----------------------------------------------------------------------------------------------------------
 
 const LEVELS = [1, 2, 3, 4, 5, 6, 7].map((n) => 0.16 * n * n);
-const FAR = 100; // an inner path that gets there does not come back
+const FAR = 1000; // inner steps beyond that are not drawn
 const TASKS = [
   { name: "A", style: "color: var(--mlb-other-1)", dash: undefined },
   { name: "B", style: "color: var(--mlb-other-2)", dash: "6 4" },
@@ -149,9 +149,9 @@ function render({ model, el }) {
   const key = (drawing, words, style) => html("span", { style }, svg("svg", { width: 26, height: 14, "aria-hidden": "true" }, drawing), words);
   const stroke = (more) => svg("path", { d: "M1 7H25", fill: "none", stroke: "currentColor", "stroke-width": 2, ...more });
   const swatch = (method) =>
-    svg("svg", { width: 40, height: 20, style: colour(method.key), "aria-hidden": "true" },
-      svg("path", { d: "M0 10H26", fill: "none", stroke: "currentColor", "stroke-width": method.width, "stroke-dasharray": method.dash }),
-      svg("path", { d: markerPath(method, 29, 10), class: "mlb-marker" }));
+    svg("svg", { width: 36, height: 20, style: colour(method.key), "aria-hidden": "true" },
+      svg("path", { d: "M0 10H22", fill: "none", stroke: "currentColor", "stroke-width": method.width, "stroke-dasharray": method.dash }),
+      svg("path", { d: markerPath(method, 26, 10), class: "mlb-marker" }));
 
   const group = `mlb-${Math.random().toString(36).slice(2)}`;
   const rows = METHODS.map((method) => {
@@ -168,15 +168,15 @@ function render({ model, el }) {
     const input = html("input", { type: "checkbox", onchange: () => change({ [name]: input.checked }) });
     return { input, node: html("label", { class: "mlb-tick" }, input, label) };
   };
-  const same = check("all arrows the same length", "same_length"), follow = check("show where all four lead from here", "follow");
+  const same = check("all arrows the same length", "same_length"), follow = check("trace all four walks from here", "follow");
   const choices = Object.keys(setup.surfaces).map((name) => {
     const radio = html("input", { type: "radio", name: `${group}s`, onchange: () => anew({ surface: name }) });
     return { name, radio, node: html("label", { class: "mlb-tick" }, radio, name) };
   });
-  const alpha = slider({ label: "inner rate α", min: 0.01, max: 0.5, step: 0.01, show: (v) => v.toFixed(2), input: (v) => anew({ alpha: v }) });
+  const alpha = slider({ label: "inner rate α", min: setup.rates[0], max: setup.rates[1], step: 0.01, show: (v) => v.toFixed(2), input: (v) => anew({ alpha: v }) });
   const steps = slider({ label: "inner steps N", min: 1, max: 10, step: 1, show: (v) => `${v}`, input: (v) => anew({ steps: v }) });
-  const once = button("One outer step", () => (timer && stop(), walk(1)), { class: "mlb-main" }), running = button("", run);
-  const back = button("Back to start", backToStart), reset = button("Reset", () => anew(opening), { "aria-label": "Reset φ and the tasks" });
+  const once = button("Outer step", () => (timer && stop(), walk(1)), { class: "mlb-main", "aria-label": "One outer step" }), running = button("", run);
+  const back = button("To start", backToStart, { "aria-label": "Back to start" }), reset = button("Reset", () => anew(opening), { "aria-label": "Reset φ and the tasks" });
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
   const numbers = html("tbody", {}), head = (...words) => html("thead", {}, html("tr", {}, ...words.map((w) => html("th", { scope: "col" }, w))));
   const left = html("div", {}, plot.node,
@@ -279,10 +279,9 @@ function render({ model, el }) {
     running.textContent = timer ? "Pause" : "Run";
     back.disabled = !start;
     const place = `φ = (${now.phi.map(format).join(", ")})`, inner = `${now.steps} inner ${now.steps === 1 ? "step" : "steps"}`;
-    const lost = found.paths.some((path) => path.some((p) => !(Math.hypot(...p) < FAR)));
-    const words = lost
-      ? `At ${place} the inner loop diverges: α = ${now.alpha.toFixed(2)} is too large for this surface.`
-      : `At ${place} with ${inner}, the update of Reptile is turned ${degrees(angles.reptile)}, of FOMAML ${degrees(angles.fomaml)} and of MAML ${degrees(angles.maml)} from that of pre-training.`;
+    const raised = TASKS.filter((_, i) => !(lossAt(tasks[i], found.paths[i][now.steps]).loss <= lossAt(tasks[i], now.phi).loss)).map((t) => t.name);
+    const warning = raised.length ? ` The inner steps raise the loss of task ${raised.join(" and of task ")}: α is too large there.` : "";
+    const words = `At ${place} with ${inner}, the update of Reptile is turned ${degrees(angles.reptile)}, of FOMAML ${degrees(angles.fomaml)} and of MAML ${degrees(angles.maml)} from that of pre-training.${warning}`;
     sentence.textContent = words;
     const lead = METHODS.filter(({ key }) => ends[key]).map(({ key, name }) => `${name} to (${ends[key].map(format).join(", ")})`);
     live.say(lead.length ? `${words} From here ${lead.join(", ")}.` : words);

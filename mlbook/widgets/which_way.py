@@ -17,7 +17,8 @@ from mlbook.widgets import assets
 METHODS = ("pretraining", "fomaml", "maml", "reptile")
 X_RANGE, Y_RANGE = (-4.0, 4.0), (-3.0, 3.0)
 STEPS = 10
-RATES = (0.01, 0.5)
+RATES = (0.01, 0.8)
+"""At the upper end the inner loop leaves the stable range: 2 divided by the largest curvature, 0.67 on the bowls."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class WhichWay(anywidget.AnyWidget):
     displacement (φᴺ − φ)/α for Reptile.
 
     The arguments are the state in which the lab opens, and later the traits that follow what the reader does: ``alpha`` α
-    0.01..0.5; ``steps`` N 1..10; ``phi`` φ; ``centres``, the minima of task A and task B; ``surface``, a name in
+    0.01..0.8; ``steps`` N 1..10; ``phi`` φ; ``centres``, the minima of task A and task B; ``surface``, a name in
     ``SURFACES``; ``method``, one of ``METHODS``, takes the outer steps; ``hidden``, methods not drawn; ``same_length``, whether
     all arrows are equally long; ``follow``, whether the walks of all four methods are drawn.
     Raises ``UserError`` for what the lab cannot show.
@@ -112,6 +113,7 @@ class WhichWay(anywidget.AnyWidget):
             setup={
                 "x_range": list(X_RANGE),
                 "y_range": list(Y_RANGE),
+                "rates": list(RATES),
                 "surfaces": {name: [asdict(valley) for valley in pair] for name, pair in SURFACES.items()},
                 "phi": phi,
                 "centres": centres,
