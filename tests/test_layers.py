@@ -22,7 +22,7 @@ LAYERS = [
     ["cuda_graph", "distributed"],
     ["training"],
     ["evaluation", "verification", "checkpoint"],
-    ["experiments"],
+    ["experiments", "comparison"],
     ["run", "results"],
     ["plots", "widgets"],
     ["notebook", "cli"],
