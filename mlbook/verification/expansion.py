@@ -131,8 +131,7 @@ def sequences(m: int, k: int, plan: str) -> Tensor:
 def expectation(function: Callable[[Params, Batch], object], problem: Problem, draws: Tensor):
     """The mean of ``function(params, batches [k, ...])`` over all tasks and all ``draws`` [draws, k]."""
     rows = {name: t[:, draws].flatten(0, 1) for name, t in problem.batches.items()}  # [T·draws, k, ...]
-    results = vmap(function, in_dims=(None, 0))(problem.params, rows)
-    return torch.utils._pytree.tree_map(lambda t: t.mean(0), results)
+    return mean_of_rows(vmap(function, in_dims=(None, 0))(problem.params, rows))
 
 
 def expected_meta_gradients(problem: Problem, draws: Tensor, inner_lr: float) -> dict[str, Params]:
@@ -273,6 +272,11 @@ def add(a: Params, b: Params, factor: float) -> Params:
 
 def total(vectors: list[Params]) -> Params:
     return {name: sum(v[name] for v in vectors) for name in vectors[0]}
+
+
+def mean_of_rows(values):
+    """The mean over the first axis of every tensor in a dictionary, or in a dictionary of dictionaries."""
+    return values.mean(0) if isinstance(values, Tensor) else {n: mean_of_rows(v) for n, v in values.items()}
 
 
 def dot(a: Params, b: Params) -> Tensor:
