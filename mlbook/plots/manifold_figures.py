@@ -50,13 +50,14 @@ def projections(tasks: dict[str, Curve], phi: Tensor, window: Window, *, rate: f
         ax.plot(*torch.stack([phi, p]).T, ls=":", color=colour, lw=1.8)
         arrow(ax, phi, (1 - rate) * phi + rate * p, colour=colour, width=2.2)
         ax.plot(*p, "o", color=colour, markersize=7)
-        away = 26 * (p - phi) / (p - phi).norm()
+        away = 9 * (p - phi) / (p - phi).norm()
         ax.annotate(
             rf"$P(\phi)$, {name}",
             p,
             xytext=away.tolist(),
             textcoords="offset points",
-            ha="center",
+            ha="right" if away[0] < 0 else "left",
+            va="bottom" if away[1] > 0 else "top",
             color=colour,
         )
         _right_angle(ax, p, phi - p, colour)

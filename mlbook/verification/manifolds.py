@@ -157,7 +157,11 @@ def half_squared_distance(task: Task, phi: Tensor) -> Tensor:
 
 def gradient_steps(task: Task, phi: Tensor, *, inner_lr: float, steps: int) -> Tensor:
     """Where k gradient steps on the task's loss lead from every row of ``phi``; a row's loss depends on that row alone."""
-    return adapt(lambda p: task.loss(p["phi"]).sum(), {"phi": phi}, inner_lr=inner_lr, steps=steps)["phi"]
+
+    def loss(params):
+        return task.loss(params["phi"]).sum()
+
+    return adapt(loss, {"phi": phi}, inner_lr=inner_lr, steps=steps)["phi"]
 
 
 def draw(tasks: Sequence[Task], n: int, generator: torch.Generator) -> list[Task]:
@@ -178,13 +182,14 @@ def reptile_by_projection(phi: Tensor, tasks: Sequence[Task], rates: Sequence[fl
     return torch.stack(path)
 
 
-def reptile_by_steps(
-    phi: Tensor, tasks: Sequence[Task], rates: Sequence[float], *, inner_lr: float, steps: int
-) -> Tensor:
-    """Serial Reptile as it is: k gradient steps in the place of the projection; the rest as in ``reptile_by_projection``."""
+def reptile_by_steps(phi: Tensor, tasks: Sequence[Task], rates: Sequence[float], **inner) -> Tensor:
+    """Serial Reptile as it is: k gradient steps in the place of the projection; the rest as in ``reptile_by_projection``.
+
+    inner: ``inner_lr`` α and ``steps`` k, as in ``gradient_steps``.
+    """
     path = [phi]
     for task, rate in zip(tasks, rates, strict=True):  # [STEPS 1]
-        end = gradient_steps(task, phi, inner_lr=inner_lr, steps=steps)  # [STEPS 2]
+        end = gradient_steps(task, phi, **inner)  # [STEPS 2]
         phi = (1 - rate) * phi + rate * end  # [STEPS 3]
         path.append(phi)
     return torch.stack(path)
