@@ -421,8 +421,21 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     "name, precision, message",
     [
-        ("maml-sinusoid-5shot", "bf16", "--precision bf16 needs one of the convolutional networks"),
-        ("maml-sinusoid-5shot", "tf32", "--precision tf32 needs a GPU or one of the convolutional networks"),
+        (
+            "maml-sinusoid-5shot",
+            "bf16",
+            "--precision bf16 needs one of the convolutional networks, trained by MAML",
+        ),
+        (
+            "maml-sinusoid-5shot",
+            "tf32",
+            "--precision tf32 needs a GPU or one of the convolutional networks, trained by MAML",
+        ),
+        (
+            "reptile-glyphs-5w1s",
+            "bf16",
+            "--precision bf16 needs one of the convolutional networks, trained by MAML",
+        ),
         ("maml-glyphs-5w1s", "fp8", "--precision must be float32, tf32, bf16, not 'fp8'"),
     ],
 )
