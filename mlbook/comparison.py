@@ -20,8 +20,8 @@ from mlbook.meta_learners import MAML, Reptile, joint_training
 from mlbook.meta_learners.protocol import Meta, MetaLearner, State
 from mlbook.tasks.episode import Episode
 from mlbook.training import TaskDistribution, train
+from mlbook.verification.directions import METHODS
 
-METHODS = ("joint", "FOMAML", "Reptile", "MAML")
 TITLES = {"joint": "pre-training", "FOMAML": "FOMAML", "Reptile": "Reptile", "MAML": "MAML"}
 PRODUCT = 2
 """A Hessian-vector product costs about as much as this many gradients (chapter 5)."""

@@ -8,12 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mlbook.comparison import TITLES
 from mlbook.plots.maml_figures import method_colour
 from mlbook.plots.style import BLACK, COLOURS, GREEN, GREY, PURPLE, SKY, YELLOW, arrow, figure
 from mlbook.verification.directions import METHODS, four_directions, inner_path_over
 from mlbook.verification.landscape import Valleys
-
-TITLES = {"joint": "pre-training", "FOMAML": "FOMAML", "Reptile": "Reptile", "MAML": "MAML"}
 
 
 def _colour(method: str) -> str:
@@ -50,7 +49,8 @@ def four_arrows(valleys: Valleys, start: Tensor, *, inner_lr: float, k: int, tas
         said.append(f"{TITLES[method]} at {angle:.0f} degrees")
     for i, (a, b) in enumerate(zip(points[:-1], points[1:], strict=True)):
         arrow(ax, a, b, colour=BLACK, width=1.3)
-        ax.annotate(f"$\\phi_{i + 2}$", b, xytext=(-4, 6), textcoords="offset points", fontsize=11)
+        offset = (-19, -1) if i == 0 else (-4, 6)  # the first step lies on the arrow of pre-training
+        ax.annotate(f"$\\phi_{i + 2}$", b, xytext=offset, textcoords="offset points", fontsize=11)
     ax.plot(*start, "s", color=BLACK, markersize=8)
     ax.annotate("$\\phi_1$", start, xytext=(-20, -5), textcoords="offset points", fontsize=14)
     ax.set(xlim=span[:2], ylim=span[2:], aspect="equal", xlabel="first parameter", ylabel="second parameter")
