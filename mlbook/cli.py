@@ -41,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
         help="how often DIR/resume is written",
     )
     training.add_argument(
+        "--tasks", type=int, metavar="N", help="meta-test tasks at the end (default: the preset's number)"
+    )
+    training.add_argument(
         "--precision",
         default="float32",
         help="rounding in matrix products: float32, tf32 (factors) or bf16 (factors and products); default: float32",
@@ -57,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluating.add_argument("--seed", type=int, default=1, metavar="S")
     evaluating.add_argument("--device", default="auto")
     evaluating.add_argument(
-        "--batch-norm", default="transductive", help="transductive or support (classification)"
+        "--batch-norm",
+        metavar="MODE",
+        help="transductive, support_and_query or support (default: the experiment's)",
     )
     evaluating.add_argument("--json", action="store_true", help="print JSON")
 
@@ -139,6 +144,7 @@ def _train(options) -> int:
         checkpoint_seconds=options.checkpoint_every,
         precision=options.precision,
         graph=not options.no_graph,
+        evaluation_tasks=options.tasks,
     )
     if record is not None:  # of several processes, the first one speaks
         print(_sentence(options.name, record["evaluation"]))
@@ -148,6 +154,7 @@ def _train(options) -> int:
 def _evaluate(options) -> int:
     from mlbook import results
     from mlbook.experiments import build_learner, get
+    from mlbook.experiments import config as experiment_config
     from mlbook.progress import ProgressLine
     from mlbook.run import choose_device, evaluate_config, load_checkpoint, use_precision
 
@@ -161,6 +168,10 @@ def _evaluate(options) -> int:
         get(options.name)
         path = results.pretrained_path(options.name)
     config, meta = load_checkpoint(path, device)
+    if options.name in get(config["name"]).also:  # the same meta-training, another protocol
+        config = experiment_config(
+            get(options.name), config["preset"], meta_steps=config["meta_steps"], seed=config["seed"]
+        )
     use_precision("float32", device, build_learner(config))
     line = ProgressLine(options.tasks, config["name"])
     result = evaluate_config(

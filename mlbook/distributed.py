@@ -29,9 +29,9 @@ class Processes:
 
     def part(self, episodes: Episode) -> Episode:
         """The tasks of this process."""
-        return (
-            Episode(*(field[self.rank :: self.count] for field in episodes)) if self.count > 1 else episodes
-        )
+        if self.count == 1:
+            return episodes
+        return episodes._make(field[self.rank :: self.count] for field in episodes)
 
     def mean_over(self, n_tasks: int) -> Combine:
         """What turns the mean over this process's part of ``n_tasks`` tasks into the mean over all of them."""
@@ -73,10 +73,15 @@ class Processes:
 ALONE = Processes()
 
 
+def started() -> int:
+    """How many processes ``torchrun`` started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 @contextmanager
 def processes(device: torch.device, meta_batch_size: int) -> Iterator[Processes]:
     """The processes that ``torchrun`` started, joined for the time of the block; one alone without it."""
-    count = int(os.environ.get("WORLD_SIZE", 1))
+    count = started()
     if count == 1:
         yield ALONE
         return

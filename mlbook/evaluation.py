@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -10,9 +11,9 @@ from torch.func import vmap
 
 from mlbook.errors import UserError
 from mlbook.meta_learners.protocol import Meta, MetaLearner
-from mlbook.models.batch_norm import BatchNorm, Statistics
+from mlbook.models.batch_norm import MODES, BatchNorm, Statistics
 from mlbook.models.functional import Params, call
-from mlbook.tasks.episode import Episode
+from mlbook.tasks.episode import BatchedEpisode, Episode
 from mlbook.training import TaskDistribution
 
 BLOCK = 25
@@ -26,9 +27,9 @@ class Evaluation:
 
     measure: str
     """``accuracy`` (0 to 1) or ``mse``."""
-    mean: tuple[float, ...]
-    """Mean over tasks after 0, 1, ..., n inner steps."""
-    ci95_by_step: tuple[float, ...]
+    mean: tuple[float | None, ...]
+    """Mean over tasks after 0, 1, ..., n inner steps; None for steps that were not scored."""
+    ci95_by_step: tuple[float | None, ...]
     """Half-width of the 95 % interval of each mean: 1.96 · standard deviation over tasks / sqrt(tasks)."""
     tasks: int
     step: int
@@ -54,7 +55,7 @@ def fixed_episodes(tasks: TaskDistribution, n_tasks: int, seed: int):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + block)
         episodes = tasks.sample(BLOCK, generator)
         keep = min(BLOCK, n_tasks - start)
-        yield Episode(*(field[:keep] for field in episodes))
+        yield episodes._make(field[:keep] for field in episodes)
 
 
 def task_scores(
@@ -65,14 +66,30 @@ def task_scores(
     steps: int,
     batch_norm: str = "transductive",
     running: list[Statistics] | None = None,
+    scored_steps: Sequence[int] | None = None,
 ) -> Tensor:
-    """Score of every task after 0..``steps`` inner steps: [T, steps + 1]."""
+    """Score of every task after the ``scored_steps`` (default: 0..``steps``): [T, scored steps]."""
+    wanted = range(steps + 1) if scored_steps is None else set(scored_steps)
 
     def one_task(episode: Episode) -> Tensor:
-        path = learner.path(meta, episode.support_x, episode.support_y, steps)
-        return torch.stack([score(learner, params, episode, batch_norm, running) for params in path])
+        path = task_path(learner, meta, episode, steps)
+        return torch.stack(
+            [
+                score(learner, params, episode, batch_norm, running)
+                for n, params in enumerate(path)
+                if n in wanted
+            ]
+        )
 
+    if learner.one_by_one:
+        return torch.stack([one_task(episodes.task(t)) for t in range(episodes.n_tasks)])
     return vmap(one_task)(episodes)
+
+
+def task_path(learner: MetaLearner, meta: Meta, episode: Episode, steps: int) -> Iterator[Params]:
+    """The inner loop on one task, on mini-batches where the episode brings an order."""
+    options = {"order": episode.order} if isinstance(episode, BatchedEpisode) else {}
+    return learner.path(meta, episode.support_x, episode.support_y, steps, **options)
 
 
 def score(
@@ -81,6 +98,13 @@ def score(
     """Accuracy or mean squared error of ``params`` on the query set of one task, under a batch-norm mode."""
     if batch_norm == "transductive":
         prediction = learner.predict(params, episode.query_x)
+    elif batch_norm == "support_and_query":
+        support = episode.support_x
+
+        def alone(x: Tensor) -> Tensor:
+            return learner.predict(params, torch.cat([support, x[None]]))[-1]
+
+        prediction = vmap(alone)(episode.query_x)
     elif batch_norm == "support":
         statistics: list[Statistics] = []
         call(learner.model, params, episode.support_x, collect=statistics)
@@ -90,7 +114,7 @@ def score(
             raise UserError("batch-norm mode running needs the statistics: see running_statistics")
         prediction = call(learner.model, params, episode.query_x, statistics=running)
     else:
-        raise UserError(f"batch_norm must be transductive, support or running, not {batch_norm!r}")
+        raise UserError(f"batch_norm must be {', '.join(MODES)}, not {batch_norm!r}")
     if learner.measure == "mse":
         return (prediction - episode.query_y).square().mean()
     return (prediction.argmax(-1) == episode.query_y).float().mean()
@@ -109,7 +133,7 @@ def running_statistics(
     collected in meta-training would converge to at these weights."""
 
     def one_task(episode: Episode) -> list[Statistics]:
-        for params in learner.path(meta, episode.support_x, episode.support_y, steps):  # noqa: B007
+        for params in task_path(learner, meta, episode, steps):  # noqa: B007
             pass
         collected: list[Statistics] = []
         call(learner.model, params, episode.query_x, collect=collected)
@@ -139,14 +163,22 @@ def evaluate(
     seed: int = 1,
     batch_norm: str = "transductive",
     running: list[Statistics] | None = None,
+    scored_steps: Sequence[int] | None = None,
     protocol: dict | None = None,
     on_progress=None,
 ) -> Evaluation:
     """Adapt to each of ``n_tasks`` fixed tasks and score the query set after 0..``steps`` inner steps.
 
     tasks: a distribution that samples on the CPU; episodes travel to the device of ``meta``.
-    report_step: the step that counts (default: the last). on_progress: called with the number of tasks done.
+    report_step: the step that counts (default: the last). scored_steps: the steps to score (default: all), for long inner loops.
+    on_progress: called with the number of tasks done.
     """
+    report_step = steps if report_step is None else report_step
+    wanted = list(range(steps + 1)) if scored_steps is None else sorted(set(scored_steps))
+    if report_step not in wanted or not 0 <= wanted[0] <= wanted[-1] <= steps:
+        raise UserError(
+            f"the scored steps must lie between 0 and {steps} and contain {report_step}, the step that counts"
+        )
     if n_tasks < 2:
         raise UserError("an interval needs at least 2 tasks")
     if batch_norm != "transductive" and not any(isinstance(m, BatchNorm) for m in learner.model.modules()):
@@ -155,20 +187,30 @@ def evaluate(
     scores = []
     with torch.no_grad():
         for episodes in fixed_episodes(tasks, n_tasks, seed):
-            scores.append(
-                task_scores(
-                    learner, meta, episodes.to(device), steps=steps, batch_norm=batch_norm, running=running
-                ).cpu()
+            found = task_scores(
+                learner,
+                meta,
+                episodes.to(device),
+                steps=steps,
+                batch_norm=batch_norm,
+                running=running,
+                scored_steps=wanted,
             )
+            scores.append(found.cpu())
             if on_progress is not None:
                 on_progress(sum(len(s) for s in scores))
-    scores = torch.cat(scores).double()  # [tasks, steps + 1]
+    scores = torch.cat(scores).double()  # [tasks, scored steps]
     mean, spread = scores.mean(0), scores.std(0, correction=0)
     return Evaluation(
         measure=learner.measure,
-        mean=tuple(mean.tolist()),
-        ci95_by_step=tuple((1.96 * spread / n_tasks**0.5).tolist()),
+        mean=_by_step(mean, wanted, steps),
+        ci95_by_step=_by_step(1.96 * spread / n_tasks**0.5, wanted, steps),
         tasks=n_tasks,
-        step=steps if report_step is None else report_step,
+        step=report_step,
         protocol={"batch_norm": batch_norm, "seed": seed, **(protocol or {})},
     )
+
+
+def _by_step(values: Tensor, scored: list[int], steps: int) -> tuple[float | None, ...]:
+    found = dict(zip(scored, values.tolist(), strict=True))
+    return tuple(found.get(n) for n in range(steps + 1))

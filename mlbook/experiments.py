@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from mlbook.errors import UserError
-from mlbook.meta_learners import MAML, joint_training
+from mlbook.meta_learners import MAML, Reptile, joint_training
 from mlbook.models import MLP, Conv4
 from mlbook.models.conv4 import adapted_names, head_names
-from mlbook.tasks import FewShot, Sinusoids, glyphs, omniglot
+from mlbook.tasks import FewShot, GridSinusoids, MiniBatches, Sinusoids, glyphs, omniglot
 
 PRESETS = ("quick", "colab", "paper")
 
@@ -37,12 +37,14 @@ class Experiment:
 
     name: str
     dataset: str
-    """``sinusoid``, ``omniglot`` or ``glyphs``."""
+    """``sinusoid``, ``sinusoid_grid``, ``omniglot`` or ``glyphs``."""
     model: str
-    """``mlp``, ``mlp_oracle``, ``mlp_images``, ``conv4_strided`` or ``conv4_pooled``."""
+    """A name that ``build_model`` knows."""
     learner: dict
-    """Arguments of MAML; ``adapt`` is ``all``, ``no_beta`` (all but batch norm's β) or ``head``."""
+    """Arguments of MAML, or of Reptile where ``method`` is ``reptile``; ``adapt`` is ``all``, ``no_beta`` (all but batch
+    norm's β) or ``head``."""
     k_shot: int
+    """Support examples per class (or points) in meta-training."""
     n_query: int
     """Queries per class (or points) in meta-training."""
     presets: dict[str, Preset]
@@ -59,6 +61,18 @@ class Experiment:
     """Inner steps that the published row names, where they are several."""
     published: str | None = None
     """Key of the row in ``results/published.json``."""
+    preparation: str | None = None
+    """``reptile``: classes, rotations and colours as in the official Reptile code (``omniglot.as_reptile``)."""
+    inner_batch: int | None = None
+    """Support examples per inner step in meta-training, where they are not all of them."""
+    test_batch: int | None = None
+    """The same at meta-test."""
+    test_batch_norm: str | None = None
+    """Batch-norm mode at meta-test, where it is not ``transductive``."""
+    scored_steps: tuple[int, ...] | None = None
+    """Inner steps at meta-test whose score is recorded, where they are not all of them."""
+    also: tuple[str, ...] = ()
+    """Experiments with the very same meta-training and another protocol: one training gives the records of all."""
 
 
 def get(name: str) -> Experiment:
@@ -72,6 +86,11 @@ def get(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
+def trained_by(name: str) -> str:
+    """The experiment whose meta-training serves ``name``: its own, or one that trains for others ``also``."""
+    return next((other.name for other in EXPERIMENTS.values() if name in other.also), name)
+
+
 def get_preset(experiment: Experiment, preset: str) -> Preset:
     if preset not in experiment.presets:
         raise UserError(f"{experiment.name} has the presets {', '.join(experiment.presets)}, not {preset!r}")
@@ -82,7 +101,9 @@ def config(experiment: Experiment, preset: str, *, meta_steps: int | None = None
     """All values that determine a run, as plain JSON types."""
     chosen = get_preset(experiment, preset)
     values = {
-        k: v for k, v in asdict(experiment).items() if k not in ("presets", "published") and v is not None
+        k: v
+        for k, v in asdict(experiment).items()
+        if k not in ("presets", "published", "also") and v is not None
     }
     values["learner"] = {**experiment.learner, **chosen.options}
     steps = chosen.meta_steps if meta_steps is None else meta_steps
@@ -107,33 +128,49 @@ def build_model(model: str, n_way: int, size: int = 28) -> nn.Module:
         return Conv4(n_way, size=size)
     if model == "conv4_pooled":
         return Conv4(n_way, channels=3, filters=32, size=84, downsample="max_pool")
+    if model == "mlp_reptile":
+        return MLP((1, 64, 64, 1), activation="tanh", init_std=None)
+    if model == "conv4_reptile":
+        return Conv4(n_way, size=size, gamma=True, spatial_mean=False)
     raise UserError(f"no model is named {model!r}")
 
 
-def build_learner(config: dict) -> MAML:
+def build_learner(config: dict) -> MAML | Reptile:
     """The meta-learner that a configuration describes."""
     # modules draw initial values from the CPU's global generator; leave it as it was
     with torch.random.fork_rng(devices=[]):
         model = build_model(config["model"], config["n_way"])
     options = dict(config["learner"])
+    if options.pop("method", "maml") == "reptile":
+        return Reptile(model, **options)
     joint, adapt = options.pop("joint", False), options.pop("adapt", "all")
     names = {"all": None, "no_beta": adapted_names(model), "head": head_names(model)}[adapt]
     return joint_training(model, names=names, **options) if joint else MAML(model, names=names, **options)
 
 
-def build_tasks(config: dict, split: str) -> Sinusoids | FewShot:
+def build_tasks(config: dict, split: str) -> Sinusoids | GridSinusoids | FewShot | MiniBatches:
     """Meta-train, meta-validation or meta-test tasks on the CPU; ``DataError`` when the data set is not there."""
     test = split != "train"
     n_query = config["test_query"] if test else config["n_query"]
     k_shot = config.get("test_shot", config["k_shot"]) if test else config["k_shot"]
     if config["dataset"] == "sinusoid":
         return Sinusoids(k_shot, n_query, oracle=config["model"] == "mlp_oracle")
-    pools = {"omniglot": omniglot.load, "glyphs": glyphs.load}
-    return FewShot(pools[config["dataset"]](split), config["n_way"], k_shot, n_query)
+    if config["dataset"] == "sinusoid_grid":
+        tasks = GridSinusoids(k_shot)
+    else:
+        source = {"omniglot": omniglot, "glyphs": glyphs}[config["dataset"]]
+        load = source.load_as_reptile if config.get("preparation") == "reptile" else source.load
+        tasks = FewShot(load(split), config["n_way"], k_shot, n_query)
+    batch = config.get("test_batch" if test else "inner_batch")
+    if batch is None:
+        return tasks
+    return MiniBatches(tasks, batch, config["test_steps"] if test else config["learner"]["inner_steps"])
 
 
 def to_device(tasks, device: torch.device):
     """Task distribution whose samples are born on ``device``."""
+    if isinstance(tasks, MiniBatches):
+        return replace(tasks, tasks=to_device(tasks.tasks, device))
     return replace(tasks, pool=tasks.pool.to(device)) if isinstance(tasks, FewShot) else tasks
 
 
@@ -145,8 +182,10 @@ def protocol(config: dict) -> dict:
         "k_shot": config.get("test_shot", config["k_shot"]),
         "queries": config["test_query"],
     }
-    if config["dataset"] == "sinusoid":
+    if config["dataset"].startswith("sinusoid"):
         return values
+    if config.get("preparation") == "reptile":
+        return values | {"n_way": config["n_way"], "rotated": False, "preparation": "reptile"}
     return values | {"n_way": config["n_way"], "rotated": True}
 
 
@@ -214,6 +253,127 @@ def _images(
     )
 
 
+def _reptile_images(dataset: str, n_way: int, k_shot: int, transductive: bool) -> Experiment:
+    """The official commands: Adam with β₁ = 0 whose second moments live on; ten examples per class in meta-training, whatever K.
+
+    The four experiments of one ``n_way`` have the same meta-training, so the 1-shot one brings the records of all.
+    """
+    five = n_way == 5
+    cell = f"{dataset}-{n_way}w{{}}s"
+    names = [f"reptile-{cell.format(k)}{t}" for k in (1, 5) for t in ("", "-transductive")]
+    name = f"reptile-{cell.format(k_shot)}" + ("-transductive" if transductive else "")
+    learner = {"inner_lr": 1e-3, "inner_steps": 5} if five else {"inner_lr": 5e-4, "inner_steps": 10}
+    return Experiment(
+        name=name,
+        dataset=dataset,
+        preparation="reptile",
+        model="conv4_reptile",
+        learner={"method": "reptile", "optimizer": "adam", "meta_lr": 1.0, **learner},
+        n_way=n_way,
+        k_shot=10,
+        n_query=0,
+        inner_batch=10 if five else 20,
+        test_shot=k_shot,
+        test_query=1,
+        test_batch=5 if five else 10,
+        test_steps=50,
+        report_step=50,
+        scored_steps=(0, 1, 2, 5, 10, 20, 50),
+        test_batch_norm=None if transductive else "support_and_query",
+        also=tuple(other for other in names if other != name) if name == names[0] else (),
+        published=name if dataset == "omniglot" else None,
+        presets={
+            "quick": Preset(40, 5, evaluation_tasks=100),
+            "colab": Preset(10_000 if five else 5_000, 5, evaluation_tasks=1_000),
+            "paper": Preset(100_000 if five else 200_000, 5, evaluation_tasks=10_000),
+        },
+    )
+
+
+def _reptile_sinusoid() -> Experiment:
+    """Section 3 of the paper and its published script: serial, gradient descent, mini-batches of ten of a wave's fifty points."""
+    return Experiment(
+        name="reptile-sinusoid-grid",
+        dataset="sinusoid_grid",
+        model="mlp_reptile",
+        learner={
+            "method": "reptile",
+            "loss": "mse",
+            "inner_lr": 0.02,
+            "inner_steps": 5,
+            "meta_lr": 0.1,
+        },
+        k_shot=50,
+        n_query=50,
+        inner_batch=10,
+        test_shot=10,
+        test_query=50,
+        test_steps=32,
+        report_step=32,
+        presets={"quick": Preset(2_000, 1), "colab": Preset(30_000, 1), "paper": Preset(30_000, 1)},
+    )
+
+
+def _reptile_on_maml_sinusoids(test_shot: int) -> Experiment:
+    """Reptile on MAML's own waves and network, ten steps on all ten points; for these there is no published recipe."""
+    like = _sinusoid(f"reptile-sinusoid-{test_shot}shot", test_shot)
+    learner = {"method": "reptile", "loss": "mse", "inner_lr": 0.01, "inner_steps": 10, "meta_lr": 1.0}
+    return replace(like, learner=learner)
+
+
+def _harness(
+    name: str, *, k: int, meta_lr: float = 0.25, shots: int, n_query: int = 0, **learner
+) -> Experiment:
+    """Sections 6.2 and 6.3 of the Reptile paper: Omniglot 5-way 5-shot, plain gradient descent on mini-batches of 25.
+
+    The published rate, 0.003, is for the sum over a mini-batch; on its mean it is 25 times that.
+    """
+    return Experiment(
+        name=name,
+        dataset="omniglot",
+        preparation="reptile",
+        model="conv4_reptile",
+        learner={"method": "reptile", "inner_lr": 0.075, "inner_steps": k, "meta_lr": meta_lr, **learner},
+        n_way=5,
+        k_shot=shots,
+        n_query=n_query,
+        inner_batch=25,
+        test_shot=5,
+        test_query=1,
+        test_batch=25,
+        test_steps=5,
+        report_step=5,
+        test_batch_norm="support_and_query",
+        presets={
+            "quick": Preset(40, 5, evaluation_tasks=100),
+            "colab": Preset(1_000, 5, evaluation_tasks=1_000),
+            "paper": Preset(40_000, 5, evaluation_tasks=10_000),
+        },
+    )
+
+
+def _gradient_combinations() -> list[Experiment]:
+    """Which of the inner gradients g₁ … g₄ θ moves along: one of them, their sum, or their sum with a step k times smaller."""
+    rows = [_harness("reptile-gradients-g1", k=1, shots=5)]
+    for k, smaller in ((2, 0.125), (3, 0.08325), (4, 0.0625)):
+        rows += [
+            _harness(f"reptile-gradients-g{k}", k=k, shots=5 * k, follow="last_step"),
+            _harness(f"reptile-gradients-sum{k}", k=k, shots=5 * k),
+            _harness(f"reptile-gradients-mean{k}", k=k, shots=5 * k, meta_lr=smaller),
+        ]
+    return rows
+
+
+def _tails() -> list[Experiment]:
+    """Whether the last mini-batch, whose gradient FOMAML follows, was seen before: eight steps on the same 25 examples (shared),
+    or seven, and the eighth on 25 others (separate). Reptile takes eight on the same."""
+    return [
+        _harness("fomaml-tail-shared", k=8, shots=5, follow="last_step"),
+        _harness("fomaml-tail-separate", k=8, shots=5, n_query=5, follow="last_step", tail="query"),
+        _harness("reptile-tail-shared", k=8, shots=5),
+    ]
+
+
 def _all() -> dict[str, Experiment]:
     rows = []
     for k in (5, 10):
@@ -237,13 +397,25 @@ def _all() -> dict[str, Experiment]:
             cell, five = f"omniglot-{n_way}w{k}s", n_way == 5
             rows += [
                 _images(f"maml-{cell}", "omniglot", n_way, k, published=f"maml-{cell}", five=five),
-                _images(f"fomaml-{cell}", "omniglot", n_way, k, five=five, first_order=True),
+                _images(
+                    f"fomaml-{cell}",
+                    "omniglot",
+                    n_way,
+                    k,
+                    published=f"fomaml-{cell}",
+                    five=five,
+                    first_order=True,
+                ),
             ]
     rows += [
         _images("anil-omniglot-5w1s", "omniglot", 5, 1, five=True, adapt="head"),
         _images("metasgd-omniglot-5w1s", "omniglot", 5, 1, five=True, learn_inner_lr=True),
         _images("maml-glyphs-5w1s", "glyphs", 5, 1, five=True),
     ]
+    for dataset, n_way in (("omniglot", 5), ("omniglot", 20), ("glyphs", 5)):
+        rows += [_reptile_images(dataset, n_way, k, t) for k in (1, 5) for t in (False, True)]
+    rows += [_reptile_on_maml_sinusoids(k) for k in (5, 10)]
+    rows += [_reptile_sinusoid(), *_gradient_combinations(), *_tails()]
     return {row.name: row for row in rows}
 
 

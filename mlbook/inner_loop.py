@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ Loss = Callable[[Params], Tensor]
 
 
 def inner_path(
-    support_loss: Loss,
+    support_loss: Loss | Sequence[Loss],
     params: Params,
     *,
     inner_lr: float | Params,
@@ -24,7 +25,8 @@ def inner_path(
 ) -> Iterator[Params]:
     """Yield θ⁰, θ¹, …, θᴺ of one task: θⁿ⁺¹ = θⁿ − α ∇L_S(θⁿ).
 
-    support_loss L_S: params -> scalar loss on the task's support set.
+    support_loss L_S: params -> scalar loss on the task's support set; or a sequence of N losses, one for each step
+        (mini-batches, as in Reptile).
     params θ⁰: dict of tensors; the yielded dicts have the same keys and shapes.
     inner_lr α: one rate, or one tensor per adapted parameter (Meta-SGD).
     steps N: number of gradient steps (0 is allowed).
@@ -36,9 +38,10 @@ def inner_path(
     names = tuple(params) if names is None else names
     rates = inner_lr if isinstance(inner_lr, dict) else dict.fromkeys(names, inner_lr)
     yield params
-    for _ in range(steps):
+    for n in range(steps):
+        loss = support_loss if callable(support_loss) else support_loss[n]
         fixed, moving = params, {name: params[name] for name in names}
-        gradient = torch.func.grad(lambda moving, fixed=fixed: support_loss({**fixed, **moving}))(
+        gradient = torch.func.grad(lambda moving, fixed=fixed, loss=loss: loss({**fixed, **moving}))(
             moving
         )  # [MAML 5]
         if first_order:
@@ -50,6 +53,44 @@ def inner_path(
         yield params
 
 
-def adapt(support_loss: Loss, params: Params, **options) -> Params:
+class Moments(NamedTuple):
+    """What Adam with β₁ = 0 remembers: ``v``, the running mean of squared gradients, and ``weight``, the share of that mean which
+    gradients make up (1 − β₂ᵗ after t steps from nothing)."""
+
+    v: Params
+    weight: Tensor  # a scalar
+
+    @classmethod
+    def fresh(cls, params: Params) -> Moments:
+        """Those of an optimiser that has seen nothing."""
+        return cls(
+            {n: torch.zeros_like(p) for n, p in params.items()}, next(iter(params.values())).new_zeros(())
+        )
+
+
+BETA2, EPSILON = 0.999, 1e-8
+
+
+def adam_path(
+    losses: Sequence[Loss], params: Params, moments: Moments, *, inner_lr: float
+) -> Iterator[tuple[Params, Moments]]:
+    """Yield (φ₁, v₁), (φ₂, v₂), …: one step of Adam with β₁ = 0 on each of the ``losses``, from moments that are handed in.
+
+    φ ← φ − α·sqrt(weight)·g / (sqrt(v) + EPSILON) with v ← β₂v + (1 − β₂)g²: the update of the official Reptile code (Adam as
+    TensorFlow writes it, β₂ = 0.999). Not made to be differentiated through.
+    """
+    yield params, moments
+    for loss in losses:
+        gradient = torch.func.grad(loss)(params)  # [ADAM 1]
+        v = {name: BETA2 * moments.v[name] + (1 - BETA2) * g * g for name, g in gradient.items()}  # [ADAM 2]
+        moments = Moments(v, BETA2 * moments.weight + (1 - BETA2))
+        rate = inner_lr * moments.weight.sqrt()
+        params = {
+            name: p - rate * gradient[name] / (v[name].sqrt() + EPSILON) for name, p in params.items()
+        }  # [ADAM 3]
+        yield params, moments
+
+
+def adapt(support_loss: Loss | Sequence[Loss], params: Params, **options) -> Params:
     """The last point θᴺ of ``inner_path``, which has the arguments."""
     return deque(inner_path(support_loss, params, **options), maxlen=1).pop()

@@ -20,12 +20,12 @@ import mlbook
 from mlbook import experiments
 from mlbook.checkpoint import flatten, load_resume, save_resume, unflatten
 from mlbook.cuda_graph import can_capture
-from mlbook.distributed import Processes
+from mlbook.distributed import Processes, started
 from mlbook.distributed import processes as join
 from mlbook.errors import CheckpointError, UserError
 from mlbook.evaluation import Evaluation, evaluate
 from mlbook.memory import keep_freed_memory
-from mlbook.meta_learners import fast_conv4
+from mlbook.meta_learners import MAML, Reptile, fast_conv4
 from mlbook.meta_learners.convolutions import PRECISIONS
 from mlbook.meta_learners.protocol import Meta, MetaLearner
 from mlbook.progress import ProgressLine
@@ -56,20 +56,24 @@ def run(
     checkpoint_seconds: float = 60.0,
     precision: str = "float32",
     graph: bool = True,
+    evaluation_tasks: int | None = None,
 ) -> dict | None:
     """Train experiment ``name`` and return its record, which is also written to ``out``.
 
-    Killed at any moment and called again with ``resume``, it ends in the same parameters (bit for bit on a CPU with the same
-    number of threads). Started by ``torchrun``, every process calls it; they share each meta-batch, the first one writes and
-    returns the record, the others return None. precision: how the factors of matrix products are rounded (``float32``, ``tf32``,
-    or ``bf16``, which rounds the products as well). graph: on one GPU, record the meta-step as a CUDA graph. On a CPU
-    this process keeps freed memory from then on (``mlbook.memory``). Raises ``UserError`` before anything is written if a
-    setting is wrong.
+    Experiments that share this meta-training (``also``) are evaluated too, into ``record-NAME.json``. Killed at any moment and
+    called again with ``resume``, it ends in the same parameters (bit for bit on a CPU with the same number of threads). Started
+    by ``torchrun``, every process calls it; they share each meta-batch, the first one writes and returns the record, the others
+    return None. precision: how the factors of matrix products are rounded (``float32``, ``tf32``, or ``bf16``, which rounds the
+    products as well). graph: on one GPU, record the meta-step as a CUDA graph. evaluation_tasks: meta-test tasks at the end
+    (default: the preset's). On a CPU this process keeps freed memory from then on (``mlbook.memory``). Raises ``UserError``
+    before anything is written if a setting is wrong.
     """
     experiment = experiments.get(name)
     preset_values = experiments.get_preset(experiment, preset)
     if meta_steps is not None and meta_steps < 1:
         raise UserError(f"--meta-steps must be at least 1, not {meta_steps}")
+    if evaluation_tasks is not None and evaluation_tasks < 2:
+        raise UserError(f"--tasks must be at least 2 (an interval needs two), not {evaluation_tasks}")
     if not 0 <= seed < 2**63:
         raise UserError(f"--seed must be from 0 to 2^63 − 1, got {seed}")
     if not checkpoint_seconds >= 0:
@@ -80,8 +84,11 @@ def run(
         config["precision"] = precision
     learner = experiments.build_learner(config)
     use_precision(precision, where, learner)
-    if learner.fast_engine_fits:
-        learner = replace(learner, engine="fast", precision=precision)
+    if started() > 1 and isinstance(learner, Reptile) and learner.serial:
+        raise UserError(
+            f"{name} takes its tasks one after the other (Adam's moments live on); train it in one process"
+        )
+    learner = fastest(learner, where, precision)
     tasks = experiments.build_tasks(config, "train")
     test_tasks = experiments.build_tasks(config, "test")
     out = Path("runs") / f"{name}-{preset}-seed{seed}" if out is None else Path(out)
@@ -114,9 +121,7 @@ def run(
         out / "checkpoint.safetensors", flatten(meta), {**_identity(config), "config": json.dumps(config)}
     )
     use_precision("float32", where, learner)  # results are compared at one precision
-    result = evaluate_config(config, meta, test_tasks, n_tasks=preset_values.evaluation_tasks)
     record |= {
-        "evaluation": result.as_dict(),
         "device": _device_name(where),
         "threads": torch.get_num_threads(),
         "processes": processes.count,
@@ -130,8 +135,32 @@ def run(
         "commit": _commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
     }
-    write_atomically(out / "record.json", (json.dumps(record, indent=1) + "\n").encode())
+    n_tasks = evaluation_tasks or preset_values.evaluation_tasks
+    record = {**record, "evaluation": evaluate_config(config, meta, test_tasks, n_tasks=n_tasks).as_dict()}
+    _write(out / "record.json", record)
+    for other in experiment.also:
+        its = experiments.config(experiments.get(other), preset, meta_steps=meta_steps, seed=seed)
+        found = evaluate_config(its, meta, n_tasks=n_tasks).as_dict()
+        _write(
+            out / f"record-{other}.json",
+            {**record, **_identity(its), "config": its, "trained_as": name, "evaluation": found},
+        )
     return record
+
+
+def _write(path: Path, record: dict) -> None:
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def fastest(learner: MAML | Reptile, device: torch.device, precision: str = "float32") -> MAML | Reptile:
+    """The same learner with the engine that is fastest there."""
+    if not learner.fast_engine_fits:
+        return learner
+    if isinstance(learner, MAML):
+        return replace(learner, engine="fast", precision=precision)
+    if device.type == "cuda" and learner.optimizer == "adam" and not learner.serial:
+        return learner  # a GPU computes the tasks at once
+    return replace(learner, engine="fast")
 
 
 def use_precision(precision: str, device: torch.device, learner: MetaLearner) -> None:
@@ -140,9 +169,11 @@ def use_precision(precision: str, device: torch.device, learner: MetaLearner) ->
         raise UserError(f"--precision must be {', '.join(PRECISIONS)}, not {precision!r}")
     cuda = device.type == "cuda"
     if precision == "bf16" or (precision == "tf32" and not cuda):
-        if not fast_conv4.fits(learner.model):
+        if not (isinstance(learner, MAML) and fast_conv4.fits(learner.model)):
             place = "a GPU or " if precision == "tf32" else ""
-            raise UserError(f"--precision {precision} needs {place}one of the convolutional networks")
+            raise UserError(
+                f"--precision {precision} needs {place}one of the convolutional networks, trained by MAML"
+            )
     if not cuda:
         return
     if precision == "bf16" and torch.cuda.get_device_capability() < (8, 0):
@@ -249,20 +280,25 @@ def evaluate_config(
     *,
     n_tasks: int = 600,
     seed: int = 1,
-    batch_norm: str = "transductive",
+    batch_norm: str | None = None,
     on_progress=None,
 ) -> Evaluation:
-    """Evaluate meta-parameters under the protocol of a configuration, on the meta-test split."""
+    """Evaluate meta-parameters on the meta-test split, under the protocol of a configuration or with another ``batch_norm``."""
     tasks = experiments.build_tasks(config, "test") if tasks is None else tasks
+    device = next(iter(meta["params"].values())).device
+    learner = experiments.build_learner(config)
+    if isinstance(learner, Reptile) and device.type == "cpu":
+        learner = fastest(learner, device)
     return evaluate(
-        experiments.build_learner(config),
+        learner,
         meta,
         tasks,
         n_tasks=n_tasks,
         steps=config["test_steps"],
         report_step=config["report_step"],
         seed=seed,
-        batch_norm=batch_norm,
+        batch_norm=batch_norm or config.get("test_batch_norm", "transductive"),
+        scored_steps=config.get("scored_steps"),
         protocol=experiments.protocol(config),
         on_progress=on_progress,
     )

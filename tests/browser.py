@@ -112,7 +112,9 @@ def open_and_settle(page, address):
         page.wait_for_function(
             "!window.MathJax || (MathJax.startup && MathJax.startup.promise)", timeout=PATIENCE
         )
-        page.evaluate("window.MathJax ? MathJax.startup.promise.then(() => 1) : 1")
+        page.evaluate(
+            "window.MathJax?.startup?.promise?.then(() => 1)"
+        )  # a redirected page may have just begun
     except TimeoutError:
         page.problems.append("MathJax did not start")
     try:

@@ -35,7 +35,7 @@ def parameters(out):
     return load_tensors(out / "checkpoint.safetensors")[0]
 
 
-@pytest.mark.parametrize("name", ["maml-sinusoid-5shot", "maml-glyphs-5w1s"])
+@pytest.mark.parametrize("name", ["maml-sinusoid-5shot", "maml-glyphs-5w1s", "reptile-sinusoid-5shot"])
 def test_two_processes_give_the_result_of_one(name, tmp_path):
     for count in (1, 2):
         answer = train(name, tmp_path / str(count), count=count)

@@ -1,8 +1,8 @@
 """The lab "Adapt a sinusoid" on its chapter page, operated in a browser without a network; PyTorch is the judge."""
 
-import json
 import math
 
+import lab_page
 import pytest
 import torch
 from torch import nn
@@ -28,28 +28,12 @@ def query_x():
     return torch.tensor(AdaptSinusoid().setup["query_x"], dtype=torch.float64)[:, None]
 
 
-class Lab:
-    """The lab as a reader's hands and eyes meet it."""
-
+class Lab(lab_page.Lab):
     def __init__(self, page):
-        self.page = page
-        self.root = page.locator(LAB).first
-        page.wait_for_function(f"document.querySelector('{LAB}')?.dataset.state", timeout=15_000)
-        self.root.scroll_into_view_if_needed()
-
-    def state(self):
-        """What the lab says, after it has drawn what it was told last."""
-        self.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        return json.loads(self.root.get_attribute("data-state"))
-
-    def press(self, name):
-        self.root.get_by_role("button", name=name, exact=True).click()
+        super().__init__(page, "adapt-sinusoid")
 
     def choose(self, name):
         self.root.get_by_role("radio", name=name, exact=True).check()
-
-    def slide(self, name, value):
-        self.root.get_by_role("slider", name=name, exact=True).fill(str(value))
 
     def points(self):
         return self.root.locator(".mlb-point")
@@ -274,3 +258,16 @@ def test_contrast(open_page, dark):
     assert len(contrasts) > 30
     assert min(value for kind, value in contrasts if kind == "text") >= 4.5
     assert min(value for kind, value in contrasts if kind == "line") >= 3.0
+
+
+def test_the_same_lab_in_chapter_11_opens_with_reptile(open_page, query_x):
+    starts, _ = shipped_initialisations(("Reptile", "MAML", "pre-trained"))
+    lab = Lab(open_page("book/11_reptile.html"))
+    state = lab.state()
+    assert (state["initialisation"], state["step"], state["inner_lr"]) == ("Reptile", 10, 0.01)
+    judge(state, starts, query_x)
+    lab.choose("MAML")
+    lab.slide("inner rate α", 0.001)
+    state = lab.state()
+    assert state["initialisation"] == "MAML"
+    judge(state, starts, query_x)

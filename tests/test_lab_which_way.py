@@ -254,6 +254,8 @@ def test_arrow_lengths(open_lab):
 @pytest.mark.site
 def test_walks(open_lab):
     lab = open_lab(reduced_motion=True)
+    lab.slide("inner rate α", 0.15)
+    lab.slide("inner steps N", 3)  # with the one that the page opens with, Reptile is pre-training
     opening = lab.state()
     assert opening["ends"] == {} and lab.control("button", "Back to start").is_disabled()
     lab.press("One outer step")

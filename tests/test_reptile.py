@@ -88,10 +88,10 @@ def test_the_outer_rate_falls_linearly_to_zero():
 def test_the_path_starts_at_theta_and_ends_at_phi():
     learner, meta, episodes = make("mlp")
     path = list(learner.path(meta, episodes.support_x[0], episodes.support_y[0], 3))
-    displacement, _ = learner.displacement(meta, episodes.support_x[0], episodes.support_y[0])
+    adapted = learner.task(meta["params"], None, episodes.task(0))
     for name, start in meta["params"].items():
         assert torch.equal(path[0][name], start)
-        torch.testing.assert_close(start - path[3][name], displacement[name])
+        torch.testing.assert_close(path[3][name] - start, adapted.towards[name])
 
 
 def test_query_sets_do_not_count_and_theta_is_left_alone():

@@ -267,7 +267,6 @@ def test_cost_is_what_the_engine_computes(method, steps, monkeypatch):
 
 @pytest.mark.parametrize("method", comparison.METHODS)
 def test_operations_counted_by_torch_follow_the_cost(method):
-    """Reptile's engine computes one loss more, for the record: a third of a gradient."""
     contender = Contender(method, meta_lr=0.001)
     learner = contender.learner(MLP(init_std=0.3), loss="mse", engine="fast")
     meta = learner.init(torch.Generator().manual_seed(0)).meta

@@ -182,7 +182,7 @@ def test_a_subset_keeps_images_names_and_rotations():
         ({"n_way": 1000}, "1000 classes; the pool has 20"),
         ({"n_way": 0}, "n_way must be at least 1"),
         ({"k_shot": 0}, "k_shot must be at least 1"),
-        ({"n_query": -1}, "n_query must be at least 1"),
+        ({"n_query": -1}, "n_query must be at least 0"),
         ({"k_shot": 8, "n_query": 5}, "13 examples; a class of the pool has 12"),
     ],
 )

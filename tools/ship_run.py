@@ -2,7 +2,8 @@
 
     python tools/ship_run.py runs/maml-omniglot-5w1s-paper-seed0 ...
 
-A checkpoint is shipped as float32 safetensors and must stay under 1 MB; it has to belong to the record beside it.
+A checkpoint is shipped as float32 safetensors and must stay under 1 MB; it has to belong to the record beside it. With
+--record-only none is shipped: for runs that are compared, not used.
 """
 
 import json
@@ -17,27 +18,36 @@ from mlbook.tensor_file import write_atomically
 ROOT = Path(__file__).resolve().parents[1] / "mlbook"
 
 
-def ship(folder: Path) -> None:
+def ship(folder: Path, *, with_checkpoint: bool = True) -> None:
     record = json.loads((folder / "record.json").read_text())
+    others = [json.loads(path.read_text()) for path in sorted(folder.glob("record-*.json"))]
     checkpoint = folder / "checkpoint.safetensors"
     config, _ = load_checkpoint(checkpoint)
     if config != record["config"] or run_id(config) != record["run"]:
         raise UserError(f"{folder}: checkpoint and record are of different runs")
-    if checkpoint.stat().st_size >= 1_000_000:
+    if with_checkpoint and checkpoint.stat().st_size >= 1_000_000:
         raise UserError(
             f"{checkpoint} has {checkpoint.stat().st_size:,} bytes; only checkpoints under 1 MB are shipped"
         )
-    name = record["experiment"]
-    kept = ROOT / "results" / "runs" / f"{name}-{record['preset']}-seed{config['seed']}.json"
-    # by rename: whoever has the old checkpoint open keeps reading the old one
-    write_atomically(kept, (folder / "record.json").read_bytes())
-    write_atomically(ROOT / "pretrained" / f"{name}.safetensors", checkpoint.read_bytes())
-    print(f"{name}: {record['preset']}, {record['meta_steps']:,} meta-steps")
+    if any(
+        other["trained_as"] != record["experiment"] or other["run"] != run_id(other["config"])
+        for other in others
+    ):
+        raise UserError(f"{folder}: a record beside record.json is of another run")
+    for one in (record, *others):
+        name = f"{one['experiment']}-{one['preset']}-seed{config['seed']}.json"
+        # by rename: whoever has the old file open keeps reading the old one
+        write_atomically(ROOT / "results" / "runs" / name, (json.dumps(one, indent=1) + "\n").encode())
+        print(f"{one['experiment']}: {one['preset']}, {one['meta_steps']:,} meta-steps")
+    if not with_checkpoint:
+        return
+    write_atomically(ROOT / "pretrained" / f"{record['experiment']}.safetensors", checkpoint.read_bytes())
 
 
 if __name__ == "__main__":
     try:
-        for argument in sys.argv[1:]:
-            ship(Path(argument))
+        folders = [argument for argument in sys.argv[1:] if argument != "--record-only"]
+        for folder in folders:
+            ship(Path(folder), with_checkpoint="--record-only" not in sys.argv)
     except (UserError, OSError) as error:
         sys.exit(f"ship_run: {error}")

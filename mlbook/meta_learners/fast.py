@@ -146,22 +146,23 @@ def displacement(
     inner_lr: float,
     steps: int,
     chunk: int | None = None,
-) -> tuple[Weights, Tensor]:
-    """Mean over tasks of θ − θᴺ after ``steps`` steps on (x, y), which is what Reptile follows, and the mean loss at θᴺ."""
-    T = len(x)
-    total, loss = {name: _zeros(p) for name, p in theta.items()}, 0.0
+) -> tuple[Weights, dict[str, Tensor]]:
+    """Mean over tasks of θ − θᴺ after ``steps`` steps on (x, y), which Reptile follows, and mean metrics before the last step."""
+    T, metrics = len(x), {}
+    total = {name: _zeros(p) for name, p in theta.items()}
     with torch.no_grad():
         for start in range(0, T, chunk or T):
             own = slice(start, start + (chunk or T))
             source, w = network.prepare(x[own]), theta
             for _ in range(steps):
-                g = network.backward(w, network.forward(w, source, y[own], 1.0), True)
+                sweep = network.forward(w, source, y[own], 1.0)
+                g = network.backward(w, sweep, True)
                 w = {name: _minus(w[name], inner_lr, g[name]) for name in theta}
-            end = network.metrics(network.forward(w, source, y[own], 1.0), y[own])
-            loss = loss + len(y[own]) / T * end["loss"]
+            for name, value in network.metrics(sweep, y[own]).items():
+                metrics[name] = metrics.get(name, 0) + len(y[own]) / T * value
             for name, sums in total.items():
                 sums += _over_tasks(theta[name] - w[name])
-    return {name: sums / T for name, sums in total.items()}, loss
+    return {name: sums / T for name, sums in total.items()}, metrics
 
 
 def _add(a: Gradient, b: Gradient) -> Gradient:

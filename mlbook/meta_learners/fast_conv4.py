@@ -40,6 +40,7 @@ def fits(model: nn.Module) -> bool:
         and model.downsample in ("stride", "max_pool")
         and model.norms is not None
         and model.norms[0].gamma is None
+        and model.spatial_mean == (model.downsample == "stride")
         and model.activation is torch.relu
         and model.convs[0].bias is None
     )
@@ -413,12 +414,12 @@ def meta_gradient(
 
 def displacement(
     model: Conv4, params: Params, episodes: Episode, *, inner_lr: float, steps: int
-) -> tuple[Params, Tensor]:
-    """Mean over tasks of θ − θᴺ on the support sets, all parameters moving, and the support loss at θᴺ."""
+) -> tuple[Params, dict[str, Tensor]]:
+    """Mean over tasks of θ − θᴺ on the support sets, all parameters moving, and mean metrics before the last step."""
     forms = network(model, None, episodes.support_x.device)
     features = model.head.in_features // forms.filters
     on_cpu = episodes.support_x.device.type == "cpu"
-    mean, loss = fast.displacement(
+    mean, metrics = fast.displacement(
         forms,
         to_weights(params, features),
         episodes.support_x,
@@ -427,7 +428,7 @@ def displacement(
         steps=steps,
         chunk=chunk_sizes(forms, episodes)[0] if on_cpu else None,
     )
-    return from_weights(mean, features), loss
+    return from_weights(mean, features), metrics
 
 
 def chunk_sizes(forms: FastConv4, episodes: Episode) -> tuple[int, int]:

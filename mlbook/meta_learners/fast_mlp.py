@@ -123,9 +123,9 @@ def meta_gradient(
 
 def displacement(
     model: MLP, params: Params, episodes: Episode, *, inner_lr: float, steps: int
-) -> tuple[Params, Tensor]:
-    """Mean over tasks of θ − θᴺ on the support sets, and the support loss at θᴺ."""
-    mean, loss = fast.displacement(
+) -> tuple[Params, dict[str, Tensor]]:
+    """Mean over tasks of θ − θᴺ on the support sets, and mean metrics before the last step."""
+    mean, metrics = fast.displacement(
         ReLUNetwork(len(model.layers)),
         to_matrices(params),
         episodes.support_x,
@@ -133,4 +133,4 @@ def displacement(
         inner_lr=inner_lr,
         steps=steps,
     )
-    return from_matrices(mean), loss
+    return from_matrices(mean), metrics

@@ -11,25 +11,30 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import grad, vmap
 
 from mlbook.errors import UserError
 from mlbook.inner_loop import adapt, inner_path
 from mlbook.meta_learners import fast_conv4, fast_mlp
-from mlbook.meta_learners.protocol import LOSSES, Combine, Meta, State, alone, leaves, outer_step
-from mlbook.models.functional import Params, call, initial_params
+from mlbook.meta_learners.protocol import (
+    LOSSES,
+    Combine,
+    InitialisationLearner,
+    Meta,
+    State,
+    alone,
+    leaves,
+    outer_step,
+)
+from mlbook.models.functional import Params
 from mlbook.tasks.episode import Episode
 
 
 @dataclass(frozen=True)
-class MAML:
+class MAML(InitialisationLearner):
     """Model-agnostic meta-learning (Finn et al. 2017), and with arguments FOMAML, Meta-SGD and ANIL."""
 
-    model: nn.Module
-    """Any module whose parameters are differentiable and whose call has no side effect."""
-    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
-    """Mean loss over a support or query set."""
     inner_lr: float = 0.01
     """α; the first value of the learned rates with ``learn_inner_lr``."""
     inner_steps: int = 1
@@ -59,10 +64,9 @@ class MAML:
     """Engine fast, Conv4: how the factors of matrix products are rounded (see ``convolutions``)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.inner_steps < 0:
             raise UserError(f"inner_steps must not be negative, got {self.inner_steps}")
-        if self.loss not in LOSSES:
-            raise UserError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
         if self.engine == "fast" and not self.fast_engine_fits:
             raise UserError(
                 "engine fast needs a Conv4 (stride or max_pool, batch norm without γ, no biases, ReLU) with cross_entropy, "
@@ -76,21 +80,13 @@ class MAML:
             return self.loss == "mse" and self.names is None
         return fast_conv4.fits(self.model) and self.loss == "cross_entropy"
 
-    @property
-    def measure(self) -> str:
-        return "accuracy" if self.loss == "cross_entropy" else "mse"
-
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
         """Random θ (drawn on the generator's device, then moved), rates α where they are learned, a fresh Adam."""
-        params = initial_params(self.model, generator)  # [MAML 1]
-        meta: Meta = {"params": {name: p.to(device) for name, p in params.items()}}
+        meta = self.draw(generator, device)  # [MAML 1]
         if self.learn_inner_lr:
-            names = self.names or tuple(params)
+            names = self.names or tuple(meta["params"])
             meta["inner_lr"] = {n: torch.full_like(meta["params"][n], self.inner_lr) for n in names}
         return State(meta, torch.optim.Adam(leaves(meta), lr=self.meta_lr))
-
-    def predict(self, params: Params, x: Tensor) -> Tensor:
-        return call(self.model, params, x)
 
     def _inner(self, meta: Meta, x: Tensor, y: Tensor) -> tuple:
         """Support loss, start and options of the inner loop for one task."""
@@ -130,6 +126,8 @@ class MAML:
 
     def meta_gradient(self, meta: Meta, episodes: Episode) -> tuple[Meta, dict[str, Tensor]]:
         """∇J(θ) through the inner loop, in the structure of ``meta``, and the metrics of the meta-batch."""
+        if episodes.query_y.shape[1] == 0:
+            raise UserError("MAML learns from query sets; these episodes have none (n_query is 0)")
         if self.engine == "vmap":
             return grad(self.meta_loss, has_aux=True)(meta, episodes)
         if self.engine == "fast":

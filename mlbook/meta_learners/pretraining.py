@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable, Iterator
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mlbook.errors import UserError
 from mlbook.meta_learners.maml import MAML
+from mlbook.models import Conv4
+from mlbook.models.batch_norm import Statistics
+from mlbook.models.functional import Params, call, initial_params
+from mlbook.tasks.episode import ClassPool
 
 
 def joint_training(model: nn.Module, **options) -> MAML:
@@ -14,3 +23,64 @@ def joint_training(model: nn.Module, **options) -> MAML:
     what pre-training minimises; at meta-test the same inner loop fine-tunes with ``inner_lr``. Options are those of ``MAML``.
     """
     return MAML(model, **{**options, "inner_steps": 0})
+
+
+def classifier_training(
+    model: Conv4,
+    pool: ClassPool,
+    *,
+    epochs: int,
+    batch_size: int = 100,
+    lr: float = 0.01,
+    warm_up: int = 20,
+    generator: torch.Generator,
+) -> Iterator[tuple[Params, float]]:
+    """Pre-training in the ordinary sense: tell all classes of the meta-train pool apart, each under one fixed label.
+
+    model: a network with one output per class of ``pool``. Adam; ``lr`` rises over ``warm_up`` updates and falls linearly to
+    zero over the run. Yields the parameters (the same tensors every time, changed in place) and the loss after every update.
+    Rotations of the pool are not used. What is wanted are the features (see ``features``): the head is of no use for new
+    classes. Compare the baselines of Chen et al. 2019, who train a new head on the support set instead. Raises ``UserError``
+    if the network has another number of outputs.
+    """
+    classes, examples = pool.images.shape[:2]
+    if model.head.out_features != classes:
+        raise UserError(f"the network tells {model.head.out_features} classes apart; the pool has {classes}")
+    images = pool.images.flatten(0, 1)
+    labels = torch.arange(classes).repeat_interleave(examples)
+    params = initial_params(model, generator)
+    # the official head starts from N(0, 1), made for five classes; over hundreds its first losses are enormous
+    params["head.weight"] *= 0.1
+    for p in params.values():
+        p.requires_grad_()
+    optimizer = torch.optim.Adam(params.values(), lr=lr)
+    total, step = epochs * -(-len(images) // batch_size), 0
+    for _ in range(epochs):
+        for index in torch.randperm(len(images), generator=generator).split(batch_size):
+            loss = F.cross_entropy(call(model, params, images[index] / 255), labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / warm_up) * (1 - step / total)
+            optimizer.step()
+            step += 1
+            yield {name: p.detach() for name, p in params.items()}, float(loss.detach())
+
+
+def features(model: Conv4, params: Params, images: Tensor) -> Callable[[Tensor], Tensor]:
+    """The map from images [M, C, H, W] to what the head of ``model`` sees, scaled to length 1: [M, D].
+
+    images [n, C, H, W]: meta-train images whose batch-norm statistics are used from then on, so that the features of an image do
+    not depend on the images beside it.
+    """
+    D = model.head.in_features
+    weight = params["head.weight"]
+    headless = {**params, "head.weight": torch.eye(D).to(weight), "head.bias": weight.new_zeros(D)}
+    statistics: list[Statistics] = []
+    with torch.no_grad():
+        call(model, headless, images, collect=statistics)
+
+    def of(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return F.normalize(call(model, headless, x, statistics=statistics), dim=1)
+
+    return of

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from mlbook.models.functional import Params
+from mlbook.errors import UserError
+from mlbook.models.functional import Params, call, initial_params
 from mlbook.tasks.episode import Episode
 
 Meta = dict[str, Params]
@@ -38,6 +39,8 @@ class State:
 class MetaLearner(Protocol):
     measure: str
     """What counts on a query set: ``accuracy`` or ``mse``."""
+    one_by_one: bool
+    """Whether ``path`` takes one task at a time and cannot be mapped over tasks (``torch.func.vmap``)."""
 
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State: ...
 
@@ -56,14 +59,45 @@ LOSSES = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
 """Mean losses over a set: (predictions, targets) -> scalar."""
 
 
+@dataclass(frozen=True)
+class InitialisationLearner:
+    """What the learners of an initialisation θ have in common: a network, a loss, and how θ is drawn."""
+
+    model: nn.Module
+    """Any module whose parameters are differentiable and whose call has no side effect."""
+    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    """Mean loss over a support set, a query set or a mini-batch."""
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise UserError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
+
+    @property
+    def measure(self) -> str:
+        return "accuracy" if self.loss == "cross_entropy" else "mse"
+
+    @property
+    def one_by_one(self) -> bool:
+        return False
+
+    def draw(self, generator: torch.Generator, device: torch.device | str) -> Meta:
+        """Random θ, drawn on the generator's device, then moved."""
+        params = initial_params(self.model, generator)
+        return {"params": {name: p.to(device) for name, p in params.items()}}
+
+    def predict(self, params: Params, x: Tensor) -> Tensor:
+        return call(self.model, params, x)
+
+
 def leaves(meta: Meta) -> list[Tensor]:
     """The tensors of ``meta`` in a fixed order."""
     return [meta[group][name] for group in sorted(meta) for name in sorted(meta[group])]
 
 
 def outer_step(state: State, gradient: Meta, *, lr: float, clip_value: float | None = None) -> State:
-    """One step of the outer optimiser at rate ``lr`` on the tensors of ``state.meta`` (which it updates in place)."""
-    for tensor, g in zip(leaves(state.meta), leaves(gradient), strict=True):
+    """One step of the outer optimiser at rate ``lr`` on the groups of ``state.meta`` that ``gradient`` has (updated in place)."""
+    learned = leaves({group: state.meta[group] for group in gradient})
+    for tensor, g in zip(learned, leaves(gradient), strict=True):
         g = g.to(tensor.dtype)
         tensor.grad = g if clip_value is None else g.clamp(-clip_value, clip_value)
     for group in state.optimizer.param_groups:
@@ -71,6 +105,6 @@ def outer_step(state: State, gradient: Meta, *, lr: float, clip_value: float | N
             continue
         group["lr"] = lr
     state.optimizer.step()
-    for tensor in leaves(state.meta):
+    for tensor in learned:
         tensor.grad = None
     return State(state.meta, state.optimizer, state.meta_step + 1)

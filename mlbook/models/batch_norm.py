@@ -4,6 +4,8 @@ Which statistics normalise the query images decides what a few-shot accuracy mea
 
 * ``transductive``: mean and variance of the batch that is being classified (official MAML and Reptile, at
   meta-training and at meta-test alike). The query images help each other.
+* ``support_and_query``: mean and variance of the support set together with one query image (what the Reptile paper calls
+  non-transductive). Queries do not see each other.
 * ``support``: statistics of the support batch under the adapted parameters. Each query stands alone.
 * ``running``: averages collected over meta-training, as in ordinary supervised learning.
 * ``none``: no normalisation.
@@ -20,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-MODES = ("transductive", "support", "running", "none")
+MODES = ("transductive", "support_and_query", "support", "running")
 
 
 class Statistics(NamedTuple):

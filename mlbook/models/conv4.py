@@ -24,7 +24,9 @@ class Conv4(nn.Module):
     bias: whether convolutions have biases. Before batch norm a bias cancels exactly: its gradient is zero and it
         never moves, so it is left out unless asked for. The official parameter counts (111,749 adapted for Omniglot
         5-way, 32,645 for miniImageNet) include them. Networks without batch norm always have biases.
-    gamma: scale in batch norm (official MAML: none).
+    gamma: scale in batch norm (official MAML: none; official Reptile: yes).
+    spatial_mean: whether the classifier reads the mean over space or all positions; default: the mean behind strides, as in
+        official MAML (official Reptile flattens there too: 2·2·64 = 256 features for 28×28).
 
     TensorFlow pads 'SAME' with stride 2 on the right and below only; padding on both sides is the same network on
     images turned by 180°, and Omniglot tasks are turned at random by multiples of 90° (see tests/test_models.py).
@@ -41,6 +43,7 @@ class Conv4(nn.Module):
         batch_norm: bool = True,
         gamma: bool = False,
         bias: bool = False,
+        spatial_mean: bool | None = None,
         activation: str = "relu",
     ) -> None:
         super().__init__()
@@ -55,7 +58,10 @@ class Conv4(nn.Module):
             for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
         self.norms = nn.ModuleList(BatchNorm(filters, gamma=gamma) for _ in range(4)) if batch_norm else None
-        features = filters if downsample == "stride" else filters * (size // 16) ** 2
+        self.spatial_mean = downsample == "stride" if spatial_mean is None else spatial_mean
+        for _ in range(4):
+            size = (size + 1) // 2 if downsample == "stride" else size // 2
+        features = filters if self.spatial_mean else filters * size**2
         self.head = nn.Linear(features, n_way)
         self.reset_parameters()
 
@@ -64,7 +70,7 @@ class Conv4(nn.Module):
         after flattening; biases and β zero."""
         for conv in self.convs:
             nn.init.xavier_uniform_(conv.weight, generator=generator)
-        if self.downsample == "stride":
+        if self.spatial_mean:
             nn.init.normal_(self.head.weight, generator=generator)
         else:
             nn.init.xavier_uniform_(self.head.weight, generator=generator)
@@ -93,8 +99,11 @@ class Conv4(nn.Module):
                 x = F.max_pool2d(x, 2)
             elif self.downsample == "average_pool":
                 x = F.avg_pool2d(x, 2)
-        x = x.mean((2, 3)) if self.downsample == "stride" else x.flatten(1)
-        return self.head(x)
+        return self.head(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the classifier reads of the last module's output [B, C, h, w]."""
+        return x.mean((2, 3)) if self.spatial_mean else x.flatten(1)
 
 
 def adapted_names(module: nn.Module) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -12,11 +14,15 @@ class MLP(nn.Module):
     """A multi-layer perceptron; the default is MAML's sinusoid network 1-40-40-1 with 1,761 parameters.
 
     Weights start from a normal with standard deviation ``init_std``, truncated at two of them, and biases from
-    zero, as in the official code.
+    zero, as in the official code; with ``init_std=None`` both are uniform within ±1/√inputs, as PyTorch starts them.
     """
 
     def __init__(
-        self, sizes: tuple[int, ...] = (1, 40, 40, 1), *, activation: str = "relu", init_std: float = 0.01
+        self,
+        sizes: tuple[int, ...] = (1, 40, 40, 1),
+        *,
+        activation: str = "relu",
+        init_std: float | None = 0.01,
     ) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[activation]
@@ -27,6 +33,11 @@ class MLP(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         for layer in self.layers:
             s = self.init_std
+            if s is None:
+                bound = 1 / math.sqrt(layer.in_features)
+                nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+                continue
             nn.init.trunc_normal_(layer.weight, std=s, a=-2 * s, b=2 * s, generator=generator)
             nn.init.zeros_(layer.bias)
 

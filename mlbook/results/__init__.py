@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from mlbook.errors import CheckpointError
-from mlbook.experiments import EXPERIMENTS
+from mlbook.experiments import EXPERIMENTS, trained_by
 
 ROOT = Path(str(files("mlbook")))
 
@@ -40,11 +40,12 @@ def benchmark(name: str) -> dict | None:
 
 
 def pretrained_path(experiment: str) -> Path:
-    """The shipped checkpoint of an experiment, or ``CheckpointError``."""
-    path = ROOT / "pretrained" / f"{experiment}.safetensors"
+    """The shipped checkpoint of an experiment (or of the one that trains for it), or ``CheckpointError``."""
+    owner = trained_by(experiment)
+    path = ROOT / "pretrained" / f"{owner}.safetensors"
     if not path.is_file():
         raise CheckpointError(
-            f"no checkpoint of {experiment} is shipped; train it: python -m mlbook train {experiment} --preset colab"
+            f"no checkpoint of {experiment} is shipped; train it: python -m mlbook train {owner} --preset colab"
         )
     return path
 

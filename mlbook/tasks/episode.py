@@ -27,7 +27,7 @@ class Episode(NamedTuple):
 
     def task(self, index: int) -> Episode:
         """The data of one task, without the tasks axis."""
-        return Episode(*(field[index] for field in self))
+        return self._make(field[index] for field in self)
 
     @property
     def n_tasks(self) -> int:
@@ -40,7 +40,21 @@ class Episode(NamedTuple):
             moved = field.to(*args)
             return moved if field.is_floating_point() else moved.to(field.dtype)
 
-        return Episode(*(move(field) for field in self))
+        return self._make(move(field) for field in self)
+
+
+class BatchedEpisode(NamedTuple):
+    """An ``Episode`` whose inner loop sees a mini-batch of the support set at every step."""
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+    order: Tensor  # [T, k, M]: the support examples of inner steps 1..k, as indices
+
+    task = Episode.task
+    n_tasks = Episode.n_tasks
+    to = Episode.to
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,10 @@ class ClassPool:
     def to(self, device: torch.device | str) -> ClassPool:
         return replace(self, images=self.images.to(device))
 
+    def inverted(self) -> ClassPool:
+        """The negative of every image."""
+        return replace(self, images=255 - self.images)
+
     def subset(self, classes: slice | list[int]) -> ClassPool:
         """The pool of some of the classes: what a meta-train / meta-validation / meta-test split is made of."""
         index = range(self.images.shape[0])[classes] if isinstance(classes, slice) else classes
@@ -106,9 +124,13 @@ class FewShot:
     n_query: int
 
     def __post_init__(self) -> None:
-        for name in ("n_way", "k_shot", "n_query"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, least in (
+            ("n_way", 1),
+            ("k_shot", 1),
+            ("n_query", 0),
+        ):  # Reptile trains without a query set
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.n_way > self.pool.n_classes:
             raise UserError(
                 f"{self.n_way}-way episodes need {self.n_way} classes; the pool has {self.pool.n_classes}"

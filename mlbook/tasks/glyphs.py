@@ -31,6 +31,13 @@ def load(split: str, rotations: Rotations = "per_task") -> ClassPool:
     return pool if split == "all" else pool.subset(slice(*SPLITS[split]))
 
 
+def load_as_reptile(split: str) -> ClassPool:
+    """As ``omniglot.load_as_reptile``: rotations as classes for ``train``, upright glyphs for ``test``; ink = 0."""
+    if split not in ("train", "test"):
+        raise UserError(f"split must be train or test, not {split!r}")
+    return load(split, "as_classes" if split == "train" else "none").inverted()
+
+
 @functools.cache
 def _drawings() -> Tensor:
     """All drawings, uint8 [classes, drawers, 28, 28]."""

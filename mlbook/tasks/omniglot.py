@@ -115,6 +115,17 @@ def load(split: str, rotations: Rotations = "per_task") -> ClassPool:
     return ClassPool(images[order][:, :, None], rotations, tuple(names[i] for i in order))
 
 
+def load_as_reptile(split: str) -> ClassPool:
+    """The pool of the official Reptile code: ``train`` (1,200 characters × 4 rotations, each a class of its own) or ``test``
+    (423, upright). Dark strokes on a white ground: stroke = 0. Its split is drawn at random too; here it is that of ``load``.
+    """
+    if split not in ("train", "test"):
+        raise UserError(f"split must be train or test (Reptile has no validation classes), not {split!r}")
+    if split == "test":
+        return load("test", "none").inverted()
+    return load("all", "as_classes").subset(slice(0, SPLITS["test"][0])).inverted()
+
+
 def verified() -> tuple[Tensor, list[str]]:
     """The cached tensor [1623, 20, 28, 28] and the characters' names, or ``DataError`` if the file is damaged."""
     try:

@@ -49,6 +49,39 @@ class Sinusoids:
         return Episode(x[:, :k], y[:, :k], x[:, k:], y[:, k:])
 
 
+@dataclass(frozen=True)
+class GridSinusoids:
+    """Reptile's sine waves (section 3 of its paper): y = A·sin(x + φ) with every phase, on a grid of 50 inputs from −5 to 5.
+
+    A task is the wave at all points of the grid. The support set is a draw of them without replacement, the query set the grid.
+    """
+
+    k_shot: int = 10
+    """Support points per task; 50 for all of them (meta-training)."""
+    n_points: int = 50
+    amplitude: tuple[float, float] = (0.1, 5.0)
+    phase: tuple[float, float] = (0.0, 2 * math.pi)
+    x_range: tuple[float, float] = (-5.0, 5.0)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k_shot <= self.n_points:
+            raise UserError(
+                f"k_shot must be from 1 to {self.n_points}, the points of the grid, not {self.k_shot}"
+            )
+
+    def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
+        """Episodes for ``n_tasks`` tasks: support_x, support_y [T, K, 1]; query_x, query_y [T, n_points, 1]."""
+        device = generator.device
+        amplitude = _uniform((n_tasks, 1, 1), self.amplitude, generator, device)
+        phase = _uniform((n_tasks, 1, 1), self.phase, generator, device)
+        grid = torch.linspace(*self.x_range, self.n_points, device=device)
+        x = grid[None, :, None].expand(n_tasks, -1, 1)
+        y = amplitude * torch.sin(x + phase)
+        noise = torch.rand(n_tasks, self.n_points, 1, generator=generator, device=device)
+        chosen = noise.topk(self.k_shot, dim=1).indices
+        return Episode(x.gather(1, chosen), y.gather(1, chosen), x, y)
+
+
 def with_oracle(x: Tensor, amplitude: Tensor, phase: Tensor) -> Tensor:
     """x [T, n, 1] with the task's amplitude and phase [T] appended to every input: [T, n, 3]."""
     T, n, _ = x.shape

@@ -20,6 +20,10 @@ from mlbook.widgets import assets
 SHIPPED = {
     "MAML": ("maml-sinusoid-5shot", "Meta-learned with an inner loop of {inner_steps} on {k_shot} points"),
     "FOMAML": ("fomaml-sinusoid-5shot", "Meta-learned like MAML, but without the second derivatives"),
+    "Reptile": (
+        "reptile-sinusoid-5shot",
+        "Moved again and again towards what {inner_steps} on {k_shot} points made of it",
+    ),
     "pre-trained": (
         "pretraining-sinusoid-5shot",
         "Trained on the points of all tasks, without an inner loop",
@@ -55,13 +59,16 @@ def random_initialisation(seed: int = 0) -> Params:
     return params
 
 
-def shipped_initialisations() -> tuple[dict[str, Params], dict[str, str]]:
-    """The shipped checkpoints and a random network by their names in the lab, and a note on each.
+def shipped_initialisations(
+    names: Sequence[str] = ("MAML", "FOMAML", "pre-trained"),
+) -> tuple[dict[str, Params], dict[str, str]]:
+    """The shipped checkpoints of ``names`` (of ``SHIPPED``) and a random network, by name, and a note on each.
 
     ``CheckpointError`` if one of the checkpoints is missing.
     """
     initialisations, notes = {}, {}
-    for name, (experiment, note) in SHIPPED.items():
+    for name in names:
+        experiment, note = SHIPPED[name]
         config, meta = load_checkpoint(pretrained_path(experiment))
         initialisations[name] = meta["params"]
         steps = config["learner"].get("inner_steps", 0)

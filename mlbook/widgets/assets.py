@@ -20,7 +20,16 @@ def module(name: str) -> str:
     """A JavaScript file and the files that it imports, as one module without imports.
 
     A widget's code travels in its state, where no second file can be found. Each file is a module of its own too: the
-    names that they export are distinct, so putting one after the other is all that a bundler would do.
+    names that they export are distinct, so putting one after the other, each once, is all that a bundler would do.
     """
-    source = text(name)
-    return "\n".join([*(module(other) for other in IMPORT.findall(source)), IMPORT.sub("", source)])
+    parts: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        source = text(name)
+        for other in IMPORT.findall(source):
+            if other not in parts:
+                add(other)
+        parts[name] = IMPORT.sub("", source)
+
+    add(name)
+    return "\n".join(parts.values())
