@@ -56,9 +56,13 @@ class Lab:
         page.wait_for_function(f"document.querySelector('{self.selector}')?.dataset.state", timeout=15_000)
         self.root.scroll_into_view_if_needed()
 
+    def settle(self):
+        """Until what the lab was told last is drawn."""
+        self.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
     def state(self):
         """What the lab says, after it has drawn what it was told last."""
-        self.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        self.settle()
         return json.loads(self.root.get_attribute("data-state"))
 
     def wait_for(self, condition):
@@ -72,9 +76,11 @@ class Lab:
 
     def press(self, name):
         self.control("button", name).click()
+        self.settle()
 
     def slide(self, name, value):
         self.control("slider", name).fill(str(value))
+        self.settle()
 
     def point(self, label):
         return self.root.locator(f'.mlb-point[aria-label="{label}"]')
