@@ -1,4 +1,4 @@
-"""What chapter 11 says of recorded runs is what the records say."""
+"""What chapters 11 and 14 say of recorded runs is what the records say."""
 
 from mlbook import results
 
@@ -37,3 +37,19 @@ def test_omniglot_at_full_length_is_within_the_published_intervals():
             assert record["preset"] == "paper" and results.deviations(record) == "none"
             assert record["evaluation"]["tasks"] >= 1000
             assert abs(record["evaluation"]["accuracy"] - results.published()[name]["value"]) < 0.007
+
+
+def test_the_sentences_on_full_length_rows_side_by_side():
+    error, width = {}, {}
+    for method in ("maml", "fomaml", "reptile"):
+        evaluation = results.run_record(f"{method}-sinusoid-5shot")["evaluation"]
+        error[method], width[method] = evaluation["mse"], evaluation["ci95"]
+    assert abs(error["maml"] - error["fomaml"]) < min(width["maml"], width["fomaml"])
+    assert error["reptile"] > max(error["maml"], error["fomaml"]) + width["reptile"]
+    reptile, maml = (
+        results.run_record(name)["evaluation"]
+        for name in ("reptile-omniglot-5w1s-transductive", "maml-omniglot-5w1s")
+    )
+    assert (reptile["step"], reptile["protocol"]["rotated"]) == (50, False)
+    assert (maml["step"], maml["protocol"]["rotated"]) == (3, True)
+    assert reptile["protocol"]["batch_norm"] == maml["protocol"]["batch_norm"] == "transductive"
