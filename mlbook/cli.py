@@ -114,7 +114,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _experiments(options) -> int:
-    from mlbook.experiments import EXPERIMENTS
+    from mlbook.experiments import EXPERIMENTS, METHODS
+    from mlbook.tasks import image_folder
 
     rows = [
         {
@@ -137,6 +138,8 @@ def _experiments(options) -> int:
     for row in rows:
         presets = "  ".join(f"{name} {p['meta_steps']:,}" for name, p in row["presets"].items())
         print(f"{row['name']:28} {row['dataset']:9} {row['model']:14} meta-steps: {presets}")
+    for name in image_folder.imported():
+        print(f"METHOD-{name}-NwKs with any N and K; METHOD is one of {', '.join(METHODS)}")
     return 0
 
 

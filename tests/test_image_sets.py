@@ -357,6 +357,7 @@ def test_a_folder_of_class_folders_becomes_a_benchmark(data, capsys):
     assert cli.main(["data", "list"]) == 0 and "colours" in capsys.readouterr().out
     assert cli.main(["data", "verify", "colours"]) == 0
     capsys.readouterr()
+    assert cli.main(["experiments"]) == 0 and "METHOD-colours-NwKs" in capsys.readouterr().out
     out = str(data / "run")
     train = [
         "train",

@@ -542,3 +542,22 @@ def test_what_is_pending_is_trained_once_for_all_rows_that_share_it():
     assert "maml-mini-5w1s" in names and "reptile-mini-5w1s" in names
     assert "reptile-mini-5w1s-transductive" not in names and "reptile-omniglot-5w1s" not in names
     assert len(set(names)) == len(names)
+
+
+def test_the_time_limit_of_the_command_line(tmp_path, capsys):
+    train = [
+        "train",
+        "maml-sinusoid-5shot",
+        "--device",
+        "cpu",
+        "--tasks",
+        "5",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main([*train, "--time-limit", "1e-4"]) == 0
+    assert "time is up" in capsys.readouterr().out and not (tmp_path / "run" / "record.json").exists()
+    assert main([*train, "--meta-steps", "2000", "--resume"]) == 0
+    assert "inner steps" in capsys.readouterr().out
+    assert main([*train, "--time-limit", "0", "--resume"]) == 2
+    assert "time limit must be" in one_line(capsys.readouterr().err)
