@@ -19,6 +19,8 @@ from mlbook.training import TaskDistribution
 BLOCK = 25
 """Episodes are drawn in blocks, each with its own seed: the first 600 of 10,000 tasks are the same 600 tasks, on any
 device and for any memory limit."""
+VALUES_AT_ONCE = 10_000_000
+"""Pixels and colours of the tasks that are adapted at the same time; their activations are some hundred times as many bytes."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,13 @@ def task_scores(
 
     if learner.one_by_one:
         return torch.stack([one_task(episodes.task(t)) for t in range(episodes.n_tasks)])
-    return vmap(one_task)(episodes)
+    return vmap(one_task, chunk_size=at_once(episodes))(episodes)
+
+
+def at_once(episodes: Episode) -> int | None:
+    """How many tasks are adapted at the same time: all (None), or fewer where their images are large."""
+    values = (episodes.support_x[0].numel() + episodes.query_x[0].numel()) * len(episodes.support_x)
+    return None if values <= VALUES_AT_ONCE else max(1, len(episodes.support_x) * VALUES_AT_ONCE // values)
 
 
 def task_path(learner: MetaLearner, meta: Meta, episode: Episode, steps: int) -> Iterator[Params]:

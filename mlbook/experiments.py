@@ -409,7 +409,7 @@ def _transfer(
     """
     names = [f"{m}-{dataset}-{n_way}w{k}s" for k in (1, 5) for m in ("nearest", "finetuning")]
     name = f"{method}-{dataset}-{n_way}w{k_shot}s"
-    steps = 0 if method == "nearest" else 20
+    steps = 0 if method == "nearest" else 10
     own = {"adapt": "nearest"} if method == "nearest" else {"adapt": "all", "inner_lr": 0.05}
     return Experiment(
         name=name,
@@ -423,7 +423,7 @@ def _transfer(
         test_query=15,
         test_steps=steps,
         report_step=steps,
-        scored_steps=None if method == "nearest" else (0, 1, 5, 10, 20),
+        scored_steps=None if method == "nearest" else (0, steps),
         also=tuple(other for other in names if other != name) if name == names[0] else (),
         published=name if dataset == "mini" else None,
         presets={

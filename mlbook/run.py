@@ -299,7 +299,7 @@ def evaluate_config(
     tasks = experiments.build_tasks(config, "test") if tasks is None else tasks
     device = next(iter(meta["params"].values())).device
     learner = experiments.build_learner(config)
-    if isinstance(learner, Reptile) and device.type == "cpu":
+    if device.type == "cpu":
         learner = fastest(learner, device)
     return evaluate(
         learner,

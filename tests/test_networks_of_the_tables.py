@@ -1,5 +1,7 @@
 """The networks and learners that only the image tables need: pooling with padding, no convolutions, the classifier."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from mlbook.evaluation import evaluate, task_scores
 from mlbook.meta_learners import MAML, Classifier, Reptile, conv4_kernels, fast_mlp
 from mlbook.models import MLP, Conv4
 from mlbook.models.batch_norm import Statistics
-from mlbook.models.conv4 import adapted_names, count
+from mlbook.models.conv4 import adapted_names, count, head_names
 from mlbook.models.functional import call, initial_params
 from mlbook.tasks import FewShot, LabelledImages
 
@@ -274,3 +276,31 @@ def test_the_mini_recipe_is_the_official_one():
         "reptile-mini-5w5s",
         "reptile-mini-5w5s-transductive",
     )
+
+
+# -- MAML at meta-test ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("downsample", ["stride", "max_pool"])
+@pytest.mark.parametrize(
+    "options", [{}, {"learn_inner_lr": True}, {"head": True}, {"inner_loss": "class_sum"}]
+)
+def test_the_inner_loop_by_kernels_is_the_inner_loop(downsample, options):
+    module = Conv4(3, channels=3, filters=8, size=20, downsample=downsample)
+    options = dict(options)
+    names = head_names(module) if options.pop("head", False) else adapted_names(module)
+    learner = MAML(module, names=names, inner_lr=0.3, **options)
+    meta = learner.init(rng()).meta
+    if "inner_lr" in meta:
+        meta["inner_lr"] = {n: r * torch.rand(r.shape, generator=rng(7)) for n, r in meta["inner_lr"].items()}
+    meta = {group: {n: t.double() for n, t in ts.items()} for group, ts in meta.items()}
+    episode = FewShot(noise_pool(size=20, channels=3), 3, 2, 4).sample(1, rng(5)).to(torch.float64).task(0)
+    by_kernels = replace(learner, engine="fast")
+    assert by_kernels.one_by_one and not learner.one_by_one
+    before = {n: t.clone() for n, t in meta["params"].items()}
+    paths = [list(own.path(meta, episode.support_x, episode.support_y, 4)) for own in (learner, by_kernels)]
+    assert len(paths[0]) == len(paths[1]) == 5
+    for a, b in zip(*paths, strict=True):
+        assert max((a[n] - b[n]).abs().max() for n in a) < 1e-10
+    moved = {n for n in before if not torch.equal(paths[1][0][n], paths[1][-1][n])}
+    assert moved == set(names) and all(torch.equal(before[n], meta["params"][n]) for n in before)
