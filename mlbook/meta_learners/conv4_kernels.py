@@ -1,9 +1,9 @@
 """First derivatives of Conv4 by the library's own kernels: one mini-batch of one task after the other, many times.
 
 Reptile needs nothing but ordinary training, task by task, and so does MAML at meta-test. What is saved here is overhead, which
-counts where a mini-batch has ten small images: the 3×3 patches of the input are cut once per task and serve every inner step as a
-matrix product, images keep the channels last in memory, and parameters and Adam's moments lie in one row each, which is updated in
-place. ``F.batch_norm`` is right in first derivatives; ``models/batch_norm.py`` says where it is not.
+counts where a mini-batch has ten small images: the 3×3 patches of the input are cut once per task and serve every inner step as
+a matrix product, images keep the channels last in memory, and parameters and Adam's moments lie in one row each, which is updated
+in place. ``F.batch_norm`` is right in first derivatives; ``models/batch_norm.py`` says where it is not.
 """
 
 from __future__ import annotations
