@@ -67,7 +67,12 @@ class SeveralStarts:
         return torch.stack(losses).argmin(0)  # [STARTS 2]
 
     def step(
-        self, states: list[State], episodes: Episode, meta_step: int, progress: float, generator: torch.Generator
+        self,
+        states: list[State],
+        episodes: Episode,
+        meta_step: int,
+        progress: float,
+        generator: torch.Generator,
     ) -> list[State]:
         """One meta-step: divide the meta-batch, then an ordinary MAML step of every start on its share."""
         if meta_step < self.random_steps:
