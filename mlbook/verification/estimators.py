@@ -5,8 +5,8 @@ E(z) = Σ_y p_y(z)·c(y) is smooth in z although c is not, and
 
     ∇E(z) = Σ_y p_y·c(y)·∇log p_y = E_y[ c(y)·(onehot(y) − p) ].
 
-The last form needs costs of drawn labels only (REINFORCE, Williams 1992). A baseline b that does not depend on y changes nothing in
-the mean, because E_y[∇log p_y] = 0, and much in the variance.
+The last form needs costs of drawn labels only (REINFORCE, Williams 1992). A baseline b that does not depend on y changes nothing
+in the mean, because E_y[∇log p_y] = 0, and much in the variance.
 """
 
 from __future__ import annotations
