@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from mlbook.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, figure
+from mlbook.plots.style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, RED, SKY, figure
 from mlbook.tasks import Episode
 from mlbook.verification.linear_tasks import TanhFeatures, step_matrix
 
@@ -43,8 +43,10 @@ def panels(
             pairs = [(x, y) for x, y in pairs if math.isfinite(y)]
             x, y = zip(*pairs, strict=True)
             i = names.index(name) % len(PALETTE)
+            method = name.split()[0].lower().replace("-", "")
+            colour = COLOURS.get(method, PALETTE[i])  # a method has one colour on every page
             marker = {"marker": "o", "markersize": 3.5} if marks else {}
-            ax.plot(x, y, color=PALETTE[i], ls=DASHES[i], lw=1.8, label=name, **marker)
+            ax.plot(x, y, color=colour, ls=DASHES[i], lw=1.8, label=name, **marker)
             where = f"{title}, {name}" if len(drawn) > 1 else name
             said.append(f"{where}: {y[0]:.3g} at {x[0]:g}, {y[-1]:.3g} at {x[-1]:g}")
         ax.set(xlabel=xlabel, title=title if len(drawn) > 1 else "")
