@@ -216,23 +216,23 @@ def test_mouse_sliders_and_buttons(open_lab, setup):
     assert state["centres"][0] == opening["centres"][0]
     judge(state, setup)
 
-    lab.slide("distance of families", 3.0)
-    lab.slide("spread in a family", 0.8)
-    lab.slide("support points K", 12)
-    lab.slide("inner steps N", 9)
-    lab.root.get_by_role("radio", name="two, chosen by support loss").check()
+    lab.slide("distance", 3.0)
+    lab.slide("spread", 0.8)
+    lab.slide("support points", 12)
+    lab.slide("inner steps", 9)
+    lab.root.get_by_role("radio", name="two, chosen").check()
     state = lab.state()
     assert state["distance"] == pytest.approx(3.0, abs=1e-9)
     assert (state["spread"], state["shots"], state["steps"], state["starts"]) == (0.8, 12, 9, "chosen")
     judge(state, setup)
-    lab.root.get_by_role("radio", name="two, family known").check()
+    lab.root.get_by_role("radio", name="two, known").check()
     judge(lab.state(), setup)
 
     lab.press("Same family")
     state = lab.state()
     assert state["distance"] == pytest.approx(0.0, abs=1e-12)
     assert state["errors"]["one"] == pytest.approx(state["errors"]["known"], rel=1e-12)
-    lab.slide("distance of families", 2.0)  # and apart again, in the direction from before
+    lab.slide("distance", 2.0)  # and apart again, in the direction from before
     assert lab.state()["distance"] == pytest.approx(2.0, abs=1e-9)
     lab.press("Reset")
     assert lab.state() == opening
@@ -249,7 +249,7 @@ def test_the_picture_says_what_the_numbers_say(open_lab):
     assert box["y"] + box["height"] / 2 == pytest.approx((a[1] + b[1]) / 2, abs=2.5)
     assert lab.root.locator(".mlb-task").count() == lab.root.locator(".mlb-adapted").count() == 24
     assert lab.root.locator(".mlb-curve").count() == 3
-    lab.root.get_by_role("radio", name="two, family known").check()
+    lab.root.get_by_role("radio", name="two, known").check()
     lab.settle()
     assert lab.root.locator(".mlb-start").count() == 0
     assert lab.state()["said"][0] in lab.root.text_content()
@@ -268,7 +268,7 @@ def test_keyboard_alone(open_lab, setup):
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowDown")
     assert lab.state()["centres"][1] == pytest.approx([2.0, 0.4], abs=0.011)
-    lab.control("slider", "inner steps N").focus()
+    lab.control("slider", "inner steps").focus()
     page.keyboard.press("ArrowRight")
     assert lab.state()["steps"] == 4
     page.wait_for_function(

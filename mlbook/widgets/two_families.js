@@ -9,8 +9,8 @@ import { announcer, button, clamp, format, handle, html, Plot, slider, svg, watc
 const TRAITS = ["centres", "spread", "shots", "steps", "starts"];
 const WAYS = {
   one: { name: "one start", colour: "--mlb-maml", dash: undefined, width: 3.4 },
-  known: { name: "two, family known", colour: "--mlb-truth", dash: "8 4", width: 2.6 },
-  chosen: { name: "two, chosen by support loss", colour: "--mlb-other-1", dash: "2 4", width: 2.6 },
+  known: { name: "two, known", colour: "--mlb-truth", dash: "8 4", width: 2.6 },
+  chosen: { name: "two, chosen", colour: "--mlb-other-1", dash: "2 4", width: 2.6 },
 };
 
 // -- arithmetic -------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ function render({ model, el }) {
     height: sameScale(setup.levels, setup.slopes, 38), role: "group",
   });
   const curves = new Plot({
-    x: [0, setup.steps], y: [0, 1], xTicks: [0, 5, 10, 15, 20, 25, 30], yTicks: [], xTitle: "inner steps N", yTitle: "expected error",
+    x: [0, setup.steps], y: [0.1, 10], log: true, xTicks: [0, 5, 10, 15, 20, 25, 30], yTicks: [], xTitle: "inner steps N", yTitle: "expected error",
     height: () => 220, role: "img",
   });
   const cells = Object.fromEntries(keys.map((key) => [key, { now: html("td", {}), best: html("td", {}) }]));
@@ -97,12 +97,12 @@ function render({ model, el }) {
   const view = radios("The plane shows", Object.fromEntries(keys.map((key) => [key, WAYS[key].name])), (value) => change({ starts: value }));
   const sliders = {
     distance: slider({
-      label: "distance of families", min: 0, max: 6, step: 0.1, show: (v) => v.toFixed(1),
+      label: "distance", min: 0, max: 6, step: 0.1, show: (v) => v.toFixed(1),
       input: (v) => change({ centres: apart(direction, v, setup) }),
     }),
-    spread: slider({ label: "spread in a family", min: setup.spreads[0], max: setup.spreads[1], step: 0.05, input: (v) => change({ spread: v }) }),
-    shots: slider({ label: "support points K", min: setup.shots[0], max: setup.shots[1], step: 2, show: (v) => `${v}`, input: (v) => change({ shots: v }) }),
-    steps: slider({ label: "inner steps N", min: 0, max: setup.steps, step: 1, show: (v) => `${v}`, input: (v) => change({ steps: v }) }),
+    spread: slider({ label: "spread", min: setup.spreads[0], max: setup.spreads[1], step: 0.05, input: (v) => change({ spread: v }) }),
+    shots: slider({ label: "support points", min: setup.shots[0], max: setup.shots[1], step: 2, show: (v) => `${v}`, input: (v) => change({ shots: v }) }),
+    steps: slider({ label: "inner steps", min: 0, max: setup.steps, step: 1, show: (v) => `${v}`, input: (v) => change({ steps: v }) }),
   };
   const sentence = html("p", { class: "mlb-sentence" }), remark = html("p", { class: "mlb-note" }), live = announcer();
   const left = html("div", {}, plane.node,
@@ -115,7 +115,7 @@ function render({ model, el }) {
   const bottom = html("div", { class: "mlb-wide" },
     html("div", { class: "mlb-row" }, button("Same family", () => change({ centres: apart(direction, 0, setup) })), button("Reset", () => ((direction = opening.centres), change(opening)))),
     html("p", { class: "mlb-note" },
-      "A line is a point: its level and its slope. Drag the centre of a family, or focus one and use the arrow keys (with Shift: further). ",
+      "A line is a point: its level and its slope. \"Known\": a task is told its family; \"chosen\": the start with the smaller support loss. Drag the centre of a family, or focus one and use the arrow keys (with Shift: further). ",
       `Half of the K support points of a task stand at x = −1, half at x = 1, each with noise of standard deviation ${setup.sigma}; α = ${setup.alpha}. `,
       "Error: squared distance of the adapted line from the true one, averaged over x = ±1 and over all tasks of both families (closed form, not only the tasks drawn)."));
   const root = html("section", { class: "mlb-lab mlb-plane", "data-lab": "two-families", "aria-label": "Lab: one start or two for two families of lines" },
@@ -157,9 +157,10 @@ function render({ model, el }) {
   }
 
   function drawCurves(now, { all, best }) {
-    const most = Math.max(...all.flatMap((e) => keys.map((key) => e[key]))), top = [0.5, 1, 2, 4, 8, 12, 20, 30].find((v) => v >= most) ?? 40;
-    curves.range = [0, top];
-    curves.yTicks = [0, top / 2, top];
+    const values = all.flatMap((e) => keys.map((key) => Math.max(e[key], 1e-4)));
+    const [low, high] = [Math.floor(Math.log10(Math.min(...values))), Math.ceil(Math.log10(Math.max(...values)))];
+    curves.range = [10 ** low, 10 ** Math.max(high, low + 1)];
+    curves.yTicks = Array.from({ length: Math.max(high, low + 1) - low + 1 }, (_, i) => Number((10 ** (low + i)).toPrecision(1)));
     curves.fit(curves.width + curves.margin.left + curves.margin.right);
     const ns = all.map((_, n) => n);
     curves.lines.replaceChildren(
