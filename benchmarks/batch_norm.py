@@ -15,6 +15,7 @@ from benchmarks.compare import ROOT, keep, provenance
 from mlbook import experiments, results
 from mlbook.errors import DataError
 from mlbook.evaluation import QueryBatches, fixed_scores, running_statistics
+from mlbook.memory import keep_freed_memory
 from mlbook.progress import ProgressLine
 from mlbook.run import load_checkpoint
 
@@ -101,6 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", choices=WEIGHTS, help="these weights; what the record says of others stays")
     parser.add_argument("--out", type=Path, default=RECORD)
     options = parser.parse_args(arguments)
+    keep_freed_memory()
     record = json.loads(options.out.read_text()) if options.out.exists() else {"weights": {}}
     for name in [options.only] if options.only else WEIGHTS:
         if not (ROOT / "mlbook" / "pretrained" / f"{name}.safetensors").is_file():

@@ -19,6 +19,8 @@ from mlbook.training import TaskDistribution
 BLOCK = 25
 """Episodes are drawn in blocks, each with its own seed: the first 600 of 10,000 tasks are the same 600 tasks, on any
 device and for any memory limit."""
+ALONE_AT_ONCE = 15
+"""Queries that are each put beside the support set at the same time; more would only need more memory."""
 
 
 @dataclass(frozen=True)
@@ -160,26 +162,26 @@ def predictions(
 ) -> Tensor:
     """What ``params`` say of the query set of one task, [B, N] or [B, 1], under a batch-norm mode."""
     if batch_norm == "transductive":
-        return learner.predict(params, episode.query_x)
+        return learner.predict(params, episode.query_x)  # [BN 1]
     if batch_norm == "support_and_query":
         support = episode.support_x
 
         def alone(x: Tensor) -> Tensor:
-            return learner.predict(params, torch.cat([support, x[None]]))[-1]
+            return learner.predict(params, torch.cat([support, x[None]]))[-1]  # [BN 2]
 
-        return vmap(alone)(episode.query_x)
+        return vmap(alone, chunk_size=ALONE_AT_ONCE)(episode.query_x)
     if batch_norm == "support":
         statistics: list[Statistics] = []
-        call(learner.model, params, episode.support_x, collect=statistics)
+        call(learner.model, params, episode.support_x, collect=statistics)  # [BN 3]
     elif batch_norm == "running":
         if running is None:
             raise UserError("batch-norm mode running needs the statistics: see running_statistics")
-        statistics = running
+        statistics = running  # [BN 4]
     elif batch_norm == "none":
-        statistics = no_statistics(learner.model, episode.query_x)
+        statistics = no_statistics(learner.model, episode.query_x)  # [BN 5]
     else:
         raise UserError(f"batch_norm must be {', '.join(MODES)}, not {batch_norm!r}")
-    return call(learner.model, params, episode.query_x, statistics=statistics)
+    return call(learner.model, params, episode.query_x, statistics=statistics)  # [BN 6]
 
 
 def running_statistics(
