@@ -77,7 +77,14 @@ def _parser() -> argparse.ArgumentParser:
         actions.add_parser(action, help=text).add_argument("dataset", metavar="DATASET")
     importing = actions.add_parser("import", help="read from a local folder or archive")
     importing.add_argument("dataset", metavar="DATASET")
-    importing.add_argument("--from", dest="source", type=Path, required=True, metavar="PATH")
+    importing.add_argument("--from", dest="sources", type=Path, nargs="+", required=True, metavar="PATH")
+    own = actions.add_parser("import-images", help="make a few-shot benchmark of a folder of class folders")
+    own.add_argument("dataset", metavar="NAME", help="its name from then on, as in maml-NAME-5w1s")
+    own.add_argument("--from", dest="source", type=Path, required=True, metavar="PATH")
+    own.add_argument(
+        "--size", type=int, default=84, metavar="PIXELS", help="pictures become squares of this size"
+    )
+    own.add_argument("--grey", action="store_true", help="drop the colours")
     return parser
 
 
@@ -209,19 +216,26 @@ def _results(options) -> int:
 
 
 def _data(options) -> int:
-    from mlbook.tasks import datasets
+    from mlbook.tasks import datasets, image_folder
 
     if options.action == "list":
-        for dataset in datasets.DATASETS.values():
+        for dataset in datasets.known().values():
             state = f"at {dataset.path()}" if dataset.available() else "not there"
-            print(f"{dataset.name:10} {state:40} {dataset.about}")
+            print(f"{dataset.name:14} {state:40} {dataset.about}")
+        return 0
+    if options.action == "import-images":
+        classes = image_folder.import_from(
+            options.dataset, options.source, size=options.size, grey=options.grey
+        )
+        print(
+            f"{options.dataset}: classes {', '.join(f'{split} {n}' for split, n in classes.items())}; "
+            f"train with: python -m mlbook train maml-{options.dataset}-5w1s"
+        )
         return 0
     dataset = datasets.get(options.dataset)
-    if options.action == "get":
-        where = dataset.download()
-    elif options.action == "import":
-        where = dataset.import_from(options.source)
-    else:
-        where = dataset.verify()
-    print(f"{dataset.name}: {'verified' if options.action == 'verify' else 'ready'} at {where}")
+    if options.action == "verify":
+        print(f"{dataset.name}: {dataset.verify()}")
+        return 0
+    where = dataset.download() if options.action == "get" else dataset.import_from(options.sources)
+    print(f"{dataset.name}: ready at {where}")
     return 0

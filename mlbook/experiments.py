@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import nn
 
 from mlbook.errors import UserError
-from mlbook.meta_learners import MAML, Reptile, joint_training
+from mlbook.meta_learners import MAML, Classifier, Reptile, joint_training
 from mlbook.models import MLP, Conv4
 from mlbook.models.conv4 import adapted_names, head_names
-from mlbook.tasks import FewShot, GridSinusoids, MiniBatches, Sinusoids, glyphs, omniglot
+from mlbook.tasks import (
+    ClassPool,
+    FewShot,
+    GridSinusoids,
+    LabelledImages,
+    MiniBatches,
+    Sinusoids,
+    glyphs,
+    image_folder,
+    mini_imagenet,
+    omniglot,
+)
 
 PRESETS = ("quick", "colab", "paper")
 
@@ -37,12 +49,12 @@ class Experiment:
 
     name: str
     dataset: str
-    """``sinusoid``, ``sinusoid_grid``, ``omniglot`` or ``glyphs``."""
+    """``sinusoid``, ``sinusoid_grid``, ``omniglot``, ``glyphs``, ``mini`` (miniImageNet) or the name of imported images."""
     model: str
     """A name that ``build_model`` knows."""
     learner: dict
-    """Arguments of MAML, or of Reptile where ``method`` is ``reptile``; ``adapt`` is ``all``, ``no_beta`` (all but batch
-    norm's β) or ``head``."""
+    """Arguments of MAML, or of Reptile or Classifier where ``method`` is ``reptile`` or ``classifier``; MAML's ``adapt`` is
+    ``all``, ``no_beta`` (all but batch norm's β) or ``head``."""
     k_shot: int
     """Support examples per class (or points) in meta-training."""
     n_query: int
@@ -62,7 +74,9 @@ class Experiment:
     published: str | None = None
     """Key of the row in ``results/published.json``."""
     preparation: str | None = None
-    """``reptile``: classes, rotations and colours as in the official Reptile code (``omniglot.as_reptile``)."""
+    """``reptile``: classes, rotations and colours as in the official Reptile code (``omniglot.load_as_reptile``)."""
+    image: tuple[int, int, int] | None = None
+    """(channels, size, meta-train classes) of imported images, where the model's name does not say them."""
     inner_batch: int | None = None
     """Support examples per inner step in meta-training, where they are not all of them."""
     test_batch: int | None = None
@@ -77,6 +91,8 @@ class Experiment:
 
 def get(name: str) -> Experiment:
     """The experiment of that name; ``UserError`` with the nearest names if there is none."""
+    if name not in EXPERIMENTS and (own := of_imported_images(name)):
+        return own
     if name not in EXPERIMENTS:
         import difflib
 
@@ -84,6 +100,32 @@ def get(name: str) -> Experiment:
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise UserError(f"no experiment is named {name!r}{hint} (python -m mlbook experiments lists them)")
     return EXPERIMENTS[name]
+
+
+METHODS = ("maml", "fomaml", "anil", "metasgd", "reptile", "nearest", "finetuning")
+
+
+def of_imported_images(name: str) -> Experiment | None:
+    """METHOD-SET-NwKs for a set of pictures that was imported (``image_folder``), or None where there is no such set."""
+    match = re.fullmatch(rf"({'|'.join(METHODS)})-(.+)-(\d+)w(\d+)s(-transductive)?", name)
+    if match is None or match[2] not in image_folder.imported():
+        return None
+    method, dataset, n_way, k_shot = match[1], match[2], int(match[3]), int(match[4])
+    if method != "reptile" and match[5]:
+        return None
+    image = image_folder.shape(dataset)
+    if method == "reptile":
+        own = _reptile_images(dataset, n_way, k_shot, match[5] is not None, image)
+    elif method in ("nearest", "finetuning"):
+        own = _transfer(method, n_way, k_shot, dataset=dataset, image=image)
+    else:
+        own = _mini(method, n_way, k_shot, dataset=dataset, image=image)
+    # with few pictures per class: fewer queries (or shots) in meta-training
+    fewest = image_folder.fewest(dataset)
+    if method == "reptile":
+        return replace(own, also=(), k_shot=min(own.k_shot, fewest))
+    n_query = max(1, min(15, fewest - k_shot))
+    return replace(own, also=(), n_query=n_query, test_query=min(own.test_query, n_query))
 
 
 def trained_by(name: str) -> str:
@@ -118,37 +160,56 @@ def run_id(config: dict) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def build_model(model: str, n_way: int, size: int = 28) -> nn.Module:
-    """A network by its name in the experiments; ``UserError`` for an unknown one."""
+def build_model(model: str, n_way: int, size: int | None = None, channels: int | None = None) -> nn.Module:
+    """A network by its name in the experiments; ``UserError`` for an unknown one.
+
+    size, channels: of the images, where they are not those of Omniglot (28, 1) or miniImageNet (84, 3).
+    """
+    small, large = (
+        {"size": size or 28, "channels": channels or 1},
+        {"size": size or 84, "channels": channels or 3},
+    )
     if model == "mlp":
         return MLP((1, 40, 40, 1))
     if model == "mlp_oracle":
         return MLP((3, 40, 40, 1))
+    if model == "mlp_images":
+        inputs = small["channels"] * small["size"] ** 2
+        return MLP((inputs, 256, 128, 64, 64, n_way), batch_norm=True)
     if model == "conv4_strided":
-        return Conv4(n_way, size=size)
+        return Conv4(n_way, **small)
     if model == "conv4_pooled":
-        return Conv4(n_way, channels=3, filters=32, size=84, downsample="max_pool")
+        return Conv4(n_way, filters=32, downsample="max_pool", **large)
     if model == "mlp_reptile":
         return MLP((1, 64, 64, 1), activation="tanh", init_std=None)
     if model == "conv4_reptile":
-        return Conv4(n_way, size=size, gamma=True, spatial_mean=False)
+        return Conv4(n_way, gamma=True, spatial_mean=False, **small)
+    if model == "conv4_pooled_reptile":
+        return Conv4(n_way, filters=32, gamma=True, downsample="max_pool_same", **large)
     raise UserError(f"no model is named {model!r}")
 
 
-def build_learner(config: dict) -> MAML | Reptile:
+def build_learner(config: dict) -> MAML | Reptile | Classifier:
     """The meta-learner that a configuration describes."""
+    options = dict(config["learner"])
+    method = options.pop("method", "maml")
+    channels, size, classes = config.get("image") or (None, None, 64)
+    outputs = classes if method == "classifier" else config["n_way"]
     # modules draw initial values from the CPU's global generator; leave it as it was
     with torch.random.fork_rng(devices=[]):
-        model = build_model(config["model"], config["n_way"])
-    options = dict(config["learner"])
-    if options.pop("method", "maml") == "reptile":
+        model = build_model(config["model"], outputs, size, channels)
+    if method == "reptile":
         return Reptile(model, **options)
+    if method == "classifier":
+        return Classifier(model, n_way=config["n_way"], **options)
     joint, adapt = options.pop("joint", False), options.pop("adapt", "all")
     names = {"all": None, "no_beta": adapted_names(model), "head": head_names(model)}[adapt]
     return joint_training(model, names=names, **options) if joint else MAML(model, names=names, **options)
 
 
-def build_tasks(config: dict, split: str) -> Sinusoids | GridSinusoids | FewShot | MiniBatches:
+def build_tasks(
+    config: dict, split: str
+) -> Sinusoids | GridSinusoids | FewShot | MiniBatches | LabelledImages:
     """Meta-train, meta-validation or meta-test tasks on the CPU; ``DataError`` when the data set is not there."""
     test = split != "train"
     n_query = config["test_query"] if test else config["n_query"]
@@ -158,20 +219,33 @@ def build_tasks(config: dict, split: str) -> Sinusoids | GridSinusoids | FewShot
     if config["dataset"] == "sinusoid_grid":
         tasks = GridSinusoids(k_shot)
     else:
-        source = {"omniglot": omniglot, "glyphs": glyphs}[config["dataset"]]
-        load = source.load_as_reptile if config.get("preparation") == "reptile" else source.load
-        tasks = FewShot(load(split), config["n_way"], k_shot, n_query)
+        pool = _pool(config, split)
+        if not test and config["learner"].get("method") == "classifier":
+            return LabelledImages(pool)
+        tasks = FewShot(pool, config["n_way"], k_shot, n_query)
     batch = config.get("test_batch" if test else "inner_batch")
     if batch is None:
         return tasks
     return MiniBatches(tasks, batch, config["test_steps"] if test else config["learner"]["inner_steps"])
 
 
+def _pool(config: dict, split: str) -> ClassPool:
+    """The classes of one split of a data set."""
+    reptile = config.get("preparation") == "reptile"
+    if source := {"omniglot": omniglot, "glyphs": glyphs}.get(config["dataset"]):
+        return source.load_as_reptile(split) if reptile else source.load(split)
+    if config["dataset"] == "mini":
+        return mini_imagenet.load(split)
+    return image_folder.load(config["dataset"], split)
+
+
 def to_device(tasks, device: torch.device):
     """Task distribution whose samples are born on ``device``."""
     if isinstance(tasks, MiniBatches):
         return replace(tasks, tasks=to_device(tasks.tasks, device))
-    return replace(tasks, pool=tasks.pool.to(device)) if isinstance(tasks, FewShot) else tasks
+    return (
+        replace(tasks, pool=tasks.pool.to(device)) if isinstance(tasks, (FewShot, LabelledImages)) else tasks
+    )
 
 
 def protocol(config: dict) -> dict:
@@ -184,9 +258,12 @@ def protocol(config: dict) -> dict:
     }
     if config["dataset"].startswith("sinusoid"):
         return values
+    values["n_way"] = config["n_way"]
+    if config["learner"].get("method") == "classifier":
+        values["batch_norm"] = "running"  # whatever the mode, each image is classified alone
     if config.get("preparation") == "reptile":
-        return values | {"n_way": config["n_way"], "rotated": False, "preparation": "reptile"}
-    return values | {"n_way": config["n_way"], "rotated": True}
+        return values | {"rotated": False, "preparation": "reptile"}
+    return values | {"rotated": config["dataset"] in ("omniglot", "glyphs")}
 
 
 def _sinusoid(
@@ -224,20 +301,31 @@ def _sinusoid(
 
 
 def _images(
-    name: str, dataset: str, n_way: int, k_shot: int, *, published: str | None = None, five: bool, **learner
+    name: str,
+    dataset: str,
+    n_way: int,
+    k_shot: int,
+    *,
+    published: str | None = None,
+    five: bool,
+    model: str = "conv4_strided",
+    **learner,
 ) -> Experiment:
     """Official Omniglot settings (appendix A.1): 5-way α 0.4, one step, 32 tasks; 20-way α 0.1, five steps, 16 tasks.
 
     The paper preset reads α as the official code does, on a loss summed over classes. The shorter presets spend less: α on the
-    mean loss, which learns faster at first; fewer tasks with more queries each; β from 0.002 to zero along a cosine.
+    mean loss, which learns faster at first; one inner step in meta-training; fewer tasks with more queries each; β from 0.002 to
+    zero along a cosine.
     """
     official = {"inner_lr": 0.4, "inner_steps": 1} if five else {"inner_lr": 0.1, "inner_steps": 5}
     batch = 32 if five else 16
     short = {"inner_loss": "mean", "meta_lr": 2e-3, "meta_lr_decay": "cosine", "inner_lr": 0.4}
+    if not five:
+        short["inner_steps"] = 1
     return Experiment(
         name=name,
         dataset=dataset,
-        model="conv4_strided",
+        model=model,
         learner={"inner_loss": "class_sum", "meta_lr": 1e-3, "adapt": "no_beta", **official, **learner},
         n_way=n_way,
         k_shot=k_shot,
@@ -246,46 +334,151 @@ def _images(
         report_step=3 if five else 5,
         published=published,
         presets={
-            "quick": Preset(60, 8, evaluation_tasks=100, options=short, n_query=max(3, k_shot)),
-            "colab": Preset(14_000, 16, options=short, n_query=max(3, k_shot)),
+            "quick": Preset(
+                60 if five else 40,
+                8 if five else 2,
+                evaluation_tasks=100,
+                options=short,
+                n_query=max(3, k_shot),
+            ),
+            "colab": Preset(14_000, 16 if five else 8, options=short, n_query=max(3, k_shot)),
             "paper": Preset(60_000, batch),
         },
     )
 
 
-def _reptile_images(dataset: str, n_way: int, k_shot: int, transductive: bool) -> Experiment:
-    """The official commands: Adam with β₁ = 0 whose second moments live on; ten examples per class in meta-training, whatever K.
+def _mini(
+    method: str, n_way: int, k_shot: int, *, dataset: str = "mini", image: tuple[int, int, int] | None = None
+) -> Experiment:
+    """Official miniImageNet settings: α 0.01 on the summed loss, five steps, four tasks, 15 queries per class in meta-training; at
+    meta-test ten steps and K queries per class.
 
-    The four experiments of one ``n_way`` have the same meta-training, so the 1-shot one brings the records of all.
+    The official code clips the gradient of its query loss to ±10. That loss is a sum over N·Q queries divided by K, so on the mean
+    the bound is 10·K/(N·Q). Pictures of one's own are trained in the same way.
     """
-    five = n_way == 5
-    cell = f"{dataset}-{n_way}w{{}}s"
-    names = [f"reptile-{cell.format(k)}{t}" for k in (1, 5) for t in ("", "-transductive")]
-    name = f"reptile-{cell.format(k_shot)}" + ("-transductive" if transductive else "")
-    learner = {"inner_lr": 1e-3, "inner_steps": 5} if five else {"inner_lr": 5e-4, "inner_steps": 10}
+    kinds = {
+        "maml": {},
+        "fomaml": {"first_order": True},
+        "anil": {"adapt": "head"},
+        "metasgd": {"learn_inner_lr": True},
+    }
+    name = f"{method}-{dataset}-{n_way}w{k_shot}s"
+    learner = {
+        "inner_loss": "class_sum",
+        "meta_lr": 1e-3,
+        "adapt": "no_beta",
+        "inner_lr": 0.01,
+        "inner_steps": 5,
+        "clip_value": 10 * k_shot / (n_way * 15),
+        **kinds[method],
+    }
+    short = {"inner_steps": 2, "meta_lr_decay": "cosine"}
     return Experiment(
         name=name,
         dataset=dataset,
-        preparation="reptile",
-        model="conv4_reptile",
-        learner={"method": "reptile", "optimizer": "adam", "meta_lr": 1.0, **learner},
+        image=image,
+        model="conv4_pooled",
+        learner=learner,
         n_way=n_way,
-        k_shot=10,
+        k_shot=k_shot,
+        n_query=15,
+        test_query=k_shot,
+        # rates learned for a few steps are meant for as many
+        test_steps=5 if method == "metasgd" else 10,
+        report_step=5 if method == "metasgd" else 10,
+        published=name if dataset == "mini" and method in ("maml", "fomaml") else None,
+        presets={
+            "quick": Preset(20, 2, evaluation_tasks=20, options=short, n_query=5),
+            "colab": Preset(20_000, 4, options={"meta_lr_decay": "cosine"}),
+            "paper": Preset(60_000, 4),
+        },
+    )
+
+
+def _transfer(
+    method: str, n_way: int, k_shot: int, *, dataset: str = "mini", image: tuple[int, int, int] | None = None
+) -> Experiment:
+    """The baselines of Ravi and Larochelle: one classifier of all meta-train classes, then its features, or fine-tuning.
+
+    How they trained and tuned theirs is not published in detail; this is a plain recipe (64 images per step, Adam 0.001). The rate and
+    number of steps of fine-tuning were chosen on meta-validation classes.
+    """
+    names = [f"{m}-{dataset}-{n_way}w{k}s" for k in (1, 5) for m in ("nearest", "finetuning")]
+    name = f"{method}-{dataset}-{n_way}w{k_shot}s"
+    steps = 0 if method == "nearest" else 20
+    own = {"adapt": "nearest"} if method == "nearest" else {"adapt": "all", "inner_lr": 0.05}
+    return Experiment(
+        name=name,
+        dataset=dataset,
+        image=image,
+        model="conv4_pooled",
+        learner={"method": "classifier", "meta_lr": 1e-3, **own},
+        n_way=n_way,
+        k_shot=k_shot,
+        n_query=15,
+        test_query=15,
+        test_steps=steps,
+        report_step=steps,
+        scored_steps=None if method == "nearest" else (0, 1, 5, 10, 20),
+        also=tuple(other for other in names if other != name) if name == names[0] else (),
+        published=name if dataset == "mini" else None,
+        presets={
+            "quick": Preset(60, 32, evaluation_tasks=50),
+            "colab": Preset(6_000, 64),
+            "paper": Preset(30_000, 64),
+        },
+    )
+
+
+def _reptile_images(
+    dataset: str, n_way: int, k_shot: int, transductive: bool, image: tuple[int, int, int] | None = None
+) -> Experiment:
+    """The official commands: Adam with β₁ = 0 whose second moments live on; ten examples per class in meta-training on Omniglot, 15 on
+    miniImageNet (and on pictures of one's own), whatever K.
+
+    The experiments of one ``n_way`` have the same meta-training, so the 1-shot one brings the records of all.
+    """
+    drawings = dataset in ("omniglot", "glyphs")
+    cell = f"{dataset}-{n_way}w{{}}s"
+    names = [f"reptile-{cell.format(k)}{t}" for k in (1, 5) for t in ("", "-transductive")]
+    name = f"reptile-{cell.format(k_shot)}" + ("-transductive" if transductive else "")
+    if not drawings:
+        rate, steps, batch, test_batch, length = 1e-3, 8, 10, 5 if k_shot == 1 else 15, 100_000
+    elif n_way == 5:
+        rate, steps, batch, test_batch, length = 1e-3, 5, 10, 5, 100_000
+    else:
+        rate, steps, batch, test_batch, length = 5e-4, 10, 20, 10, 200_000
+    short = 10_000 if drawings and n_way == 5 else 5_000
+    return Experiment(
+        name=name,
+        dataset=dataset,
+        image=image,
+        preparation="reptile" if drawings else None,
+        model="conv4_reptile" if drawings else "conv4_pooled_reptile",
+        learner={
+            "method": "reptile",
+            "optimizer": "adam",
+            "meta_lr": 1.0,
+            "inner_lr": rate,
+            "inner_steps": steps,
+        },
+        n_way=n_way,
+        k_shot=10 if drawings else 15,
         n_query=0,
-        inner_batch=10 if five else 20,
+        inner_batch=batch,
         test_shot=k_shot,
         test_query=1,
-        test_batch=5 if five else 10,
+        test_batch=test_batch,
         test_steps=50,
         report_step=50,
         scored_steps=(0, 1, 2, 5, 10, 20, 50),
         test_batch_norm=None if transductive else "support_and_query",
         also=tuple(other for other in names if other != name) if name == names[0] else (),
-        published=name if dataset == "omniglot" else None,
+        published=name if dataset in ("omniglot", "mini") else None,
         presets={
-            "quick": Preset(40, 5, evaluation_tasks=100),
-            "colab": Preset(10_000 if five else 5_000, 5, evaluation_tasks=1_000),
-            "paper": Preset(100_000 if five else 200_000, 5, evaluation_tasks=10_000),
+            "quick": Preset(40 if drawings else 10, 5, evaluation_tasks=100 if drawings else 20),
+            "colab": Preset(short, 5, evaluation_tasks=1_000),
+            "paper": Preset(length, 5, evaluation_tasks=10_000),
         },
     )
 
@@ -428,7 +621,12 @@ def _all() -> dict[str, Experiment]:
         _images("metasgd-omniglot-5w1s", "omniglot", 5, 1, five=True, learn_inner_lr=True),
         _images("maml-glyphs-5w1s", "glyphs", 5, 1, five=True),
     ]
-    for dataset, n_way in (("omniglot", 5), ("omniglot", 20), ("glyphs", 5)):
+    for k in (1, 5):
+        name = f"maml-omniglot-mlp-5w{k}s"
+        rows.append(_images(name, "omniglot", 5, k, published=name, five=True, model="mlp_images"))
+    rows += [_mini(method, 5, k) for method in ("maml", "fomaml", "anil", "metasgd") for k in (1, 5)]
+    rows += [_transfer(method, 5, k) for method in ("nearest", "finetuning") for k in (1, 5)]
+    for dataset, n_way in (("omniglot", 5), ("omniglot", 20), ("mini", 5), ("glyphs", 5)):
         rows += [_reptile_images(dataset, n_way, k, t) for k in (1, 5) for t in (False, True)]
     rows += [_reptile_on_maml_sinusoids(k) for k in (5, 10)]
     rows += [_reptile_sinusoid(), *_gradient_combinations(), *_tails()]

@@ -19,7 +19,8 @@ class Conv4(nn.Module):
 
     downsample: ``"stride"``: convolutions of stride 2, no pooling, and the mean over space before the classifier
         (official Omniglot network, 28×28 -> 14 -> 7 -> 4 -> 2); ``"max_pool"``: stride 1 and 2×2 max-pooling, then
-        all positions flattened (official miniImageNet network, 84×84 -> 42 -> 21 -> 10 -> 5);
+        all positions flattened (official miniImageNet network, 84×84 -> 42 -> 21 -> 10 -> 5); ``"max_pool_same"``: the same, but
+        a row or column that is left over is pooled too (TensorFlow's padding 'same', official Reptile: 21 -> 11 -> 6);
         ``"average_pool"``: the smooth relative of the latter, for finite differences.
     bias: whether convolutions have biases. Before batch norm a bias cancels exactly: its gradient is zero and it
         never moves, so it is left out unless asked for. The official parameter counts (111,749 adapted for Omniglot
@@ -39,7 +40,7 @@ class Conv4(nn.Module):
         channels: int = 1,
         filters: int = 64,
         size: int = 28,
-        downsample: Literal["stride", "max_pool", "average_pool"] = "stride",
+        downsample: Literal["stride", "max_pool", "max_pool_same", "average_pool"] = "stride",
         batch_norm: bool = True,
         gamma: bool = False,
         bias: bool = False,
@@ -47,8 +48,10 @@ class Conv4(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        if downsample not in ("stride", "max_pool", "average_pool"):
-            raise UserError(f"downsample must be stride, max_pool or average_pool, not {downsample!r}")
+        if downsample not in ("stride", "max_pool", "max_pool_same", "average_pool"):
+            raise UserError(
+                f"downsample must be stride, max_pool, max_pool_same or average_pool, not {downsample!r}"
+            )
         self.downsample = downsample
         self.activation = ACTIVATIONS[activation]
         stride = 2 if downsample == "stride" else 1
@@ -60,7 +63,7 @@ class Conv4(nn.Module):
         self.norms = nn.ModuleList(BatchNorm(filters, gamma=gamma) for _ in range(4)) if batch_norm else None
         self.spatial_mean = downsample == "stride" if spatial_mean is None else spatial_mean
         for _ in range(4):
-            size = (size + 1) // 2 if downsample == "stride" else size // 2
+            size = (size + 1) // 2 if downsample in ("stride", "max_pool_same") else size // 2
         features = filters if self.spatial_mean else filters * size**2
         self.head = nn.Linear(features, n_way)
         self.reset_parameters()
@@ -95,8 +98,8 @@ class Conv4(nn.Module):
                     collect.append(batch_statistics(x))
                 x = self.norms[i](x, None if statistics is None else statistics[i])
             x = self.activation(x)
-            if self.downsample == "max_pool":
-                x = F.max_pool2d(x, 2)
+            if self.downsample in ("max_pool", "max_pool_same"):
+                x = F.max_pool2d(x, 2, ceil_mode=self.downsample == "max_pool_same")
             elif self.downsample == "average_pool":
                 x = F.avg_pool2d(x, 2)
         return self.head(self.features(x))

@@ -66,11 +66,13 @@ class ClassPool:
         (official MAML: two rotations of one character never meet in a task); ``"as_classes"`` makes every
         rotation a class of its own (official Reptile: they may meet). Needs square images.
     names: one name per class (for display), or empty.
+    counts: [classes], how many of its examples each class really has (the rest of its rows is padding), or None where all have all.
     """
 
     images: Tensor
     rotations: Rotations = "none"
     names: tuple[str, ...] = ()
+    counts: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 5:
@@ -87,7 +89,20 @@ class ClassPool:
 
     @property
     def n_examples(self) -> int:
+        """Examples of the largest class."""
         return self.images.shape[1]
+
+    @cached_property
+    def fewest(self) -> tuple[int, str]:
+        """Examples of the smallest class, and its name."""
+        if self.counts is None:
+            return self.n_examples, "a class of the pool"
+        least = int(self.counts.argmin())
+        return int(self.counts[least]), self.names[least] if self.names else f"class {least}"
+
+    def with_counts(self, counts: Tensor) -> ClassPool:
+        """The same pool, whose classes have ``counts`` examples."""
+        return replace(self, counts=None if bool((counts == self.n_examples).all()) else counts)
 
     @cached_property
     def rows(self) -> Tensor:
@@ -98,7 +113,8 @@ class ClassPool:
         return torch.stack([self.images.rot90(k, (3, 4)) for k in range(4)]).flatten(3).flatten(0, 2)
 
     def to(self, device: torch.device | str) -> ClassPool:
-        return replace(self, images=self.images.to(device))
+        counts = None if self.counts is None else self.counts.to(device)
+        return replace(self, images=self.images.to(device), counts=counts)
 
     def inverted(self) -> ClassPool:
         """The negative of every image."""
@@ -108,7 +124,8 @@ class ClassPool:
         """The pool of some of the classes: what a meta-train / meta-validation / meta-test split is made of."""
         index = range(self.images.shape[0])[classes] if isinstance(classes, slice) else classes
         names = tuple(self.names[i] for i in index) if self.names else ()
-        return replace(self, images=self.images[classes], names=names)
+        smaller = replace(self, images=self.images[classes], names=names, counts=None)
+        return smaller if self.counts is None else smaller.with_counts(self.counts[classes])
 
 
 @dataclass(frozen=True)
@@ -135,10 +152,11 @@ class FewShot:
             raise UserError(
                 f"{self.n_way}-way episodes need {self.n_way} classes; the pool has {self.pool.n_classes}"
             )
-        if self.k_shot + self.n_query > self.pool.n_examples:
+        fewest, name = self.pool.fewest
+        if self.k_shot + self.n_query > fewest:
             raise UserError(
                 f"{self.k_shot} support and {self.n_query} query examples per class need "
-                f"{self.k_shot + self.n_query} examples; a class of the pool has {self.pool.n_examples}"
+                f"{self.k_shot + self.n_query} examples; {name} has {fewest}"
             )
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
@@ -152,12 +170,17 @@ class FewShot:
         noise = torch.rand(T, self.pool.n_classes, generator=generator, device=device)
         classes = noise.topk(N, dim=1).indices  # [T, N]
         noise = torch.rand(T, N, self.pool.n_examples, generator=generator, device=device)
-        examples = noise.topk(E, dim=2).indices  # [T, N, E]
         turns = None
         if self.pool.rotations == "as_classes":
             classes, turns = classes // 4, classes % 4
         elif self.pool.rotations == "per_task":
             turns = torch.randint(4, (T, N), generator=generator, device=device)
+        if self.pool.counts is not None:  # padding is never drawn: its noise is below all others
+            padding = (
+                torch.arange(self.pool.n_examples, device=device) >= self.pool.counts[classes][:, :, None]
+            )
+            noise = noise.masked_fill(padding, -1.0)
+        examples = noise.topk(E, dim=2).indices  # [T, N, E]
         index = classes[:, :, None] * self.pool.n_examples + examples  # [T, N, E], rows of ``pool.rows``
         if turns is not None:
             index = index + turns[:, :, None] * (images.shape[0] * images.shape[1])
@@ -171,3 +194,30 @@ class FewShot:
         """Rows [T, N, n] of the pool as float32 images [T, N·n, C, H, W] from 0 to 1."""
         rows = self.pool.rows.index_select(0, index.flatten())
         return (rows / 255).view(len(index), -1, *self.pool.images.shape[2:])
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Ordinary supervised learning in the form of episodes: every "task" is one image with the number of its class in the pool."""
+
+    pool: ClassPool
+
+    def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
+        """``n_tasks`` images drawn with replacement: support x [T, 1, C, H, W] in [0, 1], y int64 [T, 1]; no query set."""
+        pool, device = self.pool, self.pool.images.device
+        classes = torch.randint(pool.n_classes, (n_tasks,), generator=generator, device=device)
+        noise = torch.rand(n_tasks, generator=generator, device=device)
+        if pool.counts is None:
+            counts = torch.full_like(classes, pool.n_examples)
+        else:
+            counts = pool.counts[classes // (pool.n_classes // len(pool.images))]
+        examples = torch.minimum((noise * counts).long(), counts - 1)  # rounding may reach the next integer
+        rows = classes * pool.n_examples + examples
+        if pool.rotations == "as_classes":
+            rows = (classes // 4 + (classes % 4) * len(pool.images)) * pool.n_examples + examples
+        elif pool.rotations == "per_task":
+            turns = torch.randint(4, (n_tasks,), generator=generator, device=device)
+            rows = rows + turns * len(pool.images) * pool.n_examples
+        x = (pool.rows.index_select(0, rows) / 255).view(n_tasks, 1, *pool.images.shape[2:])
+        y = classes[:, None]
+        return Episode(x, y, x[:, :0], y[:, :0])

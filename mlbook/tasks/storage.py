@@ -84,30 +84,39 @@ def fetch(url: str, target: Path, *, checksum: str, algorithm: str = "sha256", t
     return target
 
 
-def read_archive(source: Path, suffix: str) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """(path, content) of every file whose name ends in ``suffix``, from a folder, a tar archive or a zip archive.
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
-    Zip archives inside a folder are read too. Nothing is unpacked to disk. Raises ``DataError`` on a missing, truncated or
-    corrupt source.
+
+def read_archive(
+    source: Path, suffix: str | tuple[str, ...], *, archives: str | tuple[str, ...] = ".zip"
+) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """(path, content) of every file whose name ends in ``suffix`` (in any case), from a folder, a tar archive or a zip archive.
+
+    archives: archives inside a folder whose names end so are read too. Hidden files (.DS_Store, ._picture.jpg) are passed over.
+    Nothing is unpacked to disk. Raises ``DataError`` on a missing, truncated or corrupt source.
     """
+
+    def wanted(name: str) -> bool:
+        return name.lower().endswith(suffix) and not PurePosixPath(name).name.startswith(".")
+
     if not source.exists():
         raise DataError(f"{source} does not exist")
     try:
         if source.is_dir():
             for path in sorted(source.rglob("*")):
-                if path.name.endswith(suffix) and path.is_file():
+                if wanted(path.name) and path.is_file():
                     yield PurePosixPath(path.relative_to(source).as_posix()), path.read_bytes()
-                elif path.suffix == ".zip":
+                elif path.name.endswith(archives) and path.is_file():
                     yield from read_archive(path, suffix)
         elif zipfile.is_zipfile(source):
             with zipfile.ZipFile(source) as archive:
                 for name in sorted(archive.namelist()):
-                    if name.endswith(suffix):
+                    if wanted(name):
                         yield PurePosixPath(name), archive.read(name)
         else:
             with tarfile.open(source, "r:*") as archive:
                 for member in archive:
-                    if member.isfile() and member.name.endswith(suffix):
+                    if member.isfile() and wanted(member.name):
                         file = archive.extractfile(member)
                         yield PurePosixPath(member.name), file.read()
     except (tarfile.TarError, zipfile.BadZipFile, LZMAError, EOFError, zlib.error, OSError) as error:
