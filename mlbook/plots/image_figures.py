@@ -48,8 +48,8 @@ def one_feature(seed: int = 3):
     axes[-1].set_xlabel("value that the next layer sees (raw: shifted)")
     alt = (
         "Four rows of points on a line. Raw: five images of class A lie left of five of class B. Normalised in pairs of one A "
-        "and one B: every A lands on minus one and every B on plus one. Normalised all together: A left, B right, with some spread. "
-        "Normalised among themselves: both classes lie on both sides of zero and cover each other."
+        "and one B: every A lands on minus one and every B on plus one. Normalised all together: A left, B right, with some "
+        "spread. Normalised among themselves: both classes lie on both sides of zero and cover each other."
     )
     return fig, alt
 
