@@ -54,6 +54,7 @@ def test_the_sentences_on_the_matrix():
             "batches of 1",
         )
     )
+    assert OMNIGLOT["training_queries"] == 3
     # one of each class beats everything, and by more than chance
     assert one_each == max(value.values())
     gain = cells["transductive", "batches of 1 per class"]
@@ -142,7 +143,7 @@ def test_reproductions_are_well_formed_and_the_page_says_the_same():
     ]
     published = results.published()["maml-mini-5w1s"]["value"]
     assert len(seconds) >= 5 and max(seconds) < published
-    assert 0.01 < published - sum(seconds) / len(seconds) < 0.025  # "two points lower"
+    assert 0.01 < published - sum(seconds) / len(seconds) < 0.025  # "one or two points lower"
 
 
 # -- figures -------------------------------------------------------------------------------------------------------------
