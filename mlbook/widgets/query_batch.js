@@ -83,17 +83,14 @@ function render({ model, el }) {
   });
   const shots = support_y.length / ways;
   const cells = [
-    html("p", {}, "support"),
+    html("p", {}, `Support set, always the same${shots === 1 ? "" : ` (the first of ${shots} per class)`}`),
     ...Array.from({ length: ways }, (_, k) => {
       const mine = support.filter((_, n) => support_y[n] === k).slice(0, 1).map((image) => paper(image, size));
       return html("div", { role: "img", "aria-label": `The support set's ${shots === 1 ? "one drawing" : `first of ${shots} drawings`} of class ${LETTERS[k]}` }, ...mine,
         html("div", { class: "mlb-said", "aria-hidden": "true" }, html("span", {}), html("span", {}, html("b", {}, LETTERS[k]))));
     }),
-    html("p", {}, "queries: press to put in or take out"),
-    ...Array.from({ length: Q * ways }, (_, n) => {
-      const i = (n % ways) * Q + Math.floor(n / ways);
-      return n && n % ways === 0 ? [html("p", { "aria-hidden": "true" }), tiles[i].node] : [tiles[i].node];
-    }).flat(),
+    html("p", {}, "Queries: press one to put it into the batch or to take it out"),
+    ...Array.from({ length: Q * ways }, (_, n) => tiles[(n % ways) * Q + Math.floor(n / ways)].node),
   ];
   const board = html("div", { class: "mlb-board", role: "group", "aria-label": "Support set and queries", style: `--mlb-ways: ${ways}` }, ...cells);
 
@@ -116,7 +113,7 @@ function render({ model, el }) {
   const right = html("div", {}, buttons, sentence,
     html("div", { class: "mlb-apart" }, html("table", {}, html("caption", {}, "How many drawings of the batch are called what"), heads(), countRows),
       html("table", {}, chanceTitle, chanceHeads, chanceRows)),
-    html("p", { class: "mlb-note" }, "With the keyboard: arrow keys go from query to query, space puts one in or takes it out. The weights never change; the support set never changes."));
+    html("p", { class: "mlb-note" }, "With the keyboard: arrow keys go from query to query, space puts one in or takes it out. The weights never change."));
   const root = html("section", { class: "mlb-lab", "data-lab": "query-batch", "aria-label": "Lab: who is in the batch?" },
     html("div", { class: "mlb-columns" }, left, right), live.node);
   el.append(root);
@@ -157,7 +154,7 @@ function render({ model, el }) {
     });
     const { counts, right } = drawTables(now, ofBatch), ready = !judged.withSupport.includes(null);
     const words = batch.length
-      ? `${batch.length === 1 ? "One drawing is" : `${batch.length} drawings are`} in the batch. Right with statistics of the batch: ${right[0]}; of the support set: ${right[1]}; of support + it: ${ready ? right[2] : "…"}.`
+      ? `${batch.length === 1 ? "One drawing is" : `${batch.length} drawings are`} in the batch. Right with statistics of the batch: ${right[0]}; of the support set: ${right[1]}; of support + it: ${ready ? `${right[2]}.` : "…"}`
       : "The batch is empty: put a drawing in.";
     sentence.textContent = words;
     if (ready) live.say(words);
