@@ -41,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
         help="how often DIR/resume is written",
     )
     training.add_argument(
+        "--time-limit", type=float, metavar="MINUTES", help="stop then, with all that --resume needs to go on"
+    )
+    training.add_argument(
         "--tasks", type=int, metavar="N", help="meta-test tasks at the end (default: the preset's number)"
     )
     training.add_argument(
@@ -111,7 +114,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _experiments(options) -> int:
-    from mlbook.experiments import EXPERIMENTS
+    from mlbook.experiments import EXPERIMENTS, METHODS
+    from mlbook.tasks import image_folder
 
     rows = [
         {
@@ -134,6 +138,8 @@ def _experiments(options) -> int:
     for row in rows:
         presets = "  ".join(f"{name} {p['meta_steps']:,}" for name, p in row["presets"].items())
         print(f"{row['name']:28} {row['dataset']:9} {row['model']:14} meta-steps: {presets}")
+    for name in image_folder.imported():
+        print(f"METHOD-{name}-NwKs with any N and K; METHOD is one of {', '.join(METHODS)}")
     return 0
 
 
@@ -152,9 +158,12 @@ def _train(options) -> int:
         precision=options.precision,
         graph=not options.no_graph,
         evaluation_tasks=options.tasks,
+        time_limit=None if options.time_limit is None else 60 * options.time_limit,
     )
     if record is not None:  # of several processes, the first one speaks
         print(_sentence(options.name, record["evaluation"]))
+    elif options.time_limit is not None:
+        print(f"{options.name}: time is up; the same command with --resume goes on")
     return 0
 
 

@@ -21,6 +21,8 @@ BLOCK = 25
 device and for any memory limit."""
 ALONE_AT_ONCE = 15
 """Queries that are each put beside the support set at the same time; more would only need more memory."""
+VALUES_AT_ONCE = 10_000_000
+"""Pixels and colours of the tasks that are adapted at the same time; their activations are some hundred times as many bytes."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,14 @@ def task_scores(
     if learner.one_by_one:
         rows = [None] * episodes.n_tasks if together is None else together
         return torch.stack([one_task(episodes.task(t), rows[t]) for t in range(episodes.n_tasks)])
-    return vmap(one_task, in_dims=(0, None if together is None else 0))(episodes, together)
+    in_dims = (0, None if together is None else 0)
+    return vmap(one_task, in_dims=in_dims, chunk_size=at_once(episodes))(episodes, together)
+
+
+def at_once(episodes: Episode) -> int | None:
+    """How many tasks are adapted at the same time: all (None), or fewer where their images are large."""
+    values = (episodes.support_x[0].numel() + episodes.query_x[0].numel()) * len(episodes.support_x)
+    return None if values <= VALUES_AT_ONCE else max(1, len(episodes.support_x) * VALUES_AT_ONCE // values)
 
 
 def task_path(learner: MetaLearner, meta: Meta, episode: Episode, steps: int) -> Iterator[Params]:

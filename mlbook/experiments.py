@@ -125,7 +125,11 @@ def of_imported_images(name: str) -> Experiment | None:
     if method == "reptile":
         return replace(own, also=(), k_shot=min(own.k_shot, fewest))
     n_query = max(1, min(15, fewest - k_shot))
-    return replace(own, also=(), n_query=n_query, test_query=min(own.test_query, n_query))
+    presets = {
+        name: replace(p, n_query=None if p.n_query is None else min(p.n_query, n_query))
+        for name, p in own.presets.items()
+    }
+    return replace(own, also=(), n_query=n_query, test_query=min(own.test_query, n_query), presets=presets)
 
 
 def trained_by(name: str) -> str:
@@ -350,11 +354,11 @@ def _images(
 def _mini(
     method: str, n_way: int, k_shot: int, *, dataset: str = "mini", image: tuple[int, int, int] | None = None
 ) -> Experiment:
-    """Official miniImageNet settings: α 0.01 on the summed loss, five steps, four tasks, 15 queries per class in meta-training; at
-    meta-test ten steps and K queries per class.
+    """Official miniImageNet settings: α 0.01 on the summed loss, five steps, four tasks, 15 queries per class in meta-training;
+    at meta-test ten steps and K queries per class.
 
-    The official code clips the gradient of its query loss to ±10. That loss is a sum over N·Q queries divided by K, so on the mean
-    the bound is 10·K/(N·Q). Pictures of one's own are trained in the same way.
+    The official code clips the gradient of its query loss to ±10. That loss is a sum over N·Q queries divided by K, so on the
+    mean the bound is 10·K/(N·Q). Pictures of one's own are trained in the same way.
     """
     kinds = {
         "maml": {},
@@ -400,12 +404,12 @@ def _transfer(
 ) -> Experiment:
     """The baselines of Ravi and Larochelle: one classifier of all meta-train classes, then its features, or fine-tuning.
 
-    How they trained and tuned theirs is not published in detail; this is a plain recipe (64 images per step, Adam 0.001). The rate and
-    number of steps of fine-tuning were chosen on meta-validation classes.
+    How they trained and tuned theirs is not published in detail; this is a plain recipe (64 images per step, Adam 0.001). The
+    rate and number of steps of fine-tuning were chosen on meta-validation classes.
     """
     names = [f"{m}-{dataset}-{n_way}w{k}s" for k in (1, 5) for m in ("nearest", "finetuning")]
     name = f"{method}-{dataset}-{n_way}w{k_shot}s"
-    steps = 0 if method == "nearest" else 20
+    steps = 0 if method == "nearest" else 10
     own = {"adapt": "nearest"} if method == "nearest" else {"adapt": "all", "inner_lr": 0.05}
     return Experiment(
         name=name,
@@ -419,7 +423,7 @@ def _transfer(
         test_query=15,
         test_steps=steps,
         report_step=steps,
-        scored_steps=None if method == "nearest" else (0, 1, 5, 10, 20),
+        scored_steps=None if method == "nearest" else (0, steps),
         also=tuple(other for other in names if other != name) if name == names[0] else (),
         published=name if dataset == "mini" else None,
         presets={
@@ -433,8 +437,8 @@ def _transfer(
 def _reptile_images(
     dataset: str, n_way: int, k_shot: int, transductive: bool, image: tuple[int, int, int] | None = None
 ) -> Experiment:
-    """The official commands: Adam with β₁ = 0 whose second moments live on; ten examples per class in meta-training on Omniglot, 15 on
-    miniImageNet (and on pictures of one's own), whatever K.
+    """The official commands: Adam with β₁ = 0 whose second moments live on; ten examples per class in meta-training on Omniglot,
+    15 on miniImageNet (and on pictures of one's own), whatever K.
 
     The experiments of one ``n_way`` have the same meta-training, so the 1-shot one brings the records of all.
     """

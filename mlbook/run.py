@@ -57,6 +57,7 @@ def run(
     precision: str = "float32",
     graph: bool = True,
     evaluation_tasks: int | None = None,
+    time_limit: float | None = None,
 ) -> dict | None:
     """Train experiment ``name`` and return its record, which is also written to ``out``.
 
@@ -65,7 +66,8 @@ def run(
     by ``torchrun``, every process calls it; they share each meta-batch, the first one writes and returns the record, the others
     return None. precision: how the factors of matrix products are rounded (``float32``, ``tf32``, or ``bf16``, which rounds the
     products as well). graph: on one GPU, record the meta-step as a CUDA graph. evaluation_tasks: meta-test tasks at the end
-    (default: the preset's). On a CPU this process keeps freed memory from then on (``mlbook.memory``). Raises ``UserError``
+    (default: the preset's). time_limit: seconds after which training stops with its state saved; None is returned then, and
+    ``resume`` goes on. On a CPU this process keeps freed memory from then on (``mlbook.memory``). Raises ``UserError``
     before anything is written if a setting is wrong.
     """
     experiment = experiments.get(name)
@@ -78,6 +80,10 @@ def run(
         raise UserError(f"--seed must be from 0 to 2^63 − 1, got {seed}")
     if not checkpoint_seconds >= 0:
         raise UserError("--checkpoint-every must be a number of seconds")
+    if time_limit is not None and not time_limit > 0:
+        raise UserError("the time limit must be a positive number")
+    if time_limit is not None and started() > 1:
+        raise UserError("a time limit is for one process: several would not stop at the same meta-step")
     where = choose_device(device)
     config = experiments.config(experiment, preset, meta_steps=meta_steps, seed=seed)
     if precision != "float32":
@@ -113,6 +119,7 @@ def run(
             checkpoint_seconds=checkpoint_seconds,
             processes=processes,
             graph=use_graph,
+            time_limit=time_limit,
         )
     if trained is None:
         return None
@@ -198,8 +205,9 @@ def _train(
     checkpoint_seconds: float,
     processes: Processes,
     graph: bool,
+    time_limit: float | None,
 ) -> tuple[Meta, dict] | None:
-    """Meta-parameters and the training's part of the record; None in all processes but the first."""
+    """Meta-parameters and the training's part of the record; None in all processes but the first, and when time is up."""
     first = processes.rank == 0
     resume_file = out / "resume" / "state.safetensors"
     state = learner.init(torch.Generator().manual_seed(config["seed"]), where)
@@ -257,10 +265,14 @@ def _train(
                 saved = time.monotonic()
         if first:
             line(progress.meta_step, **shown)
+        if time_limit is not None and time.monotonic() - began > time_limit:
+            break
     if not first:
         return None
     line.close()
     save_state()
+    if state.meta_step < total:
+        return None
     seconds += time.monotonic() - began
     return state.meta, {
         **_identity(config),
@@ -287,7 +299,7 @@ def evaluate_config(
     tasks = experiments.build_tasks(config, "test") if tasks is None else tasks
     device = next(iter(meta["params"].values())).device
     learner = experiments.build_learner(config)
-    if isinstance(learner, Reptile) and device.type == "cpu":
+    if device.type == "cpu":
         learner = fastest(learner, device)
     return evaluate(
         learner,

@@ -183,3 +183,13 @@ def test_a_network_without_batch_norm_has_nothing_that_batches_could_change():
     learner = MAML(MLP((1, 8, 1), init_std=0.5), loss="mse")
     with pytest.raises(UserError, match="do not depend on the batches"):
         evaluate(learner, learner.init(rng()).meta, Sinusoids(), n_tasks=2, query_batches=QueryBatches(1))
+
+
+def test_tasks_adapted_a_few_at_a_time_score_the_same(monkeypatch):
+    learner, meta, tasks = setting()
+    options = {"n_tasks": 10, "steps": 1}
+    for batches in (None, QueryBatches(3)):
+        whole = fixed_scores(learner, meta, tasks, **options, query_batches=batches)
+        monkeypatch.setattr("mlbook.evaluation.VALUES_AT_ONCE", 1)
+        assert torch.equal(fixed_scores(learner, meta, tasks, **options, query_batches=batches), whole)
+        monkeypatch.undo()

@@ -217,7 +217,7 @@ def test_omniglot_is_read_from_every_form_it_comes_in(small, pack):
     images, names = omniglot.verified()
     assert np.array_equal(images.numpy(), small.images)  # as Pillow makes them small
     assert names == ["/".join(parts) for parts in small.CHARACTERS]
-    assert datasets.get("omniglot").verify() == path
+    assert datasets.get("omniglot").verify() == f"verified at {path}"
 
 
 def test_a_pool_keeps_name_and_drawing_together(small):

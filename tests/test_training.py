@@ -459,3 +459,105 @@ def test_precision_changes_the_training_and_its_identity(tmp_path):
     assert any(not torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
     with pytest.raises(CheckpointError, match="was made with run"):
         run("maml-glyphs-5w1s", out=tmp_path / "bf16", resume=True, **options)
+
+
+# -- a list of experiments within a time limit ----------------------------------------------------------------------
+
+
+def train_list():
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("train_list", ROOT / "tools" / "train_list.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_list_is_trained_call_by_call_to_the_same_end(tmp_path, capsys, monkeypatch):
+    """Stopped twice by the time limit, moved to another folder in one file, and resumed: the bytes of an uninterrupted run."""
+    tool = train_list()
+    names = ["maml-sinusoid-5shot", "maml-glyphs-5w1s"]
+    small = {"quick": replace(experiments.get_preset(experiments.get(names[0]), "quick"), meta_steps=60)}
+    monkeypatch.setitem(experiments.EXPERIMENTS, names[0], replace(experiments.get(names[0]), presets=small))
+    few = {"quick": replace(experiments.get_preset(experiments.get(names[1]), "quick"), meta_steps=3)}
+    monkeypatch.setitem(experiments.EXPERIMENTS, names[1], replace(experiments.get(names[1]), presets=few))
+    common = ["--preset", "quick", "--device", "cpu", "--tasks", "5"]
+
+    def call(*options):
+        status = tool.main([*names, *common, *map(str, options)])
+        out = capsys.readouterr().out.strip().splitlines()
+        return status, json.loads(out[-1])
+
+    status, state = call("--minutes", 1e-4, "--out", tmp_path / "a", "--pack", tmp_path / "a.tar")
+    assert status == 3 and state[names[1]] == "not started"
+    first = int(state[names[0]].removeprefix("stopped after meta-step "))
+    status, state = call("--minutes", 1e-4, "--out", tmp_path / "b", "--unpack", tmp_path / "a.tar")
+    assert status == 3 and int(state[names[0]].removeprefix("stopped after meta-step ")) > first
+    status, state = call("--minutes", 10, "--out", tmp_path / "b")
+    assert (status, set(state.values())) == (0, {"finished"})
+    assert call("--minutes", 10, "--out", tmp_path / "c")[0] == 0
+    for name in names:
+        for file in ("checkpoint.safetensors", "log.csv"):
+            assert (tmp_path / "b" / name / file).read_bytes() == (tmp_path / "c" / name / file).read_bytes()
+    before = (tmp_path / "b" / names[0] / "record.json").read_bytes()
+    assert call("--minutes", 10, "--out", tmp_path / "b")[0] == 0  # nothing is done twice
+    assert (tmp_path / "b" / names[0] / "record.json").read_bytes() == before
+
+
+def test_bad_lists_are_refused(tmp_path, capsys):
+    tool = train_list()
+    for arguments, says in (
+        (["--minutes", "1"], "name some experiments"),
+        (["maml-nothing", "--minutes", "1"], "no experiment is named"),
+        (["maml-sinusoid-5shot", "--minutes", "0"], "--minutes must be"),
+        (
+            ["maml-sinusoid-5shot", "--minutes", "1", "--unpack", str(tmp_path / "no.tar")],
+            "cannot be unpacked",
+        ),
+    ):
+        assert tool.main([*arguments, "--out", str(tmp_path / "runs")]) == 2
+        assert says in capsys.readouterr().err
+    import io
+    import tarfile
+
+    with tarfile.open(tmp_path / "evil.tar", "w") as tar:
+        member = tarfile.TarInfo("../outside")
+        member.size = 1
+        tar.addfile(member, io.BytesIO(b"x"))
+    arguments = [
+        "maml-sinusoid-5shot",
+        "--minutes",
+        "1",
+        "--out",
+        str(tmp_path / "runs"),
+        "--unpack",
+        str(tmp_path / "evil.tar"),
+    ]
+    assert tool.main(arguments) == 2
+    assert "no file of a run" in capsys.readouterr().err and not (tmp_path / "outside").exists()
+
+
+def test_what_is_pending_is_trained_once_for_all_rows_that_share_it():
+    names = train_list().pending()
+    assert "maml-mini-5w1s" in names and "reptile-mini-5w1s" in names
+    assert "reptile-mini-5w1s-transductive" not in names and "reptile-omniglot-5w1s" not in names
+    assert len(set(names)) == len(names)
+
+
+def test_the_time_limit_of_the_command_line(tmp_path, capsys):
+    train = [
+        "train",
+        "maml-sinusoid-5shot",
+        "--device",
+        "cpu",
+        "--tasks",
+        "5",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main([*train, "--time-limit", "1e-4"]) == 0
+    assert "time is up" in capsys.readouterr().out and not (tmp_path / "run" / "record.json").exists()
+    assert main([*train, "--meta-steps", "2000", "--resume"]) == 0
+    assert "inner steps" in capsys.readouterr().out
+    assert main([*train, "--time-limit", "0", "--resume"]) == 2
+    assert "time limit must be" in one_line(capsys.readouterr().err)

@@ -1,6 +1,7 @@
 """Transfer without meta-learning: a classifier of all meta-train classes, whose features serve new classes.
 
-The baselines of Ravi and Larochelle (2017) that MAML's miniImageNet table quotes: nearest neighbour in the features, and fine-tuning.
+The baselines of Ravi and Larochelle (2017) that MAML's miniImageNet table quotes: nearest neighbour in the features, and
+fine-tuning.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """First derivatives of Conv4 by the library's own kernels: one mini-batch of one task after the other, many times.
 
-Reptile needs nothing but ordinary training, task by task. What is saved here is overhead, which counts where a mini-batch has ten
-small images: the 3×3 patches of the input are cut once per task and serve every inner step as a matrix product, images keep the
-channels last in memory, and parameters and Adam's moments lie in one row each, which
-is updated in place. ``F.batch_norm`` is right in first derivatives;
-``models/batch_norm.py`` says where it is not.
+Reptile needs nothing but ordinary training, task by task, and so does MAML at meta-test. What is saved here is overhead, which
+counts where a mini-batch has ten small images: the 3×3 patches of the input are cut once per task and serve every inner step as
+a matrix product, images keep the channels last in memory, and parameters and Adam's moments lie in one row each, which is updated
+in place. ``F.batch_norm`` is right in first derivatives; ``models/batch_norm.py`` says where it is not.
 """
 
 from __future__ import annotations
@@ -85,13 +84,22 @@ def logits(
 class Descent:
     """The inner loop on one task: one step at a time, in place.
 
-    moments: Adam's, as ``inner_loop.adam_path`` takes them; None for plain gradient descent.
+    moments: Adam's, as ``inner_loop.adam_path`` takes them; None for plain gradient descent. For that, ``names`` are the
+    parameters that move (default: all) and ``inner_lr`` may be one tensor for each of them.
     """
 
-    def __init__(self, model: Conv4, params: Params, moments: Moments | None, inner_lr: float) -> None:
+    def __init__(
+        self,
+        model: Conv4,
+        params: Params,
+        moments: Moments | None,
+        inner_lr: float | Params,
+        names: tuple[str, ...] | None = None,
+    ) -> None:
         self.model, self.like, self.inner_lr = model, params, inner_lr
         self.row = lay_out(params)
-        self.leaves = {name: p.detach().requires_grad_() for name, p in views(self.row, params).items()}
+        self.leaves = {name: p.detach() for name, p in views(self.row, params).items()}
+        self.moving = {name: self.leaves[name].requires_grad_() for name in names or params}
         self.v = None if moments is None else lay_out(moments.v)
         self.weight = None if moments is None else moments.weight.clone()
 
@@ -109,12 +117,14 @@ class Descent:
         with torch.enable_grad():
             prediction = logits(self.model, self.leaves, cut)
             loss = F.cross_entropy(prediction, y)
-            gradient = torch.autograd.grad(loss, list(self.leaves.values()))
+            gradient = torch.autograd.grad(loss, list(self.moving.values()))
         with torch.no_grad():
-            g = lay_out(dict(zip(self.leaves, gradient, strict=True)))
             if self.v is None:
-                self.row.sub_(g, alpha=self.inner_lr)
+                for (name, p), g in zip(self.moving.items(), gradient, strict=True):
+                    rate = self.inner_lr[name] if isinstance(self.inner_lr, dict) else self.inner_lr
+                    p.sub_(rate * g)
             else:
+                g = lay_out(dict(zip(self.leaves, gradient, strict=True)))
                 self.v.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
                 self.weight.mul_(BETA2).add_(1 - BETA2)
                 g.mul_(self.inner_lr * self.weight.sqrt())

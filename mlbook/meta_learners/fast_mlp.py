@@ -16,7 +16,7 @@ from mlbook.tasks.episode import Episode
 
 def fits(model: nn.Module) -> bool:
     """Whether the closed forms are those of this network."""
-    return isinstance(model, MLP) and model.activation is torch.relu
+    return isinstance(model, MLP) and model.norms is None and model.activation is torch.relu
 
 
 def to_matrices(params: Params) -> Weights:

@@ -16,7 +16,7 @@ from torch.func import grad, vmap
 
 from mlbook.errors import UserError
 from mlbook.inner_loop import adapt, inner_path
-from mlbook.meta_learners import fast_conv4, fast_mlp
+from mlbook.meta_learners import conv4_kernels, fast_conv4, fast_mlp
 from mlbook.meta_learners.protocol import (
     LOSSES,
     Combine,
@@ -105,8 +105,28 @@ class MAML(InitialisationLearner):
 
     def path(self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int) -> Iterator[Params]:
         """Parameters of one task after 0, 1, ..., ``steps`` inner steps."""
+        if self.one_by_one:
+            return self._path_by_kernels(meta, support_x, support_y, steps)
         support_loss, params, options = self._inner(meta, support_x, support_y)
         return inner_path(support_loss, params, steps=steps, **options)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether ``path`` takes one task at a time and cannot be mapped over tasks, nor differentiated through."""
+        return self.engine == "fast" and self.loss == "cross_entropy" and conv4_kernels.fits(self.model)
+
+    def _path_by_kernels(
+        self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int
+    ) -> Iterator[Params]:
+        scale = self.model.head.out_features if self.inner_loss == "class_sum" else 1
+        rates = meta.get("inner_lr", self.inner_lr)
+        rates = {n: scale * r for n, r in rates.items()} if isinstance(rates, dict) else scale * rates
+        cut = conv4_kernels.patches(self.model, support_x)
+        descent = conv4_kernels.Descent(self.model, meta["params"], None, rates, self.names)
+        yield descent.params
+        for _ in range(steps):
+            descent.step(cut, support_y)
+            yield descent.params
 
     def task_loss(self, meta: Meta, episode: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """Query loss of one task after the inner loop, L_Q(θᴺ), and what to report of it."""

@@ -18,9 +18,9 @@ class MLP(nn.Module):
     Weights start from a normal with standard deviation ``init_std``, truncated at two of them, and biases from
     zero, as in the official code; with ``init_std=None`` both are uniform within ±1/√inputs, as PyTorch starts them.
 
-    batch_norm: normalise before every activation, as the official Omniglot network without convolutions does (784-256-128-64-64-N,
-        no γ; biases stay, though batch norm cancels them, since the official count of 246,597 adapted parameters has them). Inputs
-        [B, ...] are then flattened to [B, features].
+    batch_norm: normalise before every activation, as the official Omniglot network without convolutions does
+        (784-256-128-64-64-N, no γ; biases stay, though batch norm cancels them, since the official count of 246,597 adapted
+        parameters has them). Inputs [B, ...] are then flattened to [B, features].
     """
 
     def __init__(

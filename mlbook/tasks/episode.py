@@ -66,7 +66,8 @@ class ClassPool:
         (official MAML: two rotations of one character never meet in a task); ``"as_classes"`` makes every
         rotation a class of its own (official Reptile: they may meet). Needs square images.
     names: one name per class (for display), or empty.
-    counts: [classes], how many of its examples each class really has (the rest of its rows is padding), or None where all have all.
+    counts: [classes], how many of its examples each class really has (the rest of its rows is padding), or None where all
+        have all.
     """
 
     images: Tensor
@@ -198,7 +199,7 @@ class FewShot:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Ordinary supervised learning in the form of episodes: every "task" is one image with the number of its class in the pool."""
+    """Ordinary supervised learning in the form of episodes: every "task" is one image with the number of its class."""
 
     pool: ClassPool
 

@@ -30,7 +30,7 @@ FOLDERS = {
     "test": "test",
 }
 SHARES = (0.64, 0.16, 0.20)
-"""Parts of the classes that become meta-train, meta-validation and meta-test where the folder does not say (as in miniImageNet)."""
+"""Parts of the classes that become meta-train, meta-validation and meta-test where the folder does not say."""
 LARGEST = 1000
 """Pictures of a class that are kept; of more, the first ones by name."""
 RESERVED = ("omniglot", "mini", "mini-imagenet", "glyphs")
@@ -70,15 +70,17 @@ def load(name: str, split: str) -> ClassPool:
 
 
 def import_from(name: str, source: Path, *, size: int = 84, grey: bool = False) -> dict[str, int]:
-    """Read class folders (one folder per class, any picture format) from a folder or archive; returns classes per split. All or nothing.
+    """Read class folders (any picture format) from a folder or archive; returns classes per split. All or nothing.
 
-    Where the folders lie in ``train``, ``val`` and ``test``, these are the splits; else the classes are shuffled with a fixed seed and
-    cut 64 : 16 : 20. Pictures are cut to their central square and resized to size × size, in colour or grey. Classes may have
-    different numbers of pictures. Raises ``UserError`` on a bad name or size, ``DataError`` on unreadable or too few pictures.
+    Where the folders lie in ``train``, ``val`` and ``test``, these are the splits; else the classes are shuffled with a fixed
+    seed and cut 64 : 16 : 20. Pictures are cut to their central square and resized to size × size, in colour or grey. Classes
+    may have different numbers of pictures. Raises ``UserError`` on a bad name or size, ``DataError`` on unreadable or too few
+    pictures.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in RESERVED or name.startswith("sinusoid"):
         raise UserError(
-            f"the name must be small letters, digits and _, starting with a letter, and not {', '.join(RESERVED)} or sinusoid…; got {name!r}"
+            "the name must be small letters, digits and _, starting with a letter, and not "
+            f"{', '.join(RESERVED)} or sinusoid…; got {name!r}"
         )
     if not 16 <= size <= 512:
         raise UserError(f"--size must be from 16 to 512 pixels, got {size}")
@@ -86,7 +88,8 @@ def import_from(name: str, source: Path, *, size: int = 84, grey: bool = False) 
     for path, content in read_archive(source, ENDINGS, archives=ARCHIVES):
         if len(path.parts) < 2:
             raise DataError(
-                f"{path} lies in no class folder; the layout is CLASS/PICTURE or train|val|test/CLASS/PICTURE; nothing was imported"
+                f"{path} lies in no class folder; the layout is CLASS/PICTURE or train|val|test/CLASS/PICTURE; "
+                "nothing was imported"
             )
         split = FOLDERS.get(path.parts[-3].lower()) if len(path.parts) > 2 else None
         pictures = classes[split, path.parts[-2]]
@@ -147,7 +150,8 @@ def _split(classes: dict[tuple[str | None, str], Tensor]) -> dict[str, dict[str,
     if not placed:
         random.Random(0).shuffle(labels)
         first, second = round(SHARES[0] * len(labels)), round((SHARES[0] + SHARES[1]) * len(labels))
-        where = {label: "train" if i < first else "validation" if i < second else "test" for i, label in enumerate(labels)}  # fmt: skip
+        parts = zip(pools.SPLITS, (labels[:first], labels[first:second], labels[second:]), strict=True)
+        where = {label: split for split, part in parts for label in part}
     for (split, label), images in sorted(classes.items(), key=lambda item: item[0][1]):
         splits[split or where[label]][label] = images
     return splits

@@ -1,7 +1,7 @@
 """miniImageNet: 100 classes of ImageNet, 600 pictures each, 84×84 in colour, in the split of Ravi and Larochelle (2017).
 
-ImageNet's terms forbid passing its pictures on, so they are imported from what a user has: class folders, archives of them, or one of
-the two common pickle layouts.
+ImageNet's terms forbid passing its pictures on, so they are imported from what a user has: class folders, archives of them, or
+one of the two common pickle layouts.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ CLASSES = {
         n01930112 n01981276 n02099601 n02110063 n02110341 n02116738 n02129165 n02219486 n02443484 n02871525 n03127925 n03146219
         n03272010 n03544143 n03775546 n04146614 n04149813 n04418357 n04522168 n07613480""".split(),
 }
-"""WordNet numbers of the 64 meta-train, 16 meta-validation and 20 meta-test classes. (The MAML paper counts 12 and 24; its code uses
-this split.)"""
+"""WordNet numbers of the 64 meta-train, 16 meta-validation and 20 meta-test classes. (The MAML paper counts 12 and 24; its code
+uses this split.)"""
 
 SPLIT_OF = {wordnet: split for split, names in CLASSES.items() for wordnet in names}
 FOLDERS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
@@ -50,8 +50,8 @@ SHA256 = {
     "validation": "fbf5d1c8b18b66f6ea41829f269ebe8cd41d4513736290ff7b0ec0e27c6969aa",
     "test": "fbe00bff58e1d39b48a27df0cb49899146ca45dc7b50efbb256e9c21a7a4f015",
 }
-"""Pixels that the results of this book were made with. Others are accepted (there is no official set of resized pictures) and said to
-be others."""
+"""Pixels that the results of this book were made with. Others are accepted (there is no official set of resized pictures) and
+said to be others."""
 
 
 def stem() -> Path:
@@ -65,7 +65,7 @@ def available() -> bool:
 def import_from(sources: Path | Iterable[Path]) -> Path:
     """Read all 60,000 pictures and write one tensor per split. All or nothing.
 
-    sources: folders that hold class folders (or archives of them), archives, or pickles; together they must hold every class once.
+    sources: folders that hold class folders (or archives of them), archives, or pickles; together they hold every class once.
     Raises ``DataError`` on anything missing, damaged, of another size, in the wrong split, or not of miniImageNet.
     """
     pictures: dict[str, Tensor] = {}
@@ -77,7 +77,8 @@ def import_from(sources: Path | Iterable[Path]) -> Path:
                 raise DataError(f"{source} holds class {wordnet} a second time; nothing was imported")
             if len(images) != PICTURES:
                 raise DataError(
-                    f"class {wordnet} has {len(images)} pictures instead of {PICTURES} in {source}; nothing was imported"
+                    f"class {wordnet} has {len(images)} pictures instead of {PICTURES} in {source}; "
+                    "nothing was imported"
                 )
             pictures[wordnet] = images
             digests[wordnet] = [hashlib.sha256(image.numpy()).hexdigest() for image in images]
@@ -85,7 +86,8 @@ def import_from(sources: Path | Iterable[Path]) -> Path:
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DataError(
-            f"{len(missing)} of the 100 classes of miniImageNet are missing ({', '.join(missing[:3])}{more}); nothing was imported"
+            f"{len(missing)} of the 100 classes of miniImageNet are missing ({', '.join(missing[:3])}{more}); "
+            "nothing was imported"
         )
     copies = duplicates(digests)
     splits = {split: {w: pictures.pop(w) for w in names} for split, names in CLASSES.items()}
@@ -107,13 +109,15 @@ def load(split: str, *, as_published: bool = False) -> ClassPool:
 
     Eight pairs of pictures are the same to the byte: two within meta-train, six between meta-train and meta-validation, none in
     meta-test. Meta-train and meta-test are used as published; from meta-validation, whose classes should be new, the six pictures
-    that meta-train holds too are left out unless ``as_published``. Raises ``DataError`` when miniImageNet is not there or is damaged.
+    that meta-train holds too are left out unless ``as_published``. Raises ``DataError`` when miniImageNet is not there or is
+    damaged.
     """
     if split not in CLASSES:
         raise UserError(f"split must be train, validation or test, not {split!r}")
     if not available():
         raise DataError(
-            "miniImageNet is not there yet; run: python -m mlbook data import mini-imagenet --from PATH ... (class folders, archives or pickles)"
+            "miniImageNet is not there yet; run: python -m mlbook data import mini-imagenet --from PATH ... "
+            "(class folders, archives or pickles)"
         )
     pool, header = pools.load(stem(), split, what="miniImageNet")
     if split == "validation" and not as_published:
@@ -228,11 +232,12 @@ def _from_pickle(path: Path) -> Iterator[tuple[str, Tensor]]:
     for wordnet, its in sorted(numbers.items()):
         if wordnet not in SPLIT_OF:
             raise DataError(
-                f"{path}: class {wordnet!r} is no class of miniImageNet (classes must be named by WordNet number); nothing was imported"
+                f"{path}: class {wordnet!r} is no class of miniImageNet (classes must be named by WordNet number); "
+                "nothing was imported"
             )
         index = np.asarray(its, dtype=np.int64).reshape(-1)
         if len(index) and (index.min() < 0 or index.max() >= len(images)):
             raise DataError(
                 f"{path}: class {wordnet} names picture {index.max()} of {len(images)}; nothing was imported"
             )
-        yield wordnet, torch.from_numpy(images[index]).permute(0, 3, 1, 2)
+        yield wordnet, torch.from_numpy(images[index]).permute(0, 3, 1, 2).contiguous()

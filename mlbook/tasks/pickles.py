@@ -1,7 +1,7 @@
 """Pickles of arrays, read without running what they carry.
 
-A pickle is a program for building objects; Python's own reader runs whatever it names. This one knows numpy arrays, numbers, text,
-lists and dictionaries, and refuses everything else by name.
+A pickle is a program for building objects; Python's own reader runs whatever it names. This one knows numpy arrays, numbers,
+text, lists and dictionaries, and refuses everything else by name.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class _Restricted(pickle.Unpickler):
 def load_arrays(path: Path) -> object:
     """What the pickle at ``path`` holds, if that is nothing but arrays, numbers, text, lists and dictionaries.
 
-    Pickles of Python 2 are read too (text as Latin-1). Raises ``DataError`` if the file is missing, truncated, no pickle, or asks for
-    anything else; code that it names is never run.
+    Pickles of Python 2 are read too (text as Latin-1). Raises ``DataError`` if the file is missing, truncated, no pickle, or
+    asks for anything else; code that it names is never run.
     """
     try:
         with open(path, "rb") as file:

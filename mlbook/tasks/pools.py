@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ def fingerprint(images: Tensor) -> str:
 
 
 def stack(classes: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Pictures by class, {name: [n, C, H, W]}, as one tensor [classes, largest n, C, H, W] (the rest zero) and the counts [classes]."""
+    """Pictures by class, {name: [n, C, H, W]}, as one tensor [classes, largest n, C, H, W] (the rest zero), and counts."""
     counts = torch.tensor([len(images) for images in classes.values()])
     first = next(iter(classes.values()))
     images = first.new_zeros(len(classes), int(counts.max()), *first.shape[1:])
@@ -42,13 +43,18 @@ def stack(classes: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def save(stem: Path, splits: dict[str, dict[str, Tensor]], header: dict[str, str]) -> None:
-    """Write all splits, {split: {class: uint8 [n, C, H, W]}}; whoever reads meanwhile finds the old data set or none."""
-    for split in SPLITS:
-        split_path(stem, split).unlink(missing_ok=True)  # an old split beside new ones would be a mixture
-    for split, classes in splits.items():
-        images, counts = stack(classes)
-        its = {"names": json.dumps(list(classes)), "sha256": fingerprint(images), "split": split}
-        save_tensors(split_path(stem, split), {"images": images, "counts": counts}, {**header, **its})
+    """Write all splits, {split: {class: uint8 [n, C, H, W]}}. The old files give way when all new ones are complete."""
+    new = {split: stem.with_name(f".{stem.name}-{split}.new") for split in SPLITS}
+    try:
+        for split, classes in splits.items():
+            images, counts = stack(classes)
+            its = {"names": json.dumps(list(classes)), "sha256": fingerprint(images), "split": split}
+            save_tensors(new[split], {"images": images, "counts": counts}, {**header, **its})
+        for split in SPLITS:
+            os.replace(new[split], split_path(stem, split))
+    finally:
+        for path in new.values():
+            path.unlink(missing_ok=True)
 
 
 def load(stem: Path, split: str, *, what: str) -> tuple[ClassPool, dict[str, str]]:

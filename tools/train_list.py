@@ -1,0 +1,136 @@
+"""Train several experiments within a time limit, on a machine that is lent for a while; the next call goes on.
+
+    python tools/train_list.py maml-mini-5w1s fomaml-mini-5w1s --preset paper --minutes 25 --out runs
+    python tools/train_list.py --pending --minutes 9 --out runs --unpack before.tar --pack after.tar
+
+Experiments are trained in the given order, each with checkpoints and an exact resume; the time that is left goes to the next.
+A finished one is evaluated under its protocol (600 meta-test tasks for MAML, 10,000 for Reptile) and leaves its checkpoint and
+run record in OUT/NAME; ``tools/ship_run.py OUT/NAME`` takes them into the package. --pack writes all run folders into one tar
+file, --unpack puts such a file back: where little travels between two machines, one file does. The data sets have to be there
+(``python -m mlbook data import ...``). The last line on standard output is a summary in JSON. Exit status: 0 when all are
+finished, 3 when some are not, 2 on bad input.
+"""
+
+import argparse
+import json
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+from mlbook import experiments, results
+from mlbook.errors import UserError
+from mlbook.run import run
+
+
+def pending() -> list[str]:
+    """Experiments without a run at full length, in the order of the ledger; of those with one training, the one that trains."""
+    names = [experiments.trained_by(row["experiment"]) for row in results.ledger() if results.is_pending(row)]
+    return list(dict.fromkeys(names))
+
+
+def train_list(
+    names: list[str], out: Path, *, preset: str, minutes: float, device: str, seed: int, tasks: int | None
+) -> dict[str, str]:
+    """What became of every experiment: ``finished``, ``meta-step n of m`` or ``not started``, or the reason why it failed."""
+    until = time.monotonic() + 60 * minutes
+    state = {}
+    for name in names:
+        folder = out / name
+        if (folder / "record.json").exists():
+            state[name] = "finished"
+            continue
+        left = until - time.monotonic()
+        if left <= 0:
+            state[name] = _position(folder)
+            continue
+        try:
+            record = run(
+                name,
+                preset=preset,
+                seed=seed,
+                device=device,
+                out=folder,
+                resume=folder.exists(),
+                evaluation_tasks=tasks,
+                time_limit=left,
+            )
+            state[name] = _position(folder) if record is None else "finished"
+        except UserError as error:  # the others may still do
+            state[name] = f"failed: {error}"
+    return state
+
+
+def _position(folder: Path) -> str:
+    log = folder / "log.csv"
+    if not log.exists():
+        return "not started"
+    return f"stopped after meta-step {log.read_text().splitlines()[-1].split(',')[0]}"
+
+
+def pack(out: Path, file: Path) -> None:
+    """All run folders in one tar file."""
+    with tarfile.open(file, "w") as tar:
+        for path in sorted(out.rglob("*")):
+            if path.is_file():
+                tar.add(path, path.relative_to(out).as_posix())
+
+
+def unpack(file: Path, out: Path) -> None:
+    """Run folders from a file of ``pack``; nothing is written outside ``out``."""
+    try:
+        with tarfile.open(file) as tar:
+            for member in tar:
+                parts = Path(member.name).parts
+                if not member.isfile() or ".." in parts or Path(member.name).is_absolute():
+                    raise UserError(f"{file} holds {member.name!r}, which is no file of a run")
+                target = out.joinpath(*parts)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(tar.extractfile(member).read())
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise UserError(f"{file} cannot be unpacked ({error})") from None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--pending", action="store_true", help="all experiments without a run at full length")
+    parser.add_argument("--preset", default="paper")
+    parser.add_argument("--minutes", type=float, required=True, help="time limit of this call")
+    parser.add_argument("--out", type=Path, default=Path("runs"))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tasks", type=int, help="meta-test tasks (default: the preset's)")
+    parser.add_argument("--pack", type=Path, metavar="FILE")
+    parser.add_argument("--unpack", type=Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+    try:
+        names = options.names + (pending() if options.pending else [])
+        if not names:
+            raise UserError("name some experiments, or --pending")
+        for name in names:
+            experiments.get_preset(experiments.get(name), options.preset)
+        if not options.minutes > 0:
+            raise UserError("--minutes must be a positive number")
+        if options.unpack:
+            unpack(options.unpack, options.out)
+        state = train_list(
+            names,
+            options.out,
+            preset=options.preset,
+            minutes=options.minutes,
+            device=options.device,
+            seed=options.seed,
+            tasks=options.tasks,
+        )
+        if options.pack:
+            pack(options.out, options.pack)
+    except UserError as error:
+        print(f"train_list: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(state))
+    return 0 if all(value == "finished" for value in state.values()) else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())
