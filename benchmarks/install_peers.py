@@ -46,7 +46,13 @@ class Environment:
         if not self.python.exists():
             venv.create(folder, with_pip=True)
             (folder / ".gitignore").write_text("*\n")
-        lines = ["numpy<2", "safetensors", "setuptools<81", "cython<3", *([f"torch=={torch}"] if torch else [])]
+        lines = [
+            "numpy<2",
+            "safetensors",
+            "setuptools<81",
+            "cython<3",
+            *([f"torch=={torch}"] if torch else []),
+        ]
         self.constraints.write_text("\n".join(lines) + "\n")
 
     def run(self, *arguments: str, folder: Path | None = None) -> None:

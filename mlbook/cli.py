@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluating.add_argument(
         "--batch-norm",
         metavar="MODE",
-        help="transductive, support_and_query or support (default: the experiment's)",
+        help="transductive, support_and_query, support or none (default: the experiment's)",
     )
     evaluating.add_argument("--json", action="store_true", help="print JSON")
 

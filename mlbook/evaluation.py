@@ -11,7 +11,7 @@ from torch.func import vmap
 
 from mlbook.errors import UserError
 from mlbook.meta_learners.protocol import Meta, MetaLearner
-from mlbook.models.batch_norm import MODES, BatchNorm, Statistics
+from mlbook.models.batch_norm import MODES, BatchNorm, Statistics, no_statistics
 from mlbook.models.functional import Params, call
 from mlbook.tasks.episode import BatchedEpisode, Episode
 from mlbook.training import TaskDistribution
@@ -19,6 +19,8 @@ from mlbook.training import TaskDistribution
 BLOCK = 25
 """Episodes are drawn in blocks, each with its own seed: the first 600 of 10,000 tasks are the same 600 tasks, on any
 device and for any memory limit."""
+ALONE_AT_ONCE = 15
+"""Queries that are each put beside the support set at the same time; more would only need more memory."""
 VALUES_AT_ONCE = 10_000_000
 """Pixels and colours of the tasks that are adapted at the same time; their activations are some hundred times as many bytes."""
 
@@ -51,6 +53,38 @@ class Evaluation:
         return {self.measure: self.value, "ci95": self.interval, **asdict(self)}
 
 
+@dataclass(frozen=True)
+class QueryBatches:
+    """Which queries are classified together. Scores under ``transductive`` batch norm depend on it, others do not."""
+
+    images: int
+    """Images in a batch; where ``per_class``, of every class."""
+    per_class: bool = False
+    """Whether every batch holds equally many images of each class; otherwise a batch is drawn without regard to class."""
+    seed: int = 0
+    """Of the draw; the batches of the same task are the same in every evaluation."""
+
+    def __str__(self) -> str:
+        each = " per class" if self.per_class else ", drawn at random" if self.images > 1 else ""
+        return f"batches of {self.images}{each}"
+
+    def index(self, query_y: Tensor) -> Tensor:
+        """query_y [T, B], labels in blocks of equal length -> [T, batches, images]: the batches as indices into the queries.
+
+        Raises ``UserError`` where the queries do not fill such batches.
+        """
+        T, B = query_y.shape
+        N = int(query_y.max()) + 1 if self.per_class else 1
+        if self.images < 1 or (B // N) % self.images:
+            raise UserError(f"{B} queries{f' of {N} classes' if N > 1 else ''} cannot be cut into {self}")
+        if self.per_class:
+            batches = torch.arange(B).view(N, -1, self.images).transpose(0, 1)  # [batches, N, images]
+            return batches.reshape(-1, N * self.images).expand(T, -1, -1).to(query_y.device)
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.rand(T, B, generator=generator).argsort(1)
+        return drawn.view(T, -1, self.images).to(query_y.device)
+
+
 def fixed_episodes(tasks: TaskDistribution, n_tasks: int, seed: int):
     """Yield the first ``n_tasks`` episodes of the fixed sequence of ``seed``, block by block (on the CPU)."""
     for block, start in enumerate(range(0, n_tasks, BLOCK)):
@@ -69,23 +103,30 @@ def task_scores(
     batch_norm: str = "transductive",
     running: list[Statistics] | None = None,
     scored_steps: Sequence[int] | None = None,
+    query_batches: QueryBatches | None = None,
 ) -> Tensor:
-    """Score of every task after the ``scored_steps`` (default: 0..``steps``): [T, scored steps]."""
-    wanted = range(steps + 1) if scored_steps is None else set(scored_steps)
+    """Score of every task after the ``scored_steps`` (default: 0..``steps``): [T, scored steps].
 
-    def one_task(episode: Episode) -> Tensor:
+    query_batches: what is classified together (default: all queries of a task).
+    """
+    wanted = range(steps + 1) if scored_steps is None else set(scored_steps)
+    together = None if query_batches is None else query_batches.index(episodes.query_y)
+
+    def one_task(episode: Episode, together: Tensor | None) -> Tensor:
         path = task_path(learner, meta, episode, steps)
         return torch.stack(
             [
-                score(learner, params, episode, batch_norm, running)
+                score(learner, params, episode, batch_norm, running, together)
                 for n, params in enumerate(path)
                 if n in wanted
             ]
         )
 
     if learner.one_by_one:
-        return torch.stack([one_task(episodes.task(t)) for t in range(episodes.n_tasks)])
-    return vmap(one_task, chunk_size=at_once(episodes))(episodes)
+        rows = [None] * episodes.n_tasks if together is None else together
+        return torch.stack([one_task(episodes.task(t), rows[t]) for t in range(episodes.n_tasks)])
+    in_dims = (0, None if together is None else 0)
+    return vmap(one_task, in_dims=in_dims, chunk_size=at_once(episodes))(episodes, together)
 
 
 def at_once(episodes: Episode) -> int | None:
@@ -101,31 +142,55 @@ def task_path(learner: MetaLearner, meta: Meta, episode: Episode, steps: int) ->
 
 
 def score(
+    learner: MetaLearner,
+    params: Params,
+    episode: Episode,
+    batch_norm: str,
+    running: list[Statistics] | None,
+    together: Tensor | None = None,
+) -> Tensor:
+    """Accuracy or mean squared error of ``params`` on the query set of one task, under a batch-norm mode.
+
+    together [batches, images]: indices of the queries that share a batch (default: all do).
+    """
+    y = episode.query_y
+    if batch_norm == "transductive" and together is not None:
+        prediction = vmap(lambda batch: learner.predict(params, episode.query_x[batch]))(together).flatten(
+            0, 1
+        )
+        y = y[together.flatten()]
+    else:
+        prediction = predictions(learner, params, episode, batch_norm, running)
+    if learner.measure == "mse":
+        return (prediction - y).square().mean()
+    return (prediction.argmax(-1) == y).float().mean()
+
+
+def predictions(
     learner: MetaLearner, params: Params, episode: Episode, batch_norm: str, running: list[Statistics] | None
 ) -> Tensor:
-    """Accuracy or mean squared error of ``params`` on the query set of one task, under a batch-norm mode."""
+    """What ``params`` say of the query set of one task, [B, N] or [B, 1], under a batch-norm mode."""
     if batch_norm == "transductive":
-        prediction = learner.predict(params, episode.query_x)
-    elif batch_norm == "support_and_query":
+        return learner.predict(params, episode.query_x)  # [BN 1]
+    if batch_norm == "support_and_query":
         support = episode.support_x
 
         def alone(x: Tensor) -> Tensor:
-            return learner.predict(params, torch.cat([support, x[None]]))[-1]
+            return learner.predict(params, torch.cat([support, x[None]]))[-1]  # [BN 2]
 
-        prediction = vmap(alone)(episode.query_x)
-    elif batch_norm == "support":
+        return vmap(alone, chunk_size=ALONE_AT_ONCE)(episode.query_x)
+    if batch_norm == "support":
         statistics: list[Statistics] = []
-        call(learner.model, params, episode.support_x, collect=statistics)
-        prediction = call(learner.model, params, episode.query_x, statistics=statistics)
+        call(learner.model, params, episode.support_x, collect=statistics)  # [BN 3]
     elif batch_norm == "running":
         if running is None:
             raise UserError("batch-norm mode running needs the statistics: see running_statistics")
-        prediction = call(learner.model, params, episode.query_x, statistics=running)
+        statistics = running  # [BN 4]
+    elif batch_norm == "none":
+        statistics = no_statistics(learner.model, episode.query_x)  # [BN 5]
     else:
         raise UserError(f"batch_norm must be {', '.join(MODES)}, not {batch_norm!r}")
-    if learner.measure == "mse":
-        return (prediction - episode.query_y).square().mean()
-    return (prediction.argmax(-1) == episode.query_y).float().mean()
+    return call(learner.model, params, episode.query_x, statistics=statistics)  # [BN 6]
 
 
 def running_statistics(
@@ -160,6 +225,28 @@ def running_statistics(
     return [Statistics(mean / n_tasks, variance / n_tasks) for mean, variance in total]
 
 
+def fixed_scores(
+    learner: MetaLearner,
+    meta: Meta,
+    tasks: TaskDistribution,
+    *,
+    n_tasks: int,
+    seed: int = 1,
+    on_progress=None,
+    **options,
+) -> Tensor:
+    """``task_scores`` (which has the ``options``) of the fixed tasks of ``seed``: float64 [n_tasks, scored steps]. Rows of two
+    calls with the same seed are pairs."""
+    device = next(iter(meta["params"].values())).device
+    scores: list[Tensor] = []
+    with torch.no_grad():
+        for episodes in fixed_episodes(tasks, n_tasks, seed):
+            scores.append(task_scores(learner, meta, episodes.to(device), **options).cpu())
+            if on_progress is not None:
+                on_progress(sum(len(s) for s in scores))
+    return torch.cat(scores).double()
+
+
 def evaluate(
     learner: MetaLearner,
     meta: Meta,
@@ -172,6 +259,7 @@ def evaluate(
     batch_norm: str = "transductive",
     running: list[Statistics] | None = None,
     scored_steps: Sequence[int] | None = None,
+    query_batches: QueryBatches | None = None,
     protocol: dict | None = None,
     on_progress=None,
 ) -> Evaluation:
@@ -179,6 +267,7 @@ def evaluate(
 
     tasks: a distribution that samples on the CPU; episodes travel to the device of ``meta``.
     report_step: the step that counts (default: the last). scored_steps: the steps to score (default: all), for long inner loops.
+    query_batches: the queries that are classified together (default: all of a task).
     on_progress: called with the number of tasks done.
     """
     report_step = steps if report_step is None else report_step
@@ -189,25 +278,25 @@ def evaluate(
         )
     if n_tasks < 2:
         raise UserError("an interval needs at least 2 tasks")
-    if batch_norm != "transductive" and not any(isinstance(m, BatchNorm) for m in learner.model.modules()):
-        raise UserError(f"this network has no batch norm: there are no {batch_norm} statistics to take")
-    device = next(iter(meta["params"].values())).device
-    scores = []
-    with torch.no_grad():
-        for episodes in fixed_episodes(tasks, n_tasks, seed):
-            found = task_scores(
-                learner,
-                meta,
-                episodes.to(device),
-                steps=steps,
-                batch_norm=batch_norm,
-                running=running,
-                scored_steps=wanted,
-            )
-            scores.append(found.cpu())
-            if on_progress is not None:
-                on_progress(sum(len(s) for s in scores))
-    scores = torch.cat(scores).double()  # [tasks, scored steps]
+    if not any(isinstance(m, BatchNorm) for m in learner.model.modules()):
+        if batch_norm != "transductive":
+            raise UserError(f"this network has no batch norm; the mode {batch_norm} means nothing for it")
+        if query_batches is not None:
+            raise UserError("this network has no batch norm; its scores do not depend on the batches")
+    scores = fixed_scores(
+        learner,
+        meta,
+        tasks,
+        n_tasks=n_tasks,
+        seed=seed,
+        on_progress=on_progress,
+        steps=steps,
+        batch_norm=batch_norm,
+        running=running,
+        scored_steps=wanted,
+        query_batches=query_batches,
+    )
+    shared = {} if query_batches is None else {"query_batches": str(query_batches)}
     mean, spread = scores.mean(0), scores.std(0, correction=0)
     return Evaluation(
         measure=learner.measure,
@@ -215,7 +304,7 @@ def evaluate(
         ci95_by_step=_by_step(1.96 * spread / n_tasks**0.5, wanted, steps),
         tasks=n_tasks,
         step=report_step,
-        protocol={"batch_norm": batch_norm, "seed": seed, **(protocol or {})},
+        protocol={"batch_norm": batch_norm, "seed": seed, **shared, **(protocol or {})},
     )
 
 

@@ -8,7 +8,8 @@ Which statistics normalise the query images decides what a few-shot accuracy mea
   non-transductive). Queries do not see each other.
 * ``support``: statistics of the support batch under the adapted parameters. Each query stands alone.
 * ``running``: averages collected over meta-training, as in ordinary supervised learning.
-* ``none``: no normalisation.
+* ``none``: no normalisation. Meant for networks without batch norm; at meta-test it shows how much of a network with batch norm
+  the normalisation is.
 
 The statistics are written out from sums. ``torch.func`` differentiates sums correctly in every order; the
 composition ``grad(vmap(...))`` through ``F.batch_norm`` with a scale γ silently drops terms of the second
@@ -22,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-MODES = ("transductive", "support_and_query", "support", "running")
+MODES = ("transductive", "support_and_query", "support", "running", "none")
 
 
 class Statistics(NamedTuple):
@@ -36,6 +37,16 @@ def batch_statistics(x: Tensor) -> Statistics:
     mean = x.mean(dims, keepdim=True)
     variance = (x - mean).square().mean(dims)
     return Statistics(mean.flatten(), variance)
+
+
+def no_statistics(module: nn.Module, like: Tensor) -> list[Statistics]:
+    """Per batch-norm layer of ``module`` the statistics with which it leaves its input as it is, but for β (and γ): mean 0 and
+    variance 1 − eps. like: a tensor with the type and device of the parameters."""
+    return [
+        Statistics(like.new_zeros(len(norm.beta)), like.new_full((len(norm.beta),), 1 - norm.eps))
+        for norm in module.modules()
+        if isinstance(norm, BatchNorm)
+    ]
 
 
 class BatchNorm(nn.Module):

@@ -1,6 +1,7 @@
 """The ledger: published results and ours. Every number on a page comes from here.
 
-``published.json``: value, interval, protocol and source of the published rows. ``runs/*.json``: one record per run of ours.
+``published.json``: value, interval, protocol and source of the published rows. ``reproductions.json``: what others got.
+``runs/*.json``: one record per run of ours.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ ROOT = Path(str(files("mlbook")))
 def published() -> dict[str, dict]:
     """Published rows by key."""
     return json.loads((ROOT / "results" / "published.json").read_text())
+
+
+@cache
+def reproductions() -> list[dict]:
+    """What other code bases report of MAML, and how they read its inner rate (``loss``: what the rate multiplies the gradient of;
+    ``queries``: per class at meta-test, K for as many as shots, null where we did not find it)."""
+    return json.loads((ROOT / "results" / "reproductions.json").read_text())
 
 
 def runs() -> list[dict]:

@@ -1,0 +1,175 @@
+"""What chapter 6 says of recorded measurements is what the records say; its figures say what they draw."""
+
+import json
+import re
+
+import pytest
+from package_fixtures import ROOT
+
+from benchmarks import batch_norm
+from mlbook import experiments, results
+from mlbook.evaluation import QueryBatches, evaluate
+from mlbook.plots import image_figures
+from mlbook.run import load_checkpoint
+from mlbook.tasks import FewShot, glyphs
+
+PAGE = "".join(
+    "".join(cell["source"]) for cell in json.loads((ROOT / "book/06_images.ipynb").read_text())["cells"]
+)
+RECORD = results.benchmark("batch_norm")["weights"]
+OMNIGLOT = RECORD["maml-omniglot-5w1s"]
+
+
+def found(record=OMNIGLOT):
+    return {(c["batch_norm"], c["batches"]): c for c in record["cells"]}
+
+
+# -- the batch-norm matrix ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RECORD)
+def test_every_matrix_is_whole(name):
+    record = RECORD[name]
+    wanted = [(mode, "one batch" if b is None else str(b)) for mode, b in batch_norm.CELLS]
+    assert list(found(record)) == wanted
+    assert record["tasks"] >= 200 and record["queries"] == 15 and record["commit"]
+    assert record["step"] == experiments.get(name).report_step
+    reference = record["cells"][0]
+    assert reference["difference"] == reference["difference_ci95"] == 0
+    for cell in record["cells"]:
+        assert 0 < cell["accuracy"] < 1 and 0 < cell["ci95"] < 0.05
+        assert cell["difference"] == pytest.approx(cell["accuracy"] - reference["accuracy"], abs=1e-9)
+
+
+def test_the_sentences_on_the_matrix():
+    cells = found()
+    value = {key: cell["accuracy"] for key, cell in cells.items()}
+    whole, one_each, five, twenty_five, alone = (
+        value["transductive", b]
+        for b in (
+            "one batch",
+            "batches of 1 per class",
+            "batches of 5, drawn at random",
+            "batches of 25, drawn at random",
+            "batches of 1",
+        )
+    )
+    assert OMNIGLOT["training_queries"] == 3
+    # one of each class beats everything, and by more than chance
+    assert one_each == max(value.values())
+    gain = cells["transductive", "batches of 1 per class"]
+    assert gain["difference"] > 2 * gain["difference_ci95"]
+    # balance is worth more than size
+    assert five < whole - 0.05 and five < twenty_five < whole
+    assert alone < 0.5
+    support, both, running, none = (
+        value[mode, "one batch"] for mode in ("support", "support_and_query", "running", "none")
+    )
+    assert 0.01 < one_each - support < 0.06 and abs(support - both) < 0.01
+    assert running < support - cells["running", "one batch"]["ci95"]
+    assert none < 0.35
+
+
+def test_a_cell_is_the_evaluation_of_the_package(monkeypatch):
+    """On glyphs, few tasks: what the program records is what `evaluate` says of the same protocol."""
+    config, meta = load_checkpoint(results.pretrained_path("maml-omniglot-5w1s"))
+    monkeypatch.setattr(
+        experiments,
+        "build_tasks",
+        lambda c, split: FewShot(glyphs.load(split, "none"), 5, 1, c["test_query"] if split == "test" else 3),
+    )
+    monkeypatch.setattr(
+        batch_norm, "CELLS", [batch_norm.CELLS[0], batch_norm.CELLS[4], ("support", None), ("running", None)]
+    )
+    record = batch_norm.matrix("maml-omniglot-5w1s", 6)
+    tasks = experiments.build_tasks({**config, "test_query": 15}, "test")
+    learner = experiments.build_learner(config)
+    for cell, (mode, batches) in zip(record["cells"][:3], batch_norm.CELLS, strict=False):
+        own = evaluate(
+            learner, meta, tasks, n_tasks=6, steps=3, seed=1, batch_norm=mode, query_batches=batches
+        )
+        assert (cell["accuracy"], cell["ci95"]) == pytest.approx((own.value, own.interval))
+    assert isinstance(batch_norm.CELLS[1][1], QueryBatches)
+    assert json.loads(json.dumps(record)) == record
+
+
+# -- rates ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_rates_differ_in_nothing_else_and_2_is_the_official_one():
+    names = re.search(r"RATES = \((.*?)\)", PAGE).group(1)
+    rates = re.findall(r'"([\d.]+)"', names)
+    official = experiments.config(experiments.get("maml-omniglot-5w1s"), "paper")
+    for rate in rates:
+        own = experiments.config(experiments.get(f"maml-omniglot-5w1s-rate-{rate}"), "paper")
+        learner = own["learner"]
+        assert learner["inner_lr"] == float(rate) and learner["inner_loss"] == "mean"
+        same = {
+            **own,
+            "name": official["name"],
+            "learner": {**learner, "inner_lr": 0.4, "inner_loss": "class_sum"},
+        }
+        assert same == official
+    assert float(rates[3]) == official["n_way"] * official["learner"]["inner_lr"] == 2
+
+
+def test_recorded_rates_are_comparable():
+    runs = [r for r in results.runs() if "-5w1s-rate-" in r["experiment"]]
+    assert len({(r["preset"], r["meta_steps"], r["config"]["seed"]) for r in runs}) <= 1
+    for run in runs:
+        assert run["curve_columns"] == ["meta_step", "loss", "accuracy"]
+        assert run["evaluation"]["step"] == 3 and run["evaluation"]["protocol"]["queries"] == 1
+
+
+# -- what others report --------------------------------------------------------------------------------------------------
+
+
+def test_reproductions_are_well_formed_and_the_page_says_the_same():
+    cells = {f"omniglot-{c}" for c in ("5w1s", "5w5s", "20w1s", "20w5s")} | {"mini-5w1s", "mini-5w5s"}
+    peers = {peer["who"]: peer for peer in results.reproductions()}
+    for peer in peers.values():
+        assert set(peer["accuracy"]) <= cells and set(peer["ci95"]) <= set(peer["accuracy"])
+        assert all(0.2 < v < 1 for v in peer["accuracy"].values())
+        assert set(peer.get("inner_lr", {})) <= {"omniglot-5w", "mini-5w"}
+    assert peers["PaddleRec"]["accuracy"]["omniglot-5w1s"] == 0.98 and "reports 98 %" in PAGE
+    assert peers["PaddleRec"]["inner_lr"]["omniglot-5w"] == 0.1 and "(rate 0.1, mean loss)" in PAGE
+    paddlefsl = peers["PaddleFSL"]
+    assert f"{100 * paddlefsl['accuracy']['mini-5w1s']:.1f} %" == "49.8 %" and "Its 49.8 %" in PAGE
+    assert paddlefsl["inner_lr"]["mini-5w"] / (5 * 0.01) == pytest.approx(3 / 5)
+    seconds = [
+        p["accuracy"]["mini-5w1s"]
+        for p in peers.values()
+        if p["order"] == "second" and "mini-5w1s" in p["accuracy"]
+    ]
+    published = results.published()["maml-mini-5w1s"]["value"]
+    assert len(seconds) >= 5 and max(seconds) < published
+    assert 0.01 < published - sum(seconds) / len(seconds) < 0.025  # "one or two points lower"
+
+
+# -- figures -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_matrix_is_drawn_as_recorded():
+    fig, alt = image_figures.matrix(OMNIGLOT, "some weights")
+    (ax,) = fig.axes
+    drawn = [label.get_text() for label in ax.get_yticklabels()]
+    assert drawn == [image_figures.label(c) for c in OMNIGLOT["cells"]] and len(set(drawn)) == len(drawn)
+    for name, cell in zip(drawn, OMNIGLOT["cells"], strict=True):
+        assert f"{name}: {100 * cell['accuracy']:.1f}" in alt
+
+
+def test_rates_are_drawn_with_their_ends():
+    fig, alt = image_figures.rates(
+        {"0.4": [(100, 0.3), (200, 0.9)], "2 (official)": [(100, 0.2), (200, 0.5)]}
+    )
+    assert [line.get_label() for line in fig.axes[0].lines] == ["0.4", "2 (official)"]
+    assert "0.4: 90 percent at step 200" in alt and "2 (official): 50 percent" in alt
+
+
+def test_the_picture_of_one_feature_shows_what_its_text_says():
+    fig, alt = image_figures.one_feature()
+    raw, pairs, together, apart = ([c.get_offsets()[:, 0] for c in ax.collections] for ax in fig.axes)
+    assert raw[0].max() < raw[1].min() and "left of" in alt
+    assert abs(pairs[0] + 1).max() < 1e-12 and abs(pairs[1] - 1).max() < 1e-12
+    assert together[0].max() < 0 < together[1].min()
+    assert all(a.min() < 0 < a.max() and abs(a.mean()) < 1e-12 for a in apart)
