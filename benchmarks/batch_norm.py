@@ -9,15 +9,16 @@ import argparse
 import json
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from benchmarks.compare import ROOT, keep, provenance
 from mlbook import experiments, results
 from mlbook.errors import DataError
-from mlbook.evaluation import QueryBatches, fixed_scores, running_statistics
+from mlbook.evaluation import QueryBatches, fixed_episodes, running_statistics, score
 from mlbook.memory import keep_freed_memory
 from mlbook.progress import ProgressLine
-from mlbook.run import load_checkpoint
+from mlbook.run import fastest, load_checkpoint
 
 RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "batch_norm.json"
 WEIGHTS = ("maml-omniglot-5w1s", "fomaml-mini-5w1s", "maml-mini-5w1s")
@@ -25,6 +26,8 @@ WEIGHTS = ("maml-omniglot-5w1s", "fomaml-mini-5w1s", "maml-mini-5w1s")
 QUERIES = 15
 """Per class, as most later work counts."""
 SEED = 1
+RUNNING_TASKS = 100
+"""Meta-train tasks over whose adapted networks the running statistics are averaged."""
 CELLS = (
     ("transductive", None),
     ("transductive", QueryBatches(5, per_class=True)),
@@ -58,26 +61,28 @@ def matrix(name: str, n_tasks: int) -> dict:
     config, meta = load_checkpoint(results.pretrained_path(name))
     learner, steps = experiments.build_learner(config), config["report_step"]
     tasks = experiments.build_tasks({**config, "test_query": QUERIES}, "test")
-    running = running_statistics(learner, meta, experiments.build_tasks(config, "train"), steps=steps)
-    rows: list[dict] = []
-    reference = None
-    line = ProgressLine(len(CELLS), name)
-    for mode, batches in CELLS:
-        scores = fixed_scores(
-            learner,
-            meta,
-            tasks,
-            n_tasks=n_tasks,
-            seed=SEED,
-            steps=steps,
-            scored_steps=[steps],
-            batch_norm=mode,
-            running=running,
-            query_batches=batches,
-        )[:, 0]
-        reference = scores if reference is None else reference
-        rows.append(cell(mode, batches, scores, reference))
-        line(len(rows))
+    running = running_statistics(
+        learner, meta, experiments.build_tasks(config, "train"), steps=steps, n_tasks=RUNNING_TASKS
+    )
+    quick = fastest(learner, torch.device("cpu"))  # the same adapted parameters
+    scores: list[list[Tensor]] = []
+    line = ProgressLine(n_tasks, name)
+    with torch.no_grad():
+        for episodes in fixed_episodes(tasks, n_tasks, SEED):
+            together = [None if b is None else b.index(episodes.query_y) for _, b in CELLS]
+            for t in range(episodes.n_tasks):
+                episode = episodes.task(t)
+                *_, params = quick.path(meta, episode.support_x, episode.support_y, steps)
+                batches = [None if index is None else index[t] for index in together]
+                scores.append(
+                    [
+                        score(learner, params, episode, mode, running, index)
+                        for (mode, _), index in zip(CELLS, batches, strict=True)
+                    ]
+                )
+                line(len(scores))
+    columns = torch.tensor(scores, dtype=torch.float64).t()
+    rows = [cell(*made, column, columns[0]) for made, column in zip(CELLS, columns, strict=True)]
     line.close()
     return {
         "preset": config["preset"],
