@@ -70,6 +70,19 @@ def test_the_sentences_on_the_matrix():
     assert none < 0.35
 
 
+def test_the_sentence_on_mini_imagenet():
+    record = RECORD["maml-mini-5w1s"]
+    cells = found(record)
+    assert record["meta_steps"] < 60_000 / 4  # "a fraction of the published meta-training"
+    assert cells["transductive", "one batch"]["accuracy"] < OMNIGLOT["cells"][0]["accuracy"] - 0.2
+    one_each, five = (
+        cells["transductive", b] for b in ("batches of 1 per class", "batches of 5, drawn at random")
+    )
+    assert one_each["difference"] > one_each["difference_ci95"]
+    assert five["difference"] < -five["difference_ci95"]
+    assert "show the same order" in PAGE
+
+
 def test_a_cell_is_the_evaluation_of_the_package(monkeypatch):
     """On glyphs, few tasks: what the program records is what `evaluate` says of the same protocol."""
     config, meta = load_checkpoint(results.pretrained_path("maml-omniglot-5w1s"))
