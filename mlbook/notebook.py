@@ -119,7 +119,11 @@ def results_table(
     body = []
     for name in experiments:
         row = ledger[name]
-        body.append([f"`{name}`", published_cell(row, steps), ours_cell(row, steps), how_cell(row)])
+        cells = [published_cell(row, steps), ours_cell(row, steps)]
+        cells = [
+            text.replace(" ", "\u00a0").replace("\u00a0/\u00a0", " / ") for text in cells
+        ]  # a number stays in one line
+        body.append([f"`{name}`", *cells, how_cell(row)])
     table(["experiment", "published", "ours", "how ours was made"], body, caption)
 
 
@@ -180,7 +184,8 @@ def how_cell(row: dict) -> str:
         return ""
     minutes = ours["seconds"] / 60
     text = (
-        f"preset {ours['preset']}: {ours['meta_steps']:,} meta-steps, {minutes:.0f} min on {ours['device']}; "
+        f"preset {ours['preset']}: {ours['meta_steps']:,} meta-steps, {minutes:.0f} min on "
+        f"{ours['device'].replace(' 1 threads', ' 1 thread')}; "
         f"{ours['tasks']:,} test tasks"
     )
     return text + ("" if row["deviation"] == "none" else f". Departs from the paper: {row['deviation']}")
