@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlbook.errors import DataError, UserError
+from mlbook.progress import ProgressLine
 from mlbook.tasks import image_folder, mini_imagenet, omniglot, pools
 
 
@@ -34,6 +35,14 @@ def _import_omniglot(sources: list[Path]) -> Path:
     if len(sources) != 1:
         raise UserError("Omniglot is imported from one folder or archive")
     return omniglot.import_from(sources[0])
+
+
+def _import_mini_imagenet(sources: list[Path]) -> Path:
+    line = ProgressLine(100 * mini_imagenet.PICTURES, "mini-imagenet")
+    try:
+        return mini_imagenet.import_from(sources, line)
+    finally:
+        line.close()
 
 
 def _no_download() -> Path:
@@ -89,7 +98,7 @@ DATASETS = {
         mini_imagenet.stem,
         mini_imagenet.available,
         _no_download,
-        mini_imagenet.import_from,
+        _import_mini_imagenet,
         _verify_mini_imagenet,
     ),
 }

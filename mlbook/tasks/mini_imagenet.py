@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -62,16 +62,19 @@ def available() -> bool:
     return pools.available(stem())
 
 
-def import_from(sources: Path | Iterable[Path]) -> Path:
+def import_from(sources: Path | Iterable[Path], on_progress: Callable[[int], None] | None = None) -> Path:
     """Read all 60,000 pictures and write one tensor per split. All or nothing.
 
     sources: folders that hold class folders (or archives of them), archives, or pickles; together they hold every class once.
-    Raises ``DataError`` on anything missing, damaged, of another size, in the wrong split, or not of miniImageNet.
+    on_progress: called with the number of pictures read. Raises ``DataError`` on anything missing, damaged, of another size, in
+    the wrong split, or not of miniImageNet.
     """
     pictures: dict[str, Tensor] = {}
     digests: dict[str, list[str]] = {}
     for source in [sources] if isinstance(sources, Path) else sources:
-        found = _from_pickles(source) if _pickles(source) else _from_pictures(source)
+        before = PICTURES * len(pictures)
+        report = None if on_progress is None else lambda n, before=before: on_progress(before + n)
+        found = _from_pickles(source) if _pickles(source) else _from_pictures(source, report)
         for wordnet, images in found:
             if wordnet in pictures:
                 raise DataError(f"{source} holds class {wordnet} a second time; nothing was imported")
@@ -170,11 +173,13 @@ def _place(name) -> tuple[str, str | None]:
     return wordnet, FOLDERS.get(above)
 
 
-def _from_pictures(source: Path) -> Iterator[tuple[str, Tensor]]:
+def _from_pictures(source: Path, on_progress: Callable[[int], None] | None) -> Iterator[tuple[str, Tensor]]:
     import numpy as np
 
     found: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for name, content in read_archive(source, (".jpg", ".jpeg", ".png"), archives=ARCHIVES):
+    for number, (name, content) in enumerate(
+        read_archive(source, (".jpg", ".jpeg", ".png"), archives=ARCHIVES), 1
+    ):
         wordnet, folder = _place(name)
         if folder is not None and folder != SPLIT_OF[wordnet]:
             raise DataError(
@@ -186,6 +191,8 @@ def _from_pictures(source: Path) -> Iterator[tuple[str, Tensor]]:
             raise DataError(f"{name} is {image.size[0]}×{image.size[1]}, not 84×84; nothing was imported")
         if name.name in found[wordnet]:
             raise DataError(f"{source} holds {name.name} twice; nothing was imported")
+        if on_progress is not None:
+            on_progress(number)
         found[wordnet][name.name] = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     if not found:
         raise DataError(f"{source} holds no pictures (.jpg, .png) of miniImageNet; nothing was imported")
