@@ -171,6 +171,7 @@ def _evaluate(options) -> int:
     from mlbook import results
     from mlbook.experiments import build_learner, get
     from mlbook.experiments import config as experiment_config
+    from mlbook.memory import keep_freed_memory
     from mlbook.progress import ProgressLine
     from mlbook.run import choose_device, evaluate_config, load_checkpoint, use_precision
 
@@ -189,6 +190,8 @@ def _evaluate(options) -> int:
             get(options.name), config["preset"], meta_steps=config["meta_steps"], seed=config["seed"]
         )
     use_precision("float32", device, build_learner(config))
+    if device.type == "cpu":
+        keep_freed_memory()
     line = ProgressLine(options.tasks, config["name"])
     result = evaluate_config(
         config,
