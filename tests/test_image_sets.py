@@ -484,6 +484,23 @@ def test_a_bad_name_is_refused(data, name, capsys):
     assert "the name must be small letters" in one_line(capsys.readouterr().err)
 
 
+def test_the_header_says_what_the_pictures_are(data):
+    coloured_folders(data / "pictures", pictures=5)
+    image_folder.import_from("colours", data / "pictures", size=16, grey=True)
+    pool = image_folder.load("colours", "train")
+    assert image_folder.shape("colours") == (*pool.images.shape[2:4], len(pool.images)) == (1, 16, 8)
+    assert (
+        image_folder.fewest("colours")
+        == min(image_folder.load("colours", s).fewest[0] for s in pools.SPLITS)
+        == 5
+    )
+    path = pools.split_path(image_folder.folder() / "colours", "train")
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(DataError) as error:
+        image_folder.shape("colours")
+    assert "is damaged" in one_line(error.value)
+
+
 def test_classes_too_small_for_the_episode_are_named(data, capsys):
     coloured_folders(data / "pictures", pictures=3)
     image_folder.import_from("colours", data / "pictures", size=16)

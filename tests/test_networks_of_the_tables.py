@@ -16,6 +16,7 @@ from mlbook.models import MLP, Conv4
 from mlbook.models.batch_norm import Statistics
 from mlbook.models.conv4 import adapted_names, count, head_names
 from mlbook.models.functional import call, initial_params
+from mlbook.run import evaluate_config
 from mlbook.tasks import FewShot, LabelledImages
 
 
@@ -216,6 +217,17 @@ def test_scores_are_mapped_over_tasks():
     for t in range(3):
         one = type(episodes)(*(field[t : t + 1] for field in episodes))
         assert torch.equal(together[t : t + 1], task_scores(learner, state.meta, one, steps=2))
+
+
+def test_a_batch_norm_mode_that_a_classifier_does_not_have_is_refused():
+    """Its protocol says running whatever is asked, so nothing else may be asked."""
+    config = experiments.config(experiments.get("nearest-mini-5w1s"), "quick")
+    meta = experiments.build_learner(config).init(rng()).meta
+    tasks = FewShot(noise_pool(size=84, channels=3), 5, 1, 1)
+    with pytest.raises(UserError, match="running statistics only, not support"):
+        evaluate_config(config, meta, tasks, n_tasks=2, batch_norm="support")
+    results = [evaluate_config(config, meta, tasks, n_tasks=2, batch_norm=mode) for mode in (None, "running")]
+    assert results[0] == results[1] and results[0].protocol["batch_norm"] == "running"
 
 
 def test_a_classifier_that_cannot_be():

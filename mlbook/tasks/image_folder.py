@@ -49,13 +49,13 @@ def imported() -> list[str]:
 
 def shape(name: str) -> tuple[int, int, int]:
     """(channels, size, meta-train classes) of a set."""
-    pool = load(name, "train")
-    return pool.images.shape[2], pool.images.shape[3], len(pool.images)
+    about = pools.about(folder() / name)
+    return about["channels"], about["size"], about["train_classes"]
 
 
 def fewest(name: str) -> int:
     """Pictures in the smallest class of a set."""
-    return min(load(name, split).fewest[0] for split in pools.SPLITS)
+    return pools.about(folder() / name)["fewest"]
 
 
 def load(name: str, split: str) -> ClassPool:
@@ -108,7 +108,13 @@ def import_from(name: str, source: Path, *, size: int = 84, grey: bool = False) 
             raise DataError(
                 f"{source} gives {len(its)} meta-{split} classes; each split needs at least 2; nothing was imported"
             )
-    pools.save(folder() / name, splits, {"about": json.dumps({"size": size, "grey": grey})})
+    about = {
+        "channels": 1 if grey else 3,
+        "size": size,
+        "train_classes": len(splits["train"]),
+        "fewest": min(len(images) for its in splits.values() for images in its.values()),
+    }
+    pools.save(folder() / name, splits, {"about": json.dumps(about)})
     return {split: len(its) for split, its in splits.items()}
 
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mlbook.errors import CheckpointError, DataError
@@ -55,6 +56,16 @@ def save(stem: Path, splits: dict[str, dict[str, Tensor]], header: dict[str, str
     finally:
         for path in new.values():
             path.unlink(missing_ok=True)
+
+
+def about(stem: Path) -> dict:
+    """What the header of an imported set says of it, without reading the pictures; ``DataError`` if it is damaged."""
+    path = split_path(stem, "train")
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["about"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}); import {stem.name} again") from None
 
 
 def load(stem: Path, split: str, *, what: str) -> tuple[ClassPool, dict[str, str]]:
