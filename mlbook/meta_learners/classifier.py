@@ -18,6 +18,7 @@ from torch import Tensor
 from mlbook.errors import UserError
 from mlbook.inner_loop import inner_path
 from mlbook.meta_learners import conv4_kernels
+from mlbook.meta_learners.pretraining import headless
 from mlbook.meta_learners.protocol import (
     Combine,
     InitialisationLearner,
@@ -99,15 +100,7 @@ class Classifier(InitialisationLearner):
 
     def _features(self, params: Params, x: Tensor) -> Tensor:
         """What the head reads of x [B, C, H, W], under the running statistics: [B, D]."""
-        D = self.model.head.in_features
-        weight = params["head.weight"]
-        headless = {name: p for name, p in params.items() if name in self._own}
-        headless |= {"head.weight": torch.eye(D).to(weight), "head.bias": weight.new_zeros(D)}
-        return call(self.model, headless, x, statistics=_running(params, "running."))
-
-    @property
-    def _own(self) -> set[str]:
-        return {name for name, _ in self.model.named_parameters()}
+        return call(self.model, headless(self.model, params), x, statistics=_running(params, "running."))
 
     def path(self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int) -> Iterator[Params]:
         """The network for one task, after 0..``steps`` steps of fine-tuning (``nearest``: the same every time)."""

@@ -66,21 +66,26 @@ def classifier_training(
             yield {name: p.detach() for name, p in params.items()}, float(loss.detach())
 
 
+def headless(model: Conv4, params: Params) -> Params:
+    """The parameters of ``model`` with the identity as its head: the network then returns what the head would read, [B, D]."""
+    D, weight = model.head.in_features, params["head.weight"]
+    own = {name: params[name] for name, _ in model.named_parameters()}
+    return {**own, "head.weight": torch.eye(D).to(weight), "head.bias": weight.new_zeros(D)}
+
+
 def features(model: Conv4, params: Params, images: Tensor) -> Callable[[Tensor], Tensor]:
     """The map from images [M, C, H, W] to what the head of ``model`` sees, scaled to length 1: [M, D].
 
     images [n, C, H, W]: meta-train images whose batch-norm statistics are used from then on, so that the features of an image do
     not depend on the images beside it.
     """
-    D = model.head.in_features
-    weight = params["head.weight"]
-    headless = {**params, "head.weight": torch.eye(D).to(weight), "head.bias": weight.new_zeros(D)}
+    body = headless(model, params)
     statistics: list[Statistics] = []
     with torch.no_grad():
-        call(model, headless, images, collect=statistics)
+        call(model, body, images, collect=statistics)
 
     def of(x: Tensor) -> Tensor:
         with torch.no_grad():
-            return F.normalize(call(model, headless, x, statistics=statistics), dim=1)
+            return F.normalize(call(model, body, x, statistics=statistics), dim=1)
 
     return of
