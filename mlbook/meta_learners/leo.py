@@ -1,8 +1,8 @@
 """LEO: latent embedding optimization (Rusu et al. 2019), in every detail of the official code.
 
-Greek to Python: φ_e ``encoder``, φ_r ``relation``, φ_d ``decoder``, z ``z`` [N, n_z] (one latent code per class), α ``latent_lr``,
-w ``w`` [N, K, D] (K copies of each class's weights), the fine-tuning rate ``finetuning_lr``, β ``kl_weight``, γ ``penalty_weight``,
-λ₁ ``l2_weight``, λ₂ ``orthogonality_weight``.
+Greek to Python: φ_e ``encoder``, φ_r ``relation``, φ_d ``decoder``, z ``z`` [N, n_z] (one latent code per class), α
+``latent_lr``, w ``w`` [N, K, D] (K copies of each class's weights), the fine-tuning rate ``finetuning_lr``, β ``kl_weight``, γ
+``penalty_weight``, λ₁ ``l2_weight``, λ₂ ``orthogonality_weight``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from mlbook.errors import UserError
-from mlbook.meta_learners.protocol import Combine, Meta, State, alone, leaves
+from mlbook.meta_learners.protocol import Combine, Meta, State, alone, leaves, outer_step
 from mlbook.models.functional import Params
 from mlbook.tasks.embeddings import NoisyEpisode
 from mlbook.tasks.episode import Episode
@@ -84,7 +84,11 @@ class LEO:
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
         """Xavier-initialised encoder, relation network and decoder, rates at their first values, a fresh Adam."""
         n, D = self.latent, self.features
-        shapes = {"encoder": (n, D), "relation.0": (2 * n, 2 * n), "relation.1": (2 * n, 2 * n), "relation.2": (2 * n, 2 * n), "decoder": (2 * D, n)}  # fmt: skip
+        shapes = {
+            "encoder": (n, D),
+            **{f"relation.{i}": (2 * n, 2 * n) for i in range(3)},
+            "decoder": (2 * D, n),
+        }
         params = {}
         for name, (out, into) in shapes.items():
             bound = math.sqrt(6 / (out + into))
@@ -115,7 +119,7 @@ class LEO:
         return gaussian(code, 0.0)
 
     def decode(self, params: Params, z: Tensor, noise: Tensor | None, k_shot: int) -> Tensor:
-        """Classifier weights w [N, K, D] from z [N, n_z]: K samples per class, or K times the mean without ``noise`` [N, K, D]."""
+        """Classifier weights w [N, K, D] from z [N, n_z]: K samples per class, or K times the mean without ``noise``."""
         mean, sigma = gaussian(z @ params["decoder"].t(), self.weight_offset)  # [LEO 5]
         mean = mean[:, None].expand(-1, k_shot, -1)
         return mean if noise is None else mean + sigma[:, None] * noise  # [LEO 6]
@@ -226,8 +230,6 @@ class LEO:
         """One meta-step on a meta-batch (noise included, see ``tasks.embeddings.Noisy``)."""
         gradient, metrics = combine(*self.meta_gradient(state.meta, episodes))
         gradient = self.clipped(self.guarded(state.meta, gradient))  # [LEO 17]
-        from mlbook.meta_learners.protocol import outer_step
-
         return outer_step(state, gradient, lr=self.meta_lr_at(progress)), metrics  # [LEO 18]
 
     def path(self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int) -> Iterator[Params]:
@@ -236,7 +238,9 @@ class LEO:
         Steps up to ``latent_steps`` move z, those behind fine-tune w; ``steps`` may not be more than both.
         """
         if steps > self.latent_steps + self.finetuning_steps:
-            raise UserError(f"LEO takes {self.latent_steps} + {self.finetuning_steps} inner steps, not {steps}")
+            raise UserError(
+                f"LEO takes {self.latent_steps} + {self.finetuning_steps} inner steps, not {steps}"
+            )
         episode = Episode(support_x, support_y, support_x, support_y)
         for n, state in enumerate(self.inner(meta, episode)):
             if n > steps:

@@ -23,7 +23,9 @@ class NoisyEpisode(NamedTuple):
     z_noise: Tensor  # [T, N, n_z], standard normal
     w_noise: Tensor  # [T, decodings, N, K, D], standard normal
     support_keep: Tensor  # [T, N·K, D], uniform in [0, 1): dropout before the encoder
-    support_drop: Tensor  # [T, steps, N·K, D], uniform: dropout before the classifier, anew at every inner step
+    support_drop: (
+        Tensor  # [T, steps, N·K, D], uniform: dropout before the classifier, anew at every inner step
+    )
     query_drop: Tensor  # [T, N·Q, D], uniform
 
     task = Episode.task
@@ -35,8 +37,8 @@ class NoisyEpisode(NamedTuple):
 class FeaturePool:
     """Classes with feature vectors, resident on one device: features [classes, examples, D], float16 or float32.
 
-    normalise: scale every vector to length 1 when it is drawn. counts: [classes], examples that each class really has (the rest is
-    padding), or None where all have all. names: one per class, or empty.
+    normalise: scale every vector to length 1 when it is drawn. counts: [classes], examples that each class really has (the rest
+    is padding), or None where all have all. names: one per class, or empty.
     """
 
     features: Tensor
@@ -93,7 +95,9 @@ class FewShotFeatures:
         if min(self.n_way, self.k_shot, queries) < 1:
             raise UserError("n_way, k_shot and n_query must be at least 1")
         if self.n_way > len(self.pool.features):
-            raise UserError(f"{self.n_way}-way episodes need {self.n_way} classes; the pool has {len(self.pool.features)}")
+            raise UserError(
+                f"{self.n_way}-way episodes need {self.n_way} classes; the pool has {len(self.pool.features)}"
+            )
         if self.k_shot + queries > self.pool.fewest:
             raise UserError(
                 f"{self.k_shot} support and {queries} query examples per class need {self.k_shot + queries}; "
