@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from mlbook.errors import UserError
-from mlbook.meta_learners import MAML, Classifier, Reptile, joint_training
-from mlbook.models import MLP, Conv4
+from mlbook.meta_learners import MAML, Backbone, Classifier, Reptile, joint_training
+from mlbook.models import MLP, Conv4, WideResNet
 from mlbook.models.conv4 import adapted_names, head_names
 from mlbook.tasks import (
+    Augmented,
     ClassPool,
     FewShot,
     GridSinusoids,
@@ -85,6 +86,8 @@ class Experiment:
     """Batch-norm mode at meta-test, where it is not ``transductive``."""
     scored_steps: tuple[int, ...] | None = None
     """Inner steps at meta-test whose score is recorded, where they are not all of them."""
+    crop: int | None = None
+    """Side of the squares that a backbone is trained on, cut out of the images at random."""
     also: tuple[str, ...] = ()
     """Experiments with the very same meta-training and another protocol: one training gives the records of all."""
 
@@ -190,15 +193,19 @@ def build_model(model: str, n_way: int, size: int | None = None, channels: int |
         return Conv4(n_way, gamma=True, spatial_mean=False, **small)
     if model == "conv4_pooled_reptile":
         return Conv4(n_way, filters=32, gamma=True, downsample="max_pool_same", **large)
+    if model == "wrn_28_10":
+        return WideResNet(n_way, depth=28, width=10)
+    if model == "wrn_10_4":
+        return WideResNet(n_way, depth=10, width=4, stride=2)
     raise UserError(f"no model is named {model!r}")
 
 
-def build_learner(config: dict) -> MAML | Reptile | Classifier:
+def build_learner(config: dict) -> MAML | Reptile | Classifier | Backbone:
     """The meta-learner that a configuration describes."""
     options = dict(config["learner"])
     method = options.pop("method", "maml")
     channels, size, classes = config.get("image") or (None, None, 64)
-    outputs = classes if method == "classifier" else config["n_way"]
+    outputs = classes if method in ("classifier", "backbone") else config["n_way"]
     # modules draw initial values from the CPU's global generator; leave it as it was
     with torch.random.fork_rng(devices=[]):
         model = build_model(config["model"], outputs, size, channels)
@@ -206,6 +213,8 @@ def build_learner(config: dict) -> MAML | Reptile | Classifier:
         return Reptile(model, **options)
     if method == "classifier":
         return Classifier(model, n_way=config["n_way"], **options)
+    if method == "backbone":
+        return Backbone(model, n_way=config["n_way"], **options)
     joint, adapt = options.pop("joint", False), options.pop("adapt", "all")
     names = {"all": None, "no_beta": adapted_names(model), "head": head_names(model)}[adapt]
     return joint_training(model, names=names, **options) if joint else MAML(model, names=names, **options)
@@ -224,8 +233,9 @@ def build_tasks(
         tasks = GridSinusoids(k_shot)
     else:
         pool = _pool(config, split)
-        if not test and config["learner"].get("method") == "classifier":
-            return LabelledImages(pool)
+        if not test and config["learner"].get("method") in ("classifier", "backbone"):
+            images = LabelledImages(pool)
+            return images if config.get("crop") is None else Augmented(images, config["crop"])
         tasks = FewShot(pool, config["n_way"], k_shot, n_query)
     batch = config.get("test_batch" if test else "inner_batch")
     if batch is None:
@@ -245,6 +255,8 @@ def _pool(config: dict, split: str) -> ClassPool:
 
 def to_device(tasks, device: torch.device):
     """Task distribution whose samples are born on ``device``."""
+    if isinstance(tasks, Augmented):
+        return tasks.on(device)
     if isinstance(tasks, MiniBatches):
         return replace(tasks, tasks=to_device(tasks.tasks, device))
     return (
@@ -263,7 +275,7 @@ def protocol(config: dict) -> dict:
     if config["dataset"].startswith("sinusoid"):
         return values
     values["n_way"] = config["n_way"]
-    if config["learner"].get("method") == "classifier":
+    if config["learner"].get("method") in ("classifier", "backbone"):
         values["batch_norm"] = "running"  # whatever the mode, each image is classified alone
     if config.get("preparation") == "reptile":
         return values | {"rotated": False, "preparation": "reptile"}
@@ -430,6 +442,29 @@ def _transfer(
             "quick": Preset(60, 32, evaluation_tasks=50),
             "colab": Preset(6_000, 64),
             "paper": Preset(30_000, 64),
+        },
+    )
+
+
+def _backbone(model: str, *, crop: int, batch: int, steps: int, **learner) -> Experiment:
+    """A classifier of the 64 meta-train classes whose features LEO reads. How the published features were trained is known in
+    outline only (random crops, mirror images, jittered colours, SGD with momentum); meta-test is by nearest centroid."""
+    return Experiment(
+        name=f"backbone-mini-{model.replace('_', '-')}",
+        dataset="mini",
+        model=model,
+        learner={"method": "backbone", **learner},
+        n_way=5,
+        k_shot=1,
+        n_query=15,
+        test_query=15,
+        test_steps=0,
+        report_step=0,
+        crop=crop,
+        presets={
+            "quick": Preset(20, 8, evaluation_tasks=10),
+            "colab": Preset(steps // 2, batch),
+            "paper": Preset(steps, batch),
         },
     )
 
@@ -635,6 +670,10 @@ def _all() -> dict[str, Experiment]:
     rows += [_reptile_on_maml_sinusoids(k) for k in (5, 10)]
     rows += [_reptile_sinusoid(), *_gradient_combinations(), *_tails()]
     rows += _rates()
+    rows += [
+        _backbone("wrn_28_10", crop=80, batch=128, steps=15_000, precision="bf16"),
+        _backbone("wrn_10_4", crop=64, batch=64, steps=16_000, precision="bf16"),
+    ]
     return {row.name: row for row in rows}
 
 

@@ -25,7 +25,7 @@ from mlbook.distributed import processes as join
 from mlbook.errors import CheckpointError, UserError
 from mlbook.evaluation import Evaluation, evaluate
 from mlbook.memory import keep_freed_memory
-from mlbook.meta_learners import MAML, Classifier, Reptile, fast_conv4
+from mlbook.meta_learners import MAML, Reptile, fast_conv4
 from mlbook.meta_learners.convolutions import PRECISIONS
 from mlbook.meta_learners.protocol import Meta, MetaLearner
 from mlbook.progress import ProgressLine
@@ -299,7 +299,7 @@ def evaluate_config(
     tasks = experiments.build_tasks(config, "test") if tasks is None else tasks
     device = next(iter(meta["params"].values())).device
     learner = experiments.build_learner(config)
-    if isinstance(learner, Classifier) and batch_norm not in (None, "running"):
+    if learner.inductive and batch_norm not in (None, "running"):
         raise UserError(f"{config['name']} classifies by running statistics only, not {batch_norm}")
     if device.type == "cpu":
         learner = fastest(learner, device)
@@ -313,7 +313,7 @@ def evaluate_config(
         seed=seed,
         # a classifier's predictions do not depend on the mode (its protocol says running)
         batch_norm=config.get("test_batch_norm", "transductive")
-        if batch_norm is None or isinstance(learner, Classifier)
+        if batch_norm is None or learner.inductive
         else batch_norm,
         scored_steps=config.get("scored_steps"),
         protocol=experiments.protocol(config),

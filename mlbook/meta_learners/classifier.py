@@ -62,6 +62,7 @@ class Classifier(InitialisationLearner):
 
     fast_engine_fits = False
     engine = "library"
+    inductive = True
 
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
         """Random θ, statistics of a standard normal, a fresh Adam."""

@@ -67,6 +67,7 @@ class LEO:
     """Bounds on every entry of the meta-gradient, and then on the length of every tensor of it."""
     measure = "accuracy"
     one_by_one = False
+    inductive = True
     engine = "vmap"
     fast_engine_fits = False
 

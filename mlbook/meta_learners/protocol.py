@@ -41,6 +41,8 @@ class MetaLearner(Protocol):
     """What counts on a query set: ``accuracy`` or ``mse``."""
     one_by_one: bool
     """Whether ``path`` takes one task at a time and cannot be mapped over tasks (``torch.func.vmap``)."""
+    inductive: bool
+    """Whether every query is classified by itself whatever the batch-norm mode."""
 
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State: ...
 
@@ -67,6 +69,7 @@ class InitialisationLearner:
     """Any module whose parameters are differentiable and whose call has no side effect."""
     loss: Literal["cross_entropy", "mse"] = "cross_entropy"
     """Mean loss over a support set, a query set or a mini-batch."""
+    inductive = False
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:

@@ -3,5 +3,6 @@
 from mlbook.models.conv4 import Conv4
 from mlbook.models.functional import Params, call, initial_params
 from mlbook.models.mlp import MLP
+from mlbook.models.wide_resnet import WideResNet
 
-__all__ = ["MLP", "Conv4", "Params", "call", "initial_params"]
+__all__ = ["MLP", "Conv4", "Params", "WideResNet", "call", "initial_params"]
