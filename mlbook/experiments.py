@@ -52,7 +52,7 @@ class Experiment:
 
     name: str
     dataset: str
-    """``sinusoid``, ``sinusoid_grid``, ``plane``, ``omniglot``, ``glyphs``, ``mini`` (miniImageNet) or a set of imported images."""
+    """``sinusoid``, ``sinusoid_grid``, ``plane``, ``omniglot``, ``glyphs``, ``mini`` (miniImageNet) or imported images."""
     model: str
     """A name that ``build_model`` knows."""
     learner: dict
