@@ -601,7 +601,7 @@ def _beside_leo(method: str, features: str, k_shot: int) -> Experiment:
         published = f"metasgd-features-{features.split('-')[0]}-5w{k_shot}s"
         return _over_features(name, features, k_shot, 5, model="linear", learner=learner, published=published)
     learner = {"method": "linear_head", "start": "centroids" if method == "centroid" else "zero"}
-    no_training = {p: Preset(0, 1, evaluation_tasks=n) for p, n in (("quick", 50), ("paper", 10_000))}
+    no_training = {p: Preset(0, 1, evaluation_tasks=n) for p, n in (("quick", 50), ("colab", 10_000), ("paper", 10_000))}
     return _over_features(
         name,
         features,
