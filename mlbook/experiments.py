@@ -553,7 +553,7 @@ def _over_features(name: str, features: str, k_shot: int, steps: int, **values) 
         "validate_every": 1_000,
         "presets": {
             "quick": Preset(40, 4, evaluation_tasks=50),
-            "colab": Preset(20_000, 12, evaluation_tasks=10_000),
+            "colab": Preset(10_000, 12, evaluation_tasks=10_000),
             "paper": Preset(100_000, 12, evaluation_tasks=10_000),
         },
     }
@@ -601,12 +601,14 @@ def _beside_leo(method: str, features: str, k_shot: int) -> Experiment:
         published = f"metasgd-features-{features.split('-')[0]}-5w{k_shot}s"
         return _over_features(name, features, k_shot, 5, model="linear", learner=learner, published=published)
     learner = {"method": "linear_head", "start": "centroids" if method == "centroid" else "zero"}
-    no_training = {p: Preset(0, 1, evaluation_tasks=n) for p, n in (("quick", 50), ("colab", 10_000), ("paper", 10_000))}
+    no_training = {
+        p: Preset(0, 1, evaluation_tasks=n) for p, n in (("quick", 50), ("colab", 10_000), ("paper", 10_000))
+    }
     return _over_features(
         name,
         features,
         k_shot,
-        0 if method == "centroid" else 10,
+        0 if method == "centroid" else 20,
         model="linear",
         learner=learner if method == "centroid" else {**learner, "inner_lr": 10.0},
         validate_every=None,
