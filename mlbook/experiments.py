@@ -17,6 +17,7 @@ from mlbook.models import MLP, Conv4, WideResNet
 from mlbook.models.conv4 import adapted_names, head_names
 from mlbook.tasks import (
     Augmented,
+    BentSectors,
     ClassPool,
     FeaturePool,
     FewShot,
@@ -56,11 +57,11 @@ class Experiment:
 
     name: str
     dataset: str
-    """``sinusoid``, ``sinusoid_grid``, ``omniglot``, ``glyphs``, ``mini`` (miniImageNet) or the name of imported images."""
+    """``sinusoid``, ``sinusoid_grid``, ``plane``, ``omniglot``, ``glyphs``, ``mini`` (miniImageNet) or imported images."""
     model: str
     """A name that ``build_model`` knows."""
     learner: dict
-    """Arguments of MAML, or of Reptile or Classifier where ``method`` is ``reptile`` or ``classifier``; MAML's ``adapt`` is
+    """Arguments of MAML, or of what ``method`` names: ``reptile``, ``classifier``, ``backbone`` or ``leo``; MAML's ``adapt`` is
     ``all``, ``no_beta`` (all but batch norm's β) or ``head``."""
     k_shot: int
     """Support examples per class (or points) in meta-training."""
@@ -212,6 +213,8 @@ def build_model(model: str, n_way: int, size: int | None = None, channels: int |
         return WideResNet(n_way, depth=28, width=10)
     if model == "wrn_10_4":
         return WideResNet(n_way, depth=10, width=4, stride=2)
+    if model == "linear_plane":
+        return MLP((BentSectors().features, n_way))
     raise UserError(f"no model is named {model!r}")
 
 
@@ -220,7 +223,8 @@ def build_learner(config: dict) -> MetaLearner:
     options = dict(config["learner"])
     method = options.pop("method", "maml")
     if method == "leo":
-        return LEO(features=config["features"][1], n_way=config["n_way"], **options)
+        size = {"features": config["features"][1]} if "features" in config else {}
+        return LEO(n_way=config["n_way"], **size, **options)
     if method == "linear_head":
         return LinearHead(config["n_way"], **options)
     channels, size, classes = config.get("image") or (None, None, 64)
@@ -250,6 +254,12 @@ def build_tasks(config: dict, split: str) -> TaskDistribution:
     k_shot = config.get("test_shot", config["k_shot"]) if test else config["k_shot"]
     if config["dataset"] == "sinusoid":
         return Sinusoids(k_shot, n_query, oracle=config["model"] == "mlp_oracle")
+    if config["dataset"] == "plane":
+        tasks = BentSectors(k_shot, n_query, config["n_way"])
+        learner = build_learner(config)
+        if test or not isinstance(learner, LEO):
+            return tasks
+        return Noisy(tasks, learner.latent, learner.latent_steps, learner.finetuning_steps)
     if config["dataset"] == "sinusoid_grid":
         tasks = GridSinusoids(k_shot)
     else:
@@ -322,6 +332,8 @@ def protocol(config: dict) -> dict:
     if config["dataset"].startswith("sinusoid"):
         return values
     values["n_way"] = config["n_way"]
+    if config["dataset"] == "plane":
+        return values
     if config["learner"].get("method") in ("classifier", "backbone"):
         values["batch_norm"] = "running"  # whatever the mode, each image is classified alone
     if config.get("preparation") == "reptile":
@@ -781,6 +793,57 @@ def _rates() -> list[Experiment]:
     return rows
 
 
+def _plane(name: str, learner: dict, *, test_shot: int = 1, also: tuple[str, ...] = ()) -> Experiment:
+    """Three bent sectors of a plane, one example each in meta-training, one or three at meta-test. Not published."""
+    steps = 10 if learner.get("method") == "leo" else 5
+    return Experiment(
+        name=name,
+        dataset="plane",
+        model="linear_plane",
+        learner=learner,
+        n_way=3,
+        k_shot=1,
+        n_query=10,
+        test_shot=None if test_shot == 1 else test_shot,
+        test_query=30,
+        test_steps=steps,
+        report_step=steps,
+        presets={
+            "quick": Preset(100, 8, evaluation_tasks=100),
+            "colab": Preset(1_000, 16, evaluation_tasks=1_000),
+            "paper": Preset(2_000, 16, evaluation_tasks=1_000),
+        },
+        also=also,
+    )
+
+
+def _planes() -> list[Experiment]:
+    """LEO with a latent plane, the same without the penalty that ties the code to the adapted code, and Meta-SGD on the same
+    features."""
+    leo = {
+        "method": "leo",
+        "features": BentSectors().features,
+        "latent": 2,
+        "relation_units": 16,
+        "dropout": 0.0,
+        "finetuning_lr": 0.5,
+        "kl_weight": 0.05,
+        "penalty_weight": 0.1,
+        "l2_weight": 1e-6,
+        "orthogonality_weight": 0.1,
+        "meta_lr": 3e-3,
+        "clip_value": 10.0,
+        "clip_norm": 1.0,
+    }
+    sgd = {"inner_lr": 5.0, "inner_steps": 5, "meta_lr": 1e-2, "learn_inner_lr": True}
+    kinds = {"leo-plane": leo, "leo-plane-unpenalised": {**leo, "penalty_weight": 0.0}, "metasgd-plane": sgd}
+    rows = []
+    for name, learner in kinds.items():
+        both = f"{name}-3w1s", f"{name}-3w3s"
+        rows += [_plane(both[0], learner, also=both[1:]), _plane(both[1], learner, test_shot=3)]
+    return rows
+
+
 def _all() -> dict[str, Experiment]:
     rows = []
     for k in (5, 10):
@@ -828,7 +891,7 @@ def _all() -> dict[str, Experiment]:
         rows += [_reptile_images(dataset, n_way, k, t) for k in (1, 5) for t in (False, True)]
     rows += [_reptile_on_maml_sinusoids(k) for k in (5, 10)]
     rows += [_reptile_sinusoid(), *_gradient_combinations(), *_tails()]
-    rows += _rates()
+    rows += [*_rates(), *_planes()]
     rows += [
         _backbone("wrn_28_10", crop=80, batch=128, steps=15_000, precision="bf16"),
         _backbone("wrn_10_4", crop=64, batch=64, steps=16_000, precision="bf16"),

@@ -232,6 +232,7 @@ def _train(
     processes.check_same(state.meta_step, "meta-step to go on from")
 
     total = config["meta_steps"]
+    columns = _columns(learner.measure)[1:]
     every = max(1, total // LOG_LINES)
     began = saved = time.monotonic()
     sums: dict[str, torch.Tensor] = {}
@@ -263,7 +264,7 @@ def _train(
                 raise UserError(
                     f"the loss became {values['loss']} at meta-step {progress.meta_step}; lower the rates"
                 )
-            log.append(",".join([str(progress.meta_step), *(f"{v:.6g}" for v in values.values())]))
+            log.append(",".join([str(progress.meta_step), *(f"{values[c]:.6g}" for c in columns)]))
             sums, shown = {}, values
             if first and time.monotonic() - saved >= checkpoint_seconds:
                 save_state()

@@ -51,6 +51,8 @@ class LEO:
     n_way: int = 5
     latent: int = 64
     """n_z, length of a latent code."""
+    relation_units: int | None = None
+    """Width of the relation network's hidden layers (default: 2·n_z, as in the official code)."""
     latent_steps: int = 5
     finetuning_steps: int = 5
     latent_lr: float = 1.0
@@ -92,9 +94,12 @@ class LEO:
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
         """Xavier-initialised encoder, relation network and decoder, rates at their first values, a fresh Adam."""
         n, D = self.latent, self.features
+        units = self.relation_units or 2 * n
         shapes = {
             "encoder": (n, D),
-            **{f"relation.{i}": (2 * n, 2 * n) for i in range(3)},
+            "relation.0": (units, 2 * n),
+            "relation.1": (units, units),
+            "relation.2": (2 * n, units),
             "decoder": (2 * D, n),
         }
         params = {}
