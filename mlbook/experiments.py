@@ -11,7 +11,16 @@ import torch
 from torch import nn
 
 from mlbook.errors import UserError
-from mlbook.meta_learners import LEO, MAML, Backbone, Classifier, LinearHead, Reptile, joint_training
+from mlbook.meta_learners import (
+    LEO,
+    MAML,
+    Backbone,
+    Classifier,
+    LEORegression,
+    LinearHead,
+    Reptile,
+    joint_training,
+)
 from mlbook.meta_learners.protocol import MetaLearner
 from mlbook.models import MLP, Conv4, WideResNet
 from mlbook.models.conv4 import adapted_names, head_names
@@ -26,7 +35,9 @@ from mlbook.tasks import (
     LabelledImages,
     MiniBatches,
     Noisy,
+    SinesAndLines,
     Sinusoids,
+    WithNoise,
     feature_sets,
     glyphs,
     image_folder,
@@ -57,12 +68,13 @@ class Experiment:
 
     name: str
     dataset: str
-    """``sinusoid``, ``sinusoid_grid``, ``plane``, ``omniglot``, ``glyphs``, ``mini`` (miniImageNet) or imported images."""
+    """``sinusoid``, ``sinusoid_grid``, ``sinusoid_or_line``, ``plane``, ``omniglot``, ``glyphs``, ``mini`` (miniImageNet) or the name of
+    imported images."""
     model: str
     """A name that ``build_model`` knows."""
     learner: dict
-    """Arguments of MAML, or of what ``method`` names: ``reptile``, ``classifier``, ``backbone`` or ``leo``; MAML's ``adapt`` is
-    ``all``, ``no_beta`` (all but batch norm's β) or ``head``."""
+    """Arguments of MAML, or of the class that ``method`` names (``reptile``, ``classifier``, ``backbone``, ``leo``, ``leo_regression``, ``linear_head``); MAML's
+    ``adapt`` is ``all``, ``no_beta`` (all but batch norm's β) or ``head``."""
     k_shot: int
     """Support examples per class (or points) in meta-training."""
     n_query: int
@@ -240,6 +252,8 @@ def build_learner(config: dict) -> MetaLearner:
         return Classifier(model, n_way=config["n_way"], **options)
     if method == "backbone":
         return Backbone(model, n_way=config["n_way"], **options)
+    if method == "leo_regression":
+        return LEORegression(model, **options)
     joint, adapt = options.pop("joint", False), options.pop("adapt", "all")
     names = {"all": None, "no_beta": adapted_names(model), "head": head_names(model)}[adapt]
     return joint_training(model, names=names, **options) if joint else MAML(model, names=names, **options)
@@ -260,6 +274,12 @@ def build_tasks(config: dict, split: str) -> TaskDistribution:
         if test or not isinstance(learner, LEO):
             return tasks
         return Noisy(tasks, learner.latent, learner.latent_steps, learner.finetuning_steps)
+    if config["dataset"] == "sinusoid_or_line":
+        tasks = SinesAndLines(k_shot, n_query, noisy_queries=not test)
+        learner = None if test else build_learner(config)
+        if not isinstance(learner, LEORegression):
+            return tasks
+        return WithNoise(tasks, learner.latent, learner.generated, learner.latent_steps)
     if config["dataset"] == "sinusoid_grid":
         tasks = GridSinusoids(k_shot)
     else:
@@ -329,6 +349,8 @@ def protocol(config: dict) -> dict:
             "features": config["features"][0],
             "batch_norm": "not used",
         }
+    if config["dataset"] == "sinusoid_or_line":
+        values["query_noise"] = 0.0
     if config["dataset"].startswith("sinusoid"):
         return values
     values["n_way"] = config["n_way"]
@@ -371,6 +393,27 @@ def _sinusoid(
             "quick": Preset(2_000, 25),
             "colab": Preset(20_000, 25),
             "paper": Preset(70_000, 25),
+        },
+    )
+
+
+def _sines_and_lines(name: str, *, steps: int, **learner) -> Experiment:
+    """Section 4.1 of the LEO paper: half sines, half lines, noise of 0.3 on the targets, five shots, 12 tasks in a meta-batch,
+    the same network 1-40-40-1. Everything else is ours: 15 queries, whose targets are noisy in meta-training and the curve
+    itself at meta-test; ten inner steps. Rates by short trials on other tasks than those of meta-test.
+    """
+    return Experiment(
+        name=name,
+        dataset="sinusoid_or_line",
+        model="mlp",
+        learner={"meta_lr": 1e-3, "meta_lr_decay": "cosine", **learner},
+        k_shot=5,
+        n_query=15,
+        test_query=50,
+        presets={
+            "quick": Preset(min(200, steps // 20), 12, evaluation_tasks=100),
+            "colab": Preset(steps // 4, 12),
+            "paper": Preset(steps, 12, evaluation_tasks=2_000),
         },
     )
 
@@ -861,6 +904,18 @@ def _all() -> dict[str, Experiment]:
             # rates learned for one step are meant for one step; ten such steps may diverge
             _sinusoid(f"metasgd-sinusoid-{k}shot", k, test_steps=1, learn_inner_lr=True),
         ]
+    rows += [
+        _sines_and_lines("leo-sines-lines-5shot", steps=20_000, method="leo_regression"),
+        _sines_and_lines("maml-sines-lines-5shot", steps=60_000, loss="mse", inner_lr=0.01, inner_steps=5),
+        _sines_and_lines(
+            "metasgd-sines-lines-5shot",
+            steps=60_000,
+            loss="mse",
+            inner_lr=0.01,
+            inner_steps=5,
+            learn_inner_lr=True,
+        ),
+    ]
     rows.append(_sinusoid("maml-sinusoid-5shot-text-rate", 5, test_steps=3, inner_lr=0.01))
     for n_way in (5, 20):
         for k in (1, 5):

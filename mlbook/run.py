@@ -259,7 +259,8 @@ def _train(
         state = progress.state
         sums = {key: sums.get(key, 0) + value for key, value in progress.metrics.items()}
         if progress.meta_step % every == 0:
-            values = {key: float(value) / every for key, value in sums.items()}
+            # a learner may report more than the log has columns for
+            values = {key: float(sums[key]) / every for key in _columns(learner.measure)[1:]}
             if not all(v == v and abs(v) != float("inf") for v in values.values()):
                 raise UserError(
                     f"the loss became {values['loss']} at meta-step {progress.meta_step}; lower the rates"
