@@ -278,8 +278,8 @@ def evaluate(
         )
     if n_tasks < 2:
         raise UserError("an interval needs at least 2 tasks")
-    model = getattr(learner, "model", None)  # LEO makes its classifier itself
-    if not any(isinstance(m, BatchNorm) for m in (model.modules() if model is not None else ())):
+    network = getattr(learner, "model", None)  # LEO has none: it reads features
+    if network is None or not any(isinstance(m, BatchNorm) for m in network.modules()):
         if batch_norm != "transductive":
             raise UserError(f"this network has no batch norm; the mode {batch_norm} means nothing for it")
         if query_batches is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,20 @@ def dropped(x: Tensor, uniform: Tensor | None, rate: float) -> Tensor:
     return x if uniform is None or rate == 0 else x * (uniform >= rate) / (1 - rate)
 
 
+def divergence(z: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
+    """log q(z) − log p(z) of a sample z of q = N(mean, σ²) beside the prior p = N(0, 1), dimension by dimension; the constants
+    cancel."""
+    log_q = -((z - mean) ** 2) / (2 * sigma**2) - sigma.log()
+    log_p = -(z**2) / 2
+    return log_q - log_p
+
+
+def correlations(rows: Tensor) -> Tensor:
+    """C − I of rows [n, m], where C [n, n] holds their correlations (cosines of the angles between them)."""
+    rows = F.normalize(rows, dim=1)
+    return rows @ rows.t() - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+
+
 @dataclass(frozen=True)
 class LEO:
     """Latent embedding optimization over fixed features. Defaults are those of the official code, not its tuned values."""
@@ -63,6 +78,10 @@ class LEO:
     penalty_weight: float = 1e-9
     l2_weight: float = 1e-8
     orthogonality_weight: float = 1e-3
+    start: Literal["encoder", "prior"] = "encoder"
+    """Where codes start: what encoder and relation network say of the support set, or (an ablation) N(0, I) whatever it is."""
+    stochastic: bool = True
+    """Whether codes and weights are sampled in meta-training; an ablation takes means, as meta-test does."""
     meta_lr: float = 1e-4
     clip_value: float = 0.1
     clip_norm: float = 0.1
@@ -76,6 +95,8 @@ class LEO:
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must be from 0 to below 1, got {self.dropout}")
+        if self.start not in ("encoder", "prior"):
+            raise UserError(f"start must be encoder or prior, not {self.start!r}")
         if self.latent_steps < 0 or self.finetuning_steps < 0:
             raise UserError("latent_steps and finetuning_steps must not be negative")
 
@@ -114,14 +135,18 @@ class LEO:
     def encode(self, params: Params, x: Tensor, uniform: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and spread [N, n_z] of the code of each class, from the support set x [N·K, D] in blocks of K."""
         N = self.n_way
+        if self.start == "prior":
+            mean = x.new_zeros(N, self.latent)
+            return mean, torch.ones_like(mean)
         h = dropped(x, uniform, self.dropout) @ params["encoder"].t()  # [LEO 1] [N·K, n_z]
-        S = len(h)
-        left, right = h[:, None].expand(S, S, -1), h[None].expand(S, S, -1)
-        pair = torch.cat([left, right], -1)  # [LEO 2] all (N·K)² ordered pairs
-        pair = (pair @ params["relation.0"].t()).relu()
-        pair = (pair @ params["relation.1"].t()).relu()
-        pair = pair @ params["relation.2"].t()
-        code = pair.mean(1).view(N, S // N, -1).mean(1)  # [LEO 3] over partners, then over the K of a class
+        K = len(h) // N
+        left, right = params["relation.0"].chunk(
+            2, dim=1
+        )  # W [a; b] = W_left a + W_right b: no pair is written out
+        pair = (h @ left.t())[:, None] + (h @ right.t())[None]  # [LEO 2] all (N·K)² ordered pairs
+        pair = (pair.relu() @ params["relation.1"].t()).relu()
+        code = pair.mean(1).view(N, K, -1).mean(1)  # [LEO 3] over partners, then over the K of a class
+        code = code @ params["relation.2"].t()  # the last layer is linear: it may come after the means
         return gaussian(code, 0.0)
 
     def decode(self, params: Params, z: Tensor, noise: Tensor | None, k_shot: int) -> Tensor:
@@ -133,7 +158,7 @@ class LEO:
     @staticmethod
     def logits(w: Tensor, x: Tensor) -> Tensor:
         """x [B, D] -> [B, N], the average over the K copies of w [N, K, D]."""
-        return torch.einsum("bd,nkd->bkn", x, w).mean(1)  # [LEO 7]
+        return x @ w.mean(1).t()  # [LEO 7] the mean of the copies' logits is the logit of their mean
 
     def support_loss(self, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The inner loss: a sum over the examples of the support set."""
@@ -148,15 +173,16 @@ class LEO:
         x, y = episode.support_x, episode.support_y
         K = len(y) // self.n_way
         noisy = isinstance(episode, NoisyEpisode)
+        sampled = noisy and self.stochastic
 
         def seen(step: int) -> Tensor:
             return dropped(x, episode.support_drop[step], self.dropout) if noisy else x
 
         def weights(z: Tensor, step: int) -> Tensor:
-            return self.decode(params, z, episode.w_noise[step] if noisy else None, K)
+            return self.decode(params, z, episode.w_noise[step] if sampled else None, K)
 
         mean, sigma = self.encode(params, x, episode.support_keep if noisy else None)
-        start = z = mean + sigma * episode.z_noise if noisy else mean  # [LEO 4]
+        start = z = mean + sigma * episode.z_noise if sampled else mean  # [LEO 4]
         code = {"mean": mean, "sigma": sigma, "start": start}
         w = weights(z, 0)
         yield {"z": z, "w": w, **code}
@@ -176,11 +202,9 @@ class LEO:
         x = dropped(episode.query_x, episode.query_drop, self.dropout)
         prediction = self.logits(end["w"], x)
         z, mean, sigma = end["start"], end["mean"], end["sigma"]
-        log_q = -((z - mean) ** 2) / (2 * sigma**2) - sigma.log()
-        log_p = -(z**2) / 2
         return {
             "query": F.cross_entropy(prediction, episode.query_y),  # [LEO 12]
-            "kl": (log_q - log_p).mean(),  # [LEO 13] one sample; the constants cancel
+            "kl": divergence(z, mean, sigma).mean(),  # [LEO 13] one sample
             "penalty": F.mse_loss(z, end["z"].detach()),  # [LEO 14] stop-gradient of z'
             "accuracy": (prediction.detach().argmax(-1) == episode.query_y).float().mean(),
         }
@@ -190,16 +214,18 @@ class LEO:
     def regulariser(self, params: Params) -> Tensor:
         """λ₁ · ½ Σ‖φ‖² + λ₂ · mean (C − I)², where C holds the correlations of the decoder's rows, one per latent dimension."""
         l2 = sum((p * p).sum() for p in params.values()) / 2  # [LEO 15]
-        rows = F.normalize(params["decoder"].t(), dim=1)  # [n_z, 2·D]
-        off = rows @ rows.t() - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+        off = correlations(params["decoder"].t())  # [n_z, n_z], of rows of length 2·D
         return self.l2_weight * l2 + self.orthogonality_weight * (off * off).mean()  # [LEO 16]
 
     def meta_loss(self, meta: Meta, episodes: NoisyEpisode) -> tuple[Tensor, dict[str, Tensor]]:
         """The outer objective: the mean over T tasks of query loss + β KL + γ penalty, plus the regulariser."""
-        terms = vmap(self.task_terms, in_dims=(None, 0))(meta, episodes)
+        return self.objective(meta["params"], vmap(self.task_terms, in_dims=(None, 0))(meta, episodes))
+
+    def objective(self, params: Params, terms: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The outer objective and its mean terms, from the terms [T] of T tasks."""
         terms = {name: values.mean() for name, values in terms.items()}
         loss = terms["query"] + self.kl_weight * terms["kl"] + self.penalty_weight * terms["penalty"]
-        return loss + self.regulariser(meta["params"]), {"loss": terms.pop("query"), **terms}
+        return loss + self.regulariser(params), {"loss": terms.pop("query"), **terms}
 
     def meta_gradient(self, meta: Meta, episodes: NoisyEpisode) -> tuple[Meta, dict[str, Tensor]]:
         """The gradient of ``meta_loss``, in the structure of ``meta``, and the mean terms."""
