@@ -63,7 +63,7 @@ def mean_and_interval(values: Tensor) -> dict:
 
 
 def calibration(learner, meta, batches: list[KnownEpisode]) -> dict:
-    """Curves of samples of the code beside the error of their mean, in equal bins of the spread, before and after the inner loop."""
+    """Spread of curves from samples of the code beside the error of their mean, in equal bins, before and after inner steps."""
     generator = torch.Generator().manual_seed(SEED)
     spread, error = [], []
     for batch in batches:
