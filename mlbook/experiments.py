@@ -11,24 +11,40 @@ import torch
 from torch import nn
 
 from mlbook.errors import UserError
-from mlbook.meta_learners import MAML, Backbone, Classifier, LEORegression, Reptile, joint_training
+from mlbook.meta_learners import (
+    LEO,
+    MAML,
+    Backbone,
+    Classifier,
+    LEORegression,
+    LinearHead,
+    Reptile,
+    joint_training,
+)
+from mlbook.meta_learners.protocol import MetaLearner
 from mlbook.models import MLP, Conv4, WideResNet
 from mlbook.models.conv4 import adapted_names, head_names
 from mlbook.tasks import (
     Augmented,
+    BentSectors,
     ClassPool,
+    FeaturePool,
     FewShot,
+    FewShotFeatures,
     GridSinusoids,
     LabelledImages,
     MiniBatches,
+    Noisy,
     SinesAndLines,
     Sinusoids,
     WithNoise,
+    feature_sets,
     glyphs,
     image_folder,
     mini_imagenet,
     omniglot,
 )
+from mlbook.training import TaskDistribution
 
 PRESETS = ("quick", "colab", "paper")
 
@@ -52,12 +68,12 @@ class Experiment:
 
     name: str
     dataset: str
-    """``sinusoid``, ``sinusoid_grid``, ``sinusoid_or_line``, ``omniglot``, ``glyphs``, ``mini`` (miniImageNet) or the name of
+    """``sinusoid``, ``sinusoid_grid``, ``sinusoid_or_line``, ``plane``, ``omniglot``, ``glyphs``, ``mini`` (miniImageNet) or the name of
     imported images."""
     model: str
     """A name that ``build_model`` knows."""
     learner: dict
-    """Arguments of MAML, or of the class that ``method`` names (``reptile``, ``classifier``, ``leo_regression``); MAML's
+    """Arguments of MAML, or of the class that ``method`` names (``reptile``, ``classifier``, ``backbone``, ``leo``, ``leo_regression``, ``linear_head``); MAML's
     ``adapt`` is ``all``, ``no_beta`` (all but batch norm's β) or ``head``."""
     k_shot: int
     """Support examples per class (or points) in meta-training."""
@@ -68,7 +84,7 @@ class Experiment:
     test_shot: int | None = None
     """Support examples per class (or points) at meta-test, where they differ from ``k_shot``."""
     test_query: int = 1
-    """Queries per class (or points) at meta-test."""
+    """Queries per class (or points) at meta-test; 0 for all examples that are not in the support set."""
     test_steps: int = 10
     """Inner steps at meta-test; all are recorded."""
     report_step: int = 10
@@ -89,6 +105,12 @@ class Experiment:
     """Batch-norm mode at meta-test, where it is not ``transductive``."""
     scored_steps: tuple[int, ...] | None = None
     """Inner steps at meta-test whose score is recorded, where they are not all of them."""
+    features: tuple[str, int] | None = None
+    """Name of a set of features (``tasks.feature_sets``) and their number; tasks are made of these instead of images."""
+    train_on: str | None = None
+    """``train+validation`` where meta-training takes the classes of both splits."""
+    validate_every: int | None = None
+    """Meta-steps between two looks at meta-validation tasks; the best of these states is the result (early stopping)."""
     crop: int | None = None
     """Side of the squares that a backbone is trained on, cut out of the images at random."""
     also: tuple[str, ...] = ()
@@ -173,7 +195,8 @@ def run_id(config: dict) -> str:
 def build_model(model: str, n_way: int, size: int | None = None, channels: int | None = None) -> nn.Module:
     """A network by its name in the experiments; ``UserError`` for an unknown one.
 
-    size, channels: of the images, where they are not those of Omniglot (28, 1) or miniImageNet (84, 3).
+    size, channels: of the images, where they are not those of Omniglot (28, 1) or miniImageNet (84, 3); for ``linear``, size is
+    the number of features.
     """
     small, large = (
         {"size": size or 28, "channels": channels or 1},
@@ -196,22 +219,33 @@ def build_model(model: str, n_way: int, size: int | None = None, channels: int |
         return Conv4(n_way, gamma=True, spatial_mean=False, **small)
     if model == "conv4_pooled_reptile":
         return Conv4(n_way, filters=32, gamma=True, downsample="max_pool_same", **large)
+    if model == "linear":
+        return MLP((size, n_way))
     if model == "wrn_28_10":
         return WideResNet(n_way, depth=28, width=10)
     if model == "wrn_10_4":
         return WideResNet(n_way, depth=10, width=4, stride=2)
+    if model == "linear_plane":
+        return MLP((BentSectors().features, n_way))
     raise UserError(f"no model is named {model!r}")
 
 
-def build_learner(config: dict) -> MAML | Reptile | Classifier | Backbone | LEORegression:
+def build_learner(config: dict) -> MetaLearner:
     """The meta-learner that a configuration describes."""
     options = dict(config["learner"])
     method = options.pop("method", "maml")
+    if method == "leo":
+        size = {"features": config["features"][1]} if "features" in config else {}
+        return LEO(n_way=config["n_way"], **size, **options)
+    if method == "linear_head":
+        return LinearHead(config["n_way"], **options)
     channels, size, classes = config.get("image") or (None, None, 64)
     outputs = classes if method in ("classifier", "backbone") else config["n_way"]
     # modules draw initial values from the CPU's global generator; leave it as it was
     with torch.random.fork_rng(devices=[]):
-        model = build_model(config["model"], outputs, size, channels)
+        model = build_model(
+            config["model"], outputs, config["features"][1] if "features" in config else size, channels
+        )
     if method == "reptile":
         return Reptile(model, **options)
     if method == "classifier":
@@ -225,15 +259,21 @@ def build_learner(config: dict) -> MAML | Reptile | Classifier | Backbone | LEOR
     return joint_training(model, names=names, **options) if joint else MAML(model, names=names, **options)
 
 
-def build_tasks(
-    config: dict, split: str
-) -> Sinusoids | GridSinusoids | SinesAndLines | WithNoise | FewShot | MiniBatches | LabelledImages:
+def build_tasks(config: dict, split: str) -> TaskDistribution:
     """Meta-train, meta-validation or meta-test tasks on the CPU; ``DataError`` when the data set is not there."""
     test = split != "train"
+    if "features" in config:
+        return _feature_tasks(config, split)
     n_query = config["test_query"] if test else config["n_query"]
     k_shot = config.get("test_shot", config["k_shot"]) if test else config["k_shot"]
     if config["dataset"] == "sinusoid":
         return Sinusoids(k_shot, n_query, oracle=config["model"] == "mlp_oracle")
+    if config["dataset"] == "plane":
+        tasks = BentSectors(k_shot, n_query, config["n_way"])
+        learner = build_learner(config)
+        if test or not isinstance(learner, LEO):
+            return tasks
+        return Noisy(tasks, learner.latent, learner.latent_steps, learner.finetuning_steps)
     if config["dataset"] == "sinusoid_or_line":
         tasks = SinesAndLines(k_shot, n_query, noisy_queries=not test)
         learner = None if test else build_learner(config)
@@ -243,7 +283,7 @@ def build_tasks(
     if config["dataset"] == "sinusoid_grid":
         tasks = GridSinusoids(k_shot)
     else:
-        pool = _pool(config, split)
+        pool = pool_of(config, split)
         if not test and config["learner"].get("method") in ("classifier", "backbone"):
             images = LabelledImages(pool)
             return images if config.get("crop") is None else Augmented(images, config["crop"])
@@ -254,7 +294,25 @@ def build_tasks(
     return MiniBatches(tasks, batch, config["test_steps"] if test else config["learner"]["inner_steps"])
 
 
-def _pool(config: dict, split: str) -> ClassPool:
+def _feature_tasks(config: dict, split: str) -> FewShotFeatures | Noisy:
+    """Tasks over a set of features, in meta-training with the noise that LEO wants."""
+    pool = feature_sets.load(config["features"][0], split)
+    if split == "train" and config.get("train_on") == "train+validation":
+        pool = pool.joined(feature_sets.load(config["features"][0], "validation"))
+    return feature_tasks_of(config, pool, test=split != "train")
+
+
+def feature_tasks_of(config: dict, pool: FeaturePool, *, test: bool) -> FewShotFeatures | Noisy:
+    """The tasks of a configuration, over any pool of as many features."""
+    n_query = config["test_query"] if test else config["n_query"]
+    tasks = FewShotFeatures(pool, config["n_way"], config["k_shot"], n_query or None)
+    learner = build_learner(config)
+    if test or not isinstance(learner, LEO):
+        return tasks
+    return Noisy(tasks, learner.latent, learner.latent_steps, learner.finetuning_steps)
+
+
+def pool_of(config: dict, split: str) -> ClassPool:
     """The classes of one split of a data set."""
     reptile = config.get("preparation") == "reptile"
     if source := {"omniglot": omniglot, "glyphs": glyphs}.get(config["dataset"]):
@@ -268,10 +326,12 @@ def to_device(tasks, device: torch.device):
     """Task distribution whose samples are born on ``device``."""
     if isinstance(tasks, Augmented):
         return tasks.on(device)
-    if isinstance(tasks, MiniBatches):
+    if isinstance(tasks, (MiniBatches, Noisy)):
         return replace(tasks, tasks=to_device(tasks.tasks, device))
     return (
-        replace(tasks, pool=tasks.pool.to(device)) if isinstance(tasks, (FewShot, LabelledImages)) else tasks
+        replace(tasks, pool=tasks.pool.to(device))
+        if isinstance(tasks, (FewShot, FewShotFeatures, LabelledImages))
+        else tasks
     )
 
 
@@ -281,13 +341,21 @@ def protocol(config: dict) -> dict:
         "dataset": config["dataset"],
         "split": "test",
         "k_shot": config.get("test_shot", config["k_shot"]),
-        "queries": config["test_query"],
+        "queries": config["test_query"] or "all others",
     }
+    if "features" in config:
+        return values | {
+            "n_way": config["n_way"],
+            "features": config["features"][0],
+            "batch_norm": "not used",
+        }
     if config["dataset"] == "sinusoid_or_line":
         values["query_noise"] = 0.0
     if config["dataset"].startswith("sinusoid"):
         return values
     values["n_way"] = config["n_way"]
+    if config["dataset"] == "plane":
+        return values
     if config["learner"].get("method") in ("classifier", "backbone"):
         values["batch_norm"] = "running"  # whatever the mode, each image is classified alone
     if config.get("preparation") == "reptile":
@@ -508,6 +576,118 @@ def _backbone(model: str, *, crop: int, batch: int, steps: int, **learner) -> Ex
     )
 
 
+FEATURE_SETS = {
+    "mini": ("mini-deepmind", 640),
+    "mini-wrn-28-10": ("mini-wrn-28-10", 640),
+    "mini-wrn-10-4": ("mini-wrn-10-4", 256),
+    "tiered": ("tiered-deepmind", 640),
+}
+"""Sets of features by their name in experiments: the published ones, and those of our backbones."""
+
+LEO_TUNED = {
+    ("mini", 1): (2.739071e-4, 3.623413e-10, 0.188103, 0.307651, 0.756143, 5.756821e-6),
+    ("mini", 5): (4.102361e-4, 8.540338e-9, 1.523998e-3, 0.300299, 0.466387, 2.661608e-7),
+    ("tiered", 1): (8.659053e-4, 4.148858e-10, 5.451078e-3, 0.475126, 2.034189e-3, 8.302962e-5),
+    ("tiered", 5): (6.110314e-4, 1.690399e-10, 2.481216e-2, 0.415158, 1.622811, 2.672450e-5),
+}
+"""The published values of β (the outer rate), λ₁, λ₂, dropout, KL weight and penalty weight, found by random search."""
+
+LEO_VARIANTS = {
+    "": {},
+    "trainval": {},
+    "generator": {"latent_steps": 0, "finetuning_steps": 0},
+    "generator-finetuning": {"latent_steps": 0},
+    "random-prior": {"start": "prior"},
+    "deterministic": {"stochastic": False, "kl_weight": 0.0},
+    "no-finetuning": {"finetuning_steps": 0},
+}
+"""LEO, LEO with the meta-validation classes in meta-training, and the ablations of the paper's table 2."""
+
+
+def _over_features(name: str, features: str, k_shot: int, steps: int, **values) -> Experiment:
+    """5-way tasks over features. As published: 15 queries per class in meta-training, all other examples of the five classes at
+    meta-test, 12 tasks, early stopping by 2,000 meta-validation tasks every 1,000 meta-steps (ours have 15 queries per class)."""
+    defaults = {
+        "n_query": 15,
+        "test_query": 0,
+        "validate_every": 1_000,
+        "presets": {
+            "quick": Preset(40, 4, evaluation_tasks=50),
+            "colab": Preset(10_000, 12, evaluation_tasks=10_000),
+            "paper": Preset(100_000, 12, evaluation_tasks=10_000),
+        },
+    }
+    return Experiment(
+        name=name,
+        dataset=features.split("-")[0],
+        features=FEATURE_SETS[features],
+        n_way=5,
+        k_shot=k_shot,
+        test_steps=steps,
+        report_step=steps,
+        **{**defaults, **values},
+    )
+
+
+def _leo(features: str, k_shot: int, variant: str = "") -> Experiment:
+    """LEO with the values that its authors published for the data set, on any features of it."""
+    dataset = features.split("-")[0]
+    names = ("meta_lr", "l2_weight", "orthogonality_weight", "dropout", "kl_weight", "penalty_weight")
+    tuned = dict(zip(names, LEO_TUNED[dataset, k_shot], strict=True))
+    learner = {"method": "leo", "latent_steps": 5, "finetuning_steps": 5, **tuned, **LEO_VARIANTS[variant]}
+    suffix = f"-{variant}" if variant else ""
+    row = f"leo-{dataset}-5w{k_shot}s"
+    both = variant == "trainval"
+    return _over_features(
+        f"leo-{features}-5w{k_shot}s{suffix}",
+        features,
+        k_shot,
+        learner["latent_steps"] + learner["finetuning_steps"],
+        model="linear",
+        learner=learner,
+        published=row if both else row + suffix,
+        # without classes to validate on, the last state is the result
+        **({"train_on": "train+validation", "validate_every": None} if both else {}),
+    )
+
+
+def _beside_leo(method: str, features: str, k_shot: int) -> Experiment:
+    """On the same features: Meta-SGD (a linear classifier and a rate for each of its weights), the nearest centroid, and a linear
+    classifier that is fitted to the support set alone. The last two have no meta-training; rates and steps of all three were
+    chosen on meta-validation tasks."""
+    name = f"{method}-features-{features}-5w{k_shot}s"
+    if method == "metasgd":
+        learner = {"inner_lr": 1.0, "inner_steps": 5, "learn_inner_lr": True, "meta_lr": 1e-3}
+        published = f"metasgd-features-{features.split('-')[0]}-5w{k_shot}s"
+        return _over_features(name, features, k_shot, 5, model="linear", learner=learner, published=published)
+    learner = {"method": "linear_head", "start": "centroids" if method == "centroid" else "zero"}
+    no_training = {
+        p: Preset(0, 1, evaluation_tasks=n) for p, n in (("quick", 50), ("colab", 10_000), ("paper", 10_000))
+    }
+    return _over_features(
+        name,
+        features,
+        k_shot,
+        0 if method == "centroid" else 20,
+        model="linear",
+        learner=learner if method == "centroid" else {**learner, "inner_lr": 10.0},
+        validate_every=None,
+        presets=no_training,
+    )
+
+
+def _features() -> list[Experiment]:
+    """All rows over features: every variant where the paper has one and where we could train it."""
+    rows = []
+    for features in FEATURE_SETS:
+        for k in (1, 5):
+            variants = list(LEO_VARIANTS) if features != "mini-wrn-28-10" else ["", "trainval"]
+            rows += [_leo(features, k, variant) for variant in variants]
+            others = ("metasgd",) if features in ("mini", "tiered") else ("metasgd", "centroid", "finetuning")
+            rows += [_beside_leo(method, features, k) for method in others]
+    return rows
+
+
 def _reptile_images(
     dataset: str, n_way: int, k_shot: int, transductive: bool, image: tuple[int, int, int] | None = None
 ) -> Experiment:
@@ -661,6 +841,57 @@ def _rates() -> list[Experiment]:
     return rows
 
 
+def _plane(name: str, learner: dict, *, test_shot: int = 1, also: tuple[str, ...] = ()) -> Experiment:
+    """Three bent sectors of a plane, one example each in meta-training, one or three at meta-test. Not published."""
+    steps = 10 if learner.get("method") == "leo" else 5
+    return Experiment(
+        name=name,
+        dataset="plane",
+        model="linear_plane",
+        learner=learner,
+        n_way=3,
+        k_shot=1,
+        n_query=10,
+        test_shot=None if test_shot == 1 else test_shot,
+        test_query=30,
+        test_steps=steps,
+        report_step=steps,
+        presets={
+            "quick": Preset(100, 8, evaluation_tasks=100),
+            "colab": Preset(1_000, 16, evaluation_tasks=1_000),
+            "paper": Preset(2_000, 16, evaluation_tasks=1_000),
+        },
+        also=also,
+    )
+
+
+def _planes() -> list[Experiment]:
+    """LEO with a latent plane, the same without the penalty that ties the code to the adapted code, and Meta-SGD on the same
+    features."""
+    leo = {
+        "method": "leo",
+        "features": BentSectors().features,
+        "latent": 2,
+        "relation_units": 16,
+        "dropout": 0.0,
+        "finetuning_lr": 0.5,
+        "kl_weight": 0.05,
+        "penalty_weight": 0.1,
+        "l2_weight": 1e-6,
+        "orthogonality_weight": 0.1,
+        "meta_lr": 3e-3,
+        "clip_value": 10.0,
+        "clip_norm": 1.0,
+    }
+    sgd = {"inner_lr": 5.0, "inner_steps": 5, "meta_lr": 1e-2, "learn_inner_lr": True}
+    kinds = {"leo-plane": leo, "leo-plane-unpenalised": {**leo, "penalty_weight": 0.0}, "metasgd-plane": sgd}
+    rows = []
+    for name, learner in kinds.items():
+        both = f"{name}-3w1s", f"{name}-3w3s"
+        rows += [_plane(both[0], learner, also=both[1:]), _plane(both[1], learner, test_shot=3)]
+    return rows
+
+
 def _all() -> dict[str, Experiment]:
     rows = []
     for k in (5, 10):
@@ -725,11 +956,12 @@ def _all() -> dict[str, Experiment]:
         rows += [_reptile_images(dataset, n_way, k, t) for k in (1, 5) for t in (False, True)]
     rows += [_reptile_on_maml_sinusoids(k) for k in (5, 10)]
     rows += [_reptile_sinusoid(), *_gradient_combinations(), *_tails()]
-    rows += _rates()
+    rows += [*_rates(), *_planes()]
     rows += [
         _backbone("wrn_28_10", crop=80, batch=128, steps=15_000, precision="bf16"),
         _backbone("wrn_10_4", crop=64, batch=64, steps=16_000, precision="bf16"),
     ]
+    rows += _features()
     return {row.name: row for row in rows}
 
 
