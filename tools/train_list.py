@@ -4,12 +4,12 @@
     python tools/train_list.py --pending --minutes 9 --out runs --unpack before.tar --pack after.tar
     python tools/train_list.py backbone-mini-wrn-28-10 leo-mini-wrn-28-10-5w1s leo-mini-wrn-28-10-5w5s --minutes 25
 
-Experiments are trained in the given order, each with checkpoints and an exact resume; the time that is left goes to the next.
-A finished one is evaluated under its protocol (600 meta-test tasks for MAML, 10,000 for Reptile) and leaves its checkpoint and
-run record in OUT/NAME (a finished backbone also makes its features); ``tools/ship_run.py OUT/NAME`` takes them into the package. --pack writes all run folders into one tar
-file, --unpack puts such a file back: where little travels between two machines, one file does. The data sets have to be there
-(``python -m mlbook data import ...``). The last line on standard output is a summary in JSON. Exit status: 0 when all are
-finished, 3 when some are not, 2 on bad input.
+Experiments are trained in the given order, each with checkpoints and an exact resume; the time that is left goes to the next. A
+finished one is evaluated under its protocol (600 meta-test tasks for MAML, 10,000 for Reptile) and leaves its checkpoint and
+run record in OUT/NAME (a finished backbone also makes its features); ``tools/ship_run.py OUT/NAME`` takes them into the
+package. --pack writes all run folders into one tar file, --unpack puts such a file back: where little travels between two
+machines, one file does. The data sets have to be there (``python -m mlbook data import ...``). The last line on standard output
+is a summary in JSON. Exit status: 0 when all are finished, 3 when some are not, 2 on bad input.
 """
 
 import argparse
