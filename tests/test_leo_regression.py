@@ -17,6 +17,7 @@ from mlbook.meta_learners.leo_regression import network
 from mlbook.meta_learners.protocol import leaves
 from mlbook.models import MLP
 from mlbook.plots import leo_regression_figures as figures
+from mlbook.run import run
 from mlbook.tasks import Episode, SinesAndLines, WithNoise
 from mlbook.tasks.sines_lines import Curves, Known, NoisyPoints
 from mlbook.verification.gradients import compare_gradient, worst
@@ -384,6 +385,18 @@ def test_the_experiments_share_tasks_network_and_protocol():
     assert tests[0] == tests[1] == tests[2] and not tests[0].noisy_queries
 
 
+def test_a_run_is_resumed_bit_for_bit_and_leaves_a_record(tmp_path):
+    options = {"preset": "quick", "meta_steps": 5, "device": "cpu", "evaluation_tasks": 4}
+    whole = run("leo-sines-lines-5shot", out=tmp_path / "whole", **options)
+    assert run("leo-sines-lines-5shot", out=tmp_path / "parts", time_limit=1e-9, **options) is None
+    again = run("leo-sines-lines-5shot", out=tmp_path / "parts", resume=True, **options)
+    files = [(tmp_path / name / "checkpoint.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert files[0] == files[1] and len(files[0]) < 1_000_000
+    assert whole["evaluation"] == again["evaluation"] and whole["evaluation"]["measure"] == "mse"
+    assert len(whole["evaluation"]["mean"]) == 11
+    assert whole["curve_columns"] == ["meta_step", "loss"] and {len(row) for row in whole["curve"]} == {2}
+
+
 # -- what can be known ----------------------------------------------------------------------------------------------
 
 
@@ -447,10 +460,10 @@ RECORD = results.benchmark("sines_lines")
 
 @pytest.mark.skipif(RECORD is None, reason="not measured yet")
 def test_the_shipped_comparison_is_of_the_shipped_runs_and_adds_up():
-    for method, run in RECORD["methods"].items():
-        record = results.run_record(run["name"])
-        assert run["name"] == f"{method}-sines-lines-5shot"
-        assert (record["preset"], record["meta_steps"]) == (run["preset"], run["meta_steps"])
+    for method, its in RECORD["methods"].items():
+        record = results.run_record(its["name"])
+        assert its["name"] == f"{method}-sines-lines-5shot"
+        assert (record["preset"], record["meta_steps"]) == (its["preset"], its["meta_steps"])
         everything = RECORD["groups"]["all"][method]
         # other tasks of the same distribution
         gap = 4 * (everything["ci95"] ** 2 + record["evaluation"]["ci95"] ** 2) ** 0.5 / 1.96
@@ -459,8 +472,8 @@ def test_the_shipped_comparison_is_of_the_shipped_runs_and_adds_up():
     assert groups["all"]["tasks"] == RECORD["tasks"] == groups["sines"]["tasks"] + groups["lines"]["tasks"]
     assert min(groups[name]["tasks"] for name in ("ambiguous", "narrow")) >= 600
     for row in groups.values():
-        for method, run in RECORD["methods"].items():
-            assert row[method]["mean"] == row[method]["by_step"][run["report_step"]]["mean"]
+        for method, its in RECORD["methods"].items():
+            assert row[method]["mean"] == row[method]["by_step"][its["report_step"]]["mean"]
             assert row[method]["mean"] > row["best"]["mean"]
             difference = row[method]["difference"]["mean"]
             assert difference == pytest.approx(row[method]["mean"] - row["leo"]["mean"])
