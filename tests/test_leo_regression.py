@@ -450,7 +450,7 @@ def test_the_figures_of_a_learner_say_what_they_show():
     learner = LEORegression(MLP(), latent_steps=1, finetuning_steps=1)
     meta = learner.init(rng()).meta
     fig, alt = figures.sampled_fits(learner, meta, examples(SinesAndLines(), pool=100), samples=3)
-    assert len(fig.axes) == 9 and alt.count("mean spread of the curves") == 3
+    assert len(fig.axes) == 12 and alt.count("mean spread of the curves") == 3
     fig, alt = figures.spread_by_placement(learner, meta, n_tasks=5, samples=3)
     assert len(fig.axes) == 3 and "on the right half" in alt
 
