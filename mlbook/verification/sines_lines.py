@@ -50,7 +50,7 @@ def posterior_curves(
     generator: torch.Generator,
     grid: int = 200,
 ) -> Curves:
-    """``n`` draws from the posterior of one task, support_x, support_y [K, 1]: curves as probable as they are, given the points."""
+    """``n`` draws from the posterior of one task, support_x, support_y [K, 1]."""
     curves = _grid(tasks, grid)
     drawn = torch.multinomial(
         _weights(tasks, curves, support_x, support_y), n, replacement=True, generator=generator
