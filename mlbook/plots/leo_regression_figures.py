@@ -13,8 +13,8 @@ from mlbook.plots.style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE
 from mlbook.tasks.sines_lines import Curves, KnownEpisode, SinesAndLines
 from mlbook.verification.sines_lines import posterior_curves
 
-NAMES = {"leo": "LEO", "maml": "MAML", "metasgd": "Meta-SGD"}
-LOOK = {"leo": (ORANGE, "-"), "maml": (COLOURS["maml"], "--"), "metasgd": (COLOURS["metasgd"], "-.")}
+NAMES = {"leo": "LEO", "maml": "MAML"}
+LOOK = {"leo": (ORANGE, "-"), "maml": (COLOURS["maml"], "--")}
 GRID = torch.linspace(-5, 5, 81)[:, None]
 """Where curves are drawn, [n, 1]."""
 
