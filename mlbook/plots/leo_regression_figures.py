@@ -123,7 +123,8 @@ def error_by_step(record: dict, groups: tuple[str, ...] = ("all", "ambiguous")):
             ax.plot(steps, mean, color=colour, ls=style, marker="o", markersize=3.5, label=NAMES[method])
             ax.fill_between(steps, mean - ci95, mean + ci95, color=colour, alpha=0.2, lw=0)
             said.append(
-                f"{NAMES[method]} on {group}: {mean[0]:.2f} before the inner loop, {row[method]['mean']:.2f} after {record['step']} steps"
+                f"{NAMES[method]} on {group}: {mean[0]:.2f} before the inner loop, {row[method]['mean']:.2f} after "
+                f"{record['step']} steps"
             )
         ax.axhline(row["best"]["mean"], color=GREY, ls=":", lw=1.6, label="best possible")
         ax.axvline(latent, color=GREY, lw=0.8)
