@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     importing = actions.add_parser("import", help="read from a local folder or archive")
     importing.add_argument("dataset", metavar="DATASET")
     importing.add_argument("--from", dest="sources", type=Path, nargs="+", required=True, metavar="PATH")
+    _add_features(commands)
     own = actions.add_parser("import-images", help="make a few-shot benchmark of a folder of class folders")
     own.add_argument("dataset", metavar="NAME", help="its name from then on, as in maml-NAME-5w1s")
     own.add_argument("--from", dest="source", type=Path, required=True, metavar="PATH")
@@ -89,6 +90,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     own.add_argument("--grey", action="store_true", help="drop the colours")
     return parser
+
+
+def _add_features(commands) -> None:
+    features = commands.add_parser("features", help="list, extract, import or verify sets of image features")
+    actions = features.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
+    actions.add_parser("list", help="what is there")
+    extracting = actions.add_parser("extract", help="all pictures through a trained backbone, once")
+    extracting.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="of a backbone-... experiment"
+    )
+    extracting.add_argument("--name", metavar="NAME", help="of the set (default: that of the backbone)")
+    extracting.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    importing = actions.add_parser("import", help="read the published pickles of LEO")
+    importing.add_argument("name", metavar="NAME", help="mini-deepmind or tiered-deepmind")
+    importing.add_argument("--from", dest="source", type=Path, required=True, metavar="FOLDER")
+    actions.add_parser("verify", help="check the stored files").add_argument("name", metavar="NAME")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,6 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
             "evaluate": _evaluate,
             "results": _results,
             "data": _data,
+            "features": _features,
         }[options.command](options)
     except UserError as error:
         print(f"mlbook: {error}", file=sys.stderr)
@@ -250,4 +268,37 @@ def _data(options) -> int:
         return 0
     where = dataset.download() if options.action == "get" else dataset.import_from(options.sources)
     print(f"{dataset.name}: ready at {where}")
+    return 0
+
+
+def _features(options) -> int:
+    from mlbook.tasks import feature_sets, pools
+
+    if options.action == "list":
+        for name in sorted({*feature_sets.known(), *feature_sets.PUBLISHED}):
+            state = f"at {feature_sets.stem(name)}" if feature_sets.available(name) else "not there"
+            print(f"{name:18} {state}")
+        return 0
+    if options.action == "verify":
+        sizes = {
+            split: tuple(feature_sets.load(options.name, split).features.shape) for split in pools.SPLITS
+        }
+        print(
+            f"{options.name}: verified; "
+            + ", ".join(f"{s} {c} classes × {d}" for s, (c, _, d) in sizes.items())
+        )
+        return 0
+    if options.action == "import":
+        print(f"{options.name}: ready at {feature_sets.import_from(options.name, options.source)}")
+        return 0
+    from mlbook.features import extract
+    from mlbook.memory import keep_freed_memory
+    from mlbook.run import choose_device, load_checkpoint
+
+    device = choose_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    config, meta = load_checkpoint(options.checkpoint, device)
+    name = options.name or config["name"].removeprefix("backbone-")
+    print(f"{name}: ready at {extract(config, meta, name)}")
     return 0

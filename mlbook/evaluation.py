@@ -278,7 +278,8 @@ def evaluate(
         )
     if n_tasks < 2:
         raise UserError("an interval needs at least 2 tasks")
-    if not any(isinstance(m, BatchNorm) for m in learner.model.modules()):
+    network = getattr(learner, "model", None)  # LEO has none: it reads features
+    if network is None or not any(isinstance(m, BatchNorm) for m in network.modules()):
         if batch_norm != "transductive":
             raise UserError(f"this network has no batch norm; the mode {batch_norm} means nothing for it")
         if query_batches is not None:

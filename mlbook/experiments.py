@@ -11,22 +11,28 @@ import torch
 from torch import nn
 
 from mlbook.errors import UserError
-from mlbook.meta_learners import MAML, Backbone, Classifier, Reptile, joint_training
+from mlbook.meta_learners import LEO, MAML, Backbone, Classifier, LinearHead, Reptile, joint_training
+from mlbook.meta_learners.protocol import MetaLearner
 from mlbook.models import MLP, Conv4, WideResNet
 from mlbook.models.conv4 import adapted_names, head_names
 from mlbook.tasks import (
     Augmented,
     ClassPool,
+    FeaturePool,
     FewShot,
+    FewShotFeatures,
     GridSinusoids,
     LabelledImages,
     MiniBatches,
+    Noisy,
     Sinusoids,
+    feature_sets,
     glyphs,
     image_folder,
     mini_imagenet,
     omniglot,
 )
+from mlbook.training import TaskDistribution
 
 PRESETS = ("quick", "colab", "paper")
 
@@ -65,7 +71,7 @@ class Experiment:
     test_shot: int | None = None
     """Support examples per class (or points) at meta-test, where they differ from ``k_shot``."""
     test_query: int = 1
-    """Queries per class (or points) at meta-test."""
+    """Queries per class (or points) at meta-test; 0 for all examples that are not in the support set."""
     test_steps: int = 10
     """Inner steps at meta-test; all are recorded."""
     report_step: int = 10
@@ -86,6 +92,12 @@ class Experiment:
     """Batch-norm mode at meta-test, where it is not ``transductive``."""
     scored_steps: tuple[int, ...] | None = None
     """Inner steps at meta-test whose score is recorded, where they are not all of them."""
+    features: tuple[str, int] | None = None
+    """Name of a set of features (``tasks.feature_sets``) and their number; tasks are made of these instead of images."""
+    train_on: str | None = None
+    """``train+validation`` where meta-training takes the classes of both splits."""
+    validate_every: int | None = None
+    """Meta-steps between two looks at meta-validation tasks; the best of these states is the result (early stopping)."""
     crop: int | None = None
     """Side of the squares that a backbone is trained on, cut out of the images at random."""
     also: tuple[str, ...] = ()
@@ -170,7 +182,8 @@ def run_id(config: dict) -> str:
 def build_model(model: str, n_way: int, size: int | None = None, channels: int | None = None) -> nn.Module:
     """A network by its name in the experiments; ``UserError`` for an unknown one.
 
-    size, channels: of the images, where they are not those of Omniglot (28, 1) or miniImageNet (84, 3).
+    size, channels: of the images, where they are not those of Omniglot (28, 1) or miniImageNet (84, 3); for ``linear``, size is
+    the number of features.
     """
     small, large = (
         {"size": size or 28, "channels": channels or 1},
@@ -193,6 +206,8 @@ def build_model(model: str, n_way: int, size: int | None = None, channels: int |
         return Conv4(n_way, gamma=True, spatial_mean=False, **small)
     if model == "conv4_pooled_reptile":
         return Conv4(n_way, filters=32, gamma=True, downsample="max_pool_same", **large)
+    if model == "linear":
+        return MLP((size, n_way))
     if model == "wrn_28_10":
         return WideResNet(n_way, depth=28, width=10)
     if model == "wrn_10_4":
@@ -200,15 +215,21 @@ def build_model(model: str, n_way: int, size: int | None = None, channels: int |
     raise UserError(f"no model is named {model!r}")
 
 
-def build_learner(config: dict) -> MAML | Reptile | Classifier | Backbone:
+def build_learner(config: dict) -> MetaLearner:
     """The meta-learner that a configuration describes."""
     options = dict(config["learner"])
     method = options.pop("method", "maml")
+    if method == "leo":
+        return LEO(features=config["features"][1], n_way=config["n_way"], **options)
+    if method == "linear_head":
+        return LinearHead(config["n_way"], **options)
     channels, size, classes = config.get("image") or (None, None, 64)
     outputs = classes if method in ("classifier", "backbone") else config["n_way"]
     # modules draw initial values from the CPU's global generator; leave it as it was
     with torch.random.fork_rng(devices=[]):
-        model = build_model(config["model"], outputs, size, channels)
+        model = build_model(
+            config["model"], outputs, config["features"][1] if "features" in config else size, channels
+        )
     if method == "reptile":
         return Reptile(model, **options)
     if method == "classifier":
@@ -220,11 +241,11 @@ def build_learner(config: dict) -> MAML | Reptile | Classifier | Backbone:
     return joint_training(model, names=names, **options) if joint else MAML(model, names=names, **options)
 
 
-def build_tasks(
-    config: dict, split: str
-) -> Sinusoids | GridSinusoids | FewShot | MiniBatches | LabelledImages:
+def build_tasks(config: dict, split: str) -> TaskDistribution:
     """Meta-train, meta-validation or meta-test tasks on the CPU; ``DataError`` when the data set is not there."""
     test = split != "train"
+    if "features" in config:
+        return _feature_tasks(config, split)
     n_query = config["test_query"] if test else config["n_query"]
     k_shot = config.get("test_shot", config["k_shot"]) if test else config["k_shot"]
     if config["dataset"] == "sinusoid":
@@ -243,6 +264,24 @@ def build_tasks(
     return MiniBatches(tasks, batch, config["test_steps"] if test else config["learner"]["inner_steps"])
 
 
+def _feature_tasks(config: dict, split: str) -> FewShotFeatures | Noisy:
+    """Tasks over a set of features, in meta-training with the noise that LEO wants."""
+    pool = feature_sets.load(config["features"][0], split)
+    if split == "train" and config.get("train_on") == "train+validation":
+        pool = pool.joined(feature_sets.load(config["features"][0], "validation"))
+    return feature_tasks_of(config, pool, test=split != "train")
+
+
+def feature_tasks_of(config: dict, pool: FeaturePool, *, test: bool) -> FewShotFeatures | Noisy:
+    """The tasks of a configuration, over any pool of as many features."""
+    n_query = config["test_query"] if test else config["n_query"]
+    tasks = FewShotFeatures(pool, config["n_way"], config["k_shot"], n_query or None)
+    learner = build_learner(config)
+    if test or not isinstance(learner, LEO):
+        return tasks
+    return Noisy(tasks, learner.latent, learner.latent_steps, learner.finetuning_steps)
+
+
 def _pool(config: dict, split: str) -> ClassPool:
     """The classes of one split of a data set."""
     reptile = config.get("preparation") == "reptile"
@@ -257,10 +296,12 @@ def to_device(tasks, device: torch.device):
     """Task distribution whose samples are born on ``device``."""
     if isinstance(tasks, Augmented):
         return tasks.on(device)
-    if isinstance(tasks, MiniBatches):
+    if isinstance(tasks, (MiniBatches, Noisy)):
         return replace(tasks, tasks=to_device(tasks.tasks, device))
     return (
-        replace(tasks, pool=tasks.pool.to(device)) if isinstance(tasks, (FewShot, LabelledImages)) else tasks
+        replace(tasks, pool=tasks.pool.to(device))
+        if isinstance(tasks, (FewShot, FewShotFeatures, LabelledImages))
+        else tasks
     )
 
 
@@ -270,8 +311,14 @@ def protocol(config: dict) -> dict:
         "dataset": config["dataset"],
         "split": "test",
         "k_shot": config.get("test_shot", config["k_shot"]),
-        "queries": config["test_query"],
+        "queries": config["test_query"] or "all others",
     }
+    if "features" in config:
+        return values | {
+            "n_way": config["n_way"],
+            "features": config["features"][0],
+            "batch_norm": "not used",
+        }
     if config["dataset"].startswith("sinusoid"):
         return values
     values["n_way"] = config["n_way"]
@@ -467,6 +514,116 @@ def _backbone(model: str, *, crop: int, batch: int, steps: int, **learner) -> Ex
             "paper": Preset(steps, batch),
         },
     )
+
+
+FEATURE_SETS = {
+    "mini": ("mini-deepmind", 640),
+    "mini-wrn-28-10": ("mini-wrn-28-10", 640),
+    "mini-wrn-10-4": ("mini-wrn-10-4", 256),
+    "tiered": ("tiered-deepmind", 640),
+}
+"""Sets of features by their name in experiments: the published ones, and those of our backbones."""
+
+LEO_TUNED = {
+    ("mini", 1): (2.739071e-4, 3.623413e-10, 0.188103, 0.307651, 0.756143, 5.756821e-6),
+    ("mini", 5): (4.102361e-4, 8.540338e-9, 1.523998e-3, 0.300299, 0.466387, 2.661608e-7),
+    ("tiered", 1): (8.659053e-4, 4.148858e-10, 5.451078e-3, 0.475126, 2.034189e-3, 8.302962e-5),
+    ("tiered", 5): (6.110314e-4, 1.690399e-10, 2.481216e-2, 0.415158, 1.622811, 2.672450e-5),
+}
+"""The published values of β (the outer rate), λ₁, λ₂, dropout, KL weight and penalty weight, found by random search."""
+
+LEO_VARIANTS = {
+    "": {},
+    "trainval": {},
+    "generator": {"latent_steps": 0, "finetuning_steps": 0},
+    "generator-finetuning": {"latent_steps": 0},
+    "random-prior": {"start": "prior"},
+    "deterministic": {"stochastic": False, "kl_weight": 0.0},
+    "no-finetuning": {"finetuning_steps": 0},
+}
+"""LEO, LEO with the meta-validation classes in meta-training, and the ablations of the paper's table 2."""
+
+
+def _over_features(name: str, features: str, k_shot: int, steps: int, **values) -> Experiment:
+    """5-way tasks over features. As published: 15 queries per class in meta-training, all other examples of the five classes at
+    meta-test, 12 tasks, early stopping by 2,000 meta-validation tasks every 1,000 meta-steps (ours have 15 queries per class)."""
+    defaults = {
+        "n_query": 15,
+        "test_query": 0,
+        "validate_every": 1_000,
+        "presets": {
+            "quick": Preset(40, 4, evaluation_tasks=50),
+            "colab": Preset(20_000, 12, evaluation_tasks=10_000),
+            "paper": Preset(100_000, 12, evaluation_tasks=10_000),
+        },
+    }
+    return Experiment(
+        name=name,
+        dataset=features.split("-")[0],
+        features=FEATURE_SETS[features],
+        n_way=5,
+        k_shot=k_shot,
+        test_steps=steps,
+        report_step=steps,
+        **{**defaults, **values},
+    )
+
+
+def _leo(features: str, k_shot: int, variant: str = "") -> Experiment:
+    """LEO with the values that its authors published for the data set, on any features of it."""
+    dataset = features.split("-")[0]
+    names = ("meta_lr", "l2_weight", "orthogonality_weight", "dropout", "kl_weight", "penalty_weight")
+    tuned = dict(zip(names, LEO_TUNED[dataset, k_shot], strict=True))
+    learner = {"method": "leo", "latent_steps": 5, "finetuning_steps": 5, **tuned, **LEO_VARIANTS[variant]}
+    suffix = f"-{variant}" if variant else ""
+    row = f"leo-{dataset}-5w{k_shot}s"
+    both = variant == "trainval"
+    return _over_features(
+        f"leo-{features}-5w{k_shot}s{suffix}",
+        features,
+        k_shot,
+        learner["latent_steps"] + learner["finetuning_steps"],
+        model="linear",
+        learner=learner,
+        published=row if both else row + suffix,
+        # without classes to validate on, the last state is the result
+        **({"train_on": "train+validation", "validate_every": None} if both else {}),
+    )
+
+
+def _beside_leo(method: str, features: str, k_shot: int) -> Experiment:
+    """On the same features: Meta-SGD (a linear classifier and a rate for each of its weights), the nearest centroid, and a linear
+    classifier that is fitted to the support set alone. The last two have no meta-training; rates and steps of all three were
+    chosen on meta-validation tasks."""
+    name = f"{method}-features-{features}-5w{k_shot}s"
+    if method == "metasgd":
+        learner = {"inner_lr": 1.0, "inner_steps": 5, "learn_inner_lr": True, "meta_lr": 1e-3}
+        published = f"metasgd-features-{features.split('-')[0]}-5w{k_shot}s"
+        return _over_features(name, features, k_shot, 5, model="linear", learner=learner, published=published)
+    learner = {"method": "linear_head", "start": "centroids" if method == "centroid" else "zero"}
+    no_training = {p: Preset(0, 1, evaluation_tasks=n) for p, n in (("quick", 50), ("paper", 10_000))}
+    return _over_features(
+        name,
+        features,
+        k_shot,
+        0 if method == "centroid" else 10,
+        model="linear",
+        learner=learner if method == "centroid" else {**learner, "inner_lr": 10.0},
+        validate_every=None,
+        presets=no_training,
+    )
+
+
+def _features() -> list[Experiment]:
+    """All rows over features: every variant where the paper has one and where we could train it."""
+    rows = []
+    for features in FEATURE_SETS:
+        for k in (1, 5):
+            variants = list(LEO_VARIANTS) if features != "mini-wrn-28-10" else ["", "trainval"]
+            rows += [_leo(features, k, variant) for variant in variants]
+            others = ("metasgd",) if features in ("mini", "tiered") else ("metasgd", "centroid", "finetuning")
+            rows += [_beside_leo(method, features, k) for method in others]
+    return rows
 
 
 def _reptile_images(
@@ -674,6 +831,7 @@ def _all() -> dict[str, Experiment]:
         _backbone("wrn_28_10", crop=80, batch=128, steps=15_000, precision="bf16"),
         _backbone("wrn_10_4", crop=64, batch=64, steps=16_000, precision="bf16"),
     ]
+    rows += _features()
     return {row.name: row for row in rows}
 
 

@@ -22,6 +22,7 @@ from mlbook.checkpoint import flatten, load_resume, save_resume, unflatten
 from mlbook.cuda_graph import can_capture
 from mlbook.distributed import Processes, started
 from mlbook.distributed import processes as join
+from mlbook.early_stopping import EarlyStopping
 from mlbook.errors import CheckpointError, UserError
 from mlbook.evaluation import Evaluation, evaluate
 from mlbook.memory import keep_freed_memory
@@ -214,10 +215,13 @@ def _train(
     generator = torch.Generator(device=where).manual_seed(config["seed"] + 1)
     log: list[str] = []
     seconds = 0.0
+    best = _early_stopping(config, learner) if first else None
     if resume and resume_file.exists():
         state = load_resume(resume_file, state, generator, _identity(config))
         tensors, _ = load_tensors(resume_file)
         seconds = float(tensors["seconds"])
+        if best is not None:
+            best.restore(tensors, where)
         log = _read_log(out / "log.csv", state.meta_step)
     if first:
         try:
@@ -238,7 +242,8 @@ def _train(
         elapsed = torch.tensor(seconds + time.monotonic() - began, dtype=torch.float64)
         lines = [",".join(_columns(learner.measure)), *log]
         write_atomically(out / "log.csv", ("\n".join(lines) + "\n").encode())
-        save_resume(resume_file, state, generator, _identity(config), extra={"seconds": elapsed})
+        extra = {"seconds": elapsed, **({} if best is None else best.tensors())}
+        save_resume(resume_file, state, generator, _identity(config), extra)
 
     for progress in train(
         learner,
@@ -265,6 +270,8 @@ def _train(
                 saved = time.monotonic()
         if first:
             line(progress.meta_step, **shown)
+        if best is not None:
+            best(state)
         if time_limit is not None and time.monotonic() - began > time_limit:
             break
     if not first:
@@ -274,15 +281,26 @@ def _train(
     if state.meta_step < total:
         return None
     seconds += time.monotonic() - began
-    return state.meta, {
+    chosen = {} if best is None else {"early_stopping": best.record()}
+    return state.meta if best is None else best.meta, {
+        **chosen,
         **_identity(config),
         "config": config,
         "meta_steps": total,
         "curve": [[float(v) for v in entry.split(",")] for entry in log],
         "curve_columns": _columns(learner.measure),
         "seconds": round(seconds, 1),
-        "ms_per_meta_step": round(1000 * seconds / total, 3),
+        "ms_per_meta_step": round(1000 * seconds / max(1, total), 3),
     }
+
+
+def _early_stopping(config: dict, learner: MetaLearner) -> EarlyStopping | None:
+    """For experiments that validate: on meta-validation tasks with as many queries as in meta-training."""
+    if (every := config.get("validate_every")) is None:
+        return None
+    tasks = experiments.build_tasks({**config, "test_query": config["n_query"]}, "validation")
+    small = {"n_tasks": 50} if config["preset"] == "quick" else {}
+    return EarlyStopping(learner, tasks, every, config["meta_steps"], config["report_step"], **small)
 
 
 def evaluate_config(
@@ -300,7 +318,9 @@ def evaluate_config(
     device = next(iter(meta["params"].values())).device
     learner = experiments.build_learner(config)
     if learner.inductive and batch_norm not in (None, "running"):
-        raise UserError(f"{config['name']} classifies by running statistics only, not {batch_norm}")
+        raise UserError(
+            f"{config['name']} classifies each query by itself; batch-norm mode {batch_norm} is not for it"
+        )
     if device.type == "cpu":
         learner = fastest(learner, device)
     return evaluate(

@@ -7,9 +7,20 @@
 from mlbook.meta_learners.backbone import Backbone
 from mlbook.meta_learners.classifier import Classifier
 from mlbook.meta_learners.leo import LEO
+from mlbook.meta_learners.linear_head import LinearHead
 from mlbook.meta_learners.maml import MAML
 from mlbook.meta_learners.pretraining import joint_training
 from mlbook.meta_learners.protocol import MetaLearner, State
 from mlbook.meta_learners.reptile import Reptile
 
-__all__ = ["LEO", "MAML", "Backbone", "Classifier", "MetaLearner", "Reptile", "State", "joint_training"]
+__all__ = [
+    "LEO",
+    "MAML",
+    "Backbone",
+    "Classifier",
+    "LinearHead",
+    "MetaLearner",
+    "Reptile",
+    "State",
+    "joint_training",
+]

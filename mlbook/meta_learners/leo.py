@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +62,10 @@ class LEO:
     penalty_weight: float = 1e-9
     l2_weight: float = 1e-8
     orthogonality_weight: float = 1e-3
+    start: Literal["encoder", "prior"] = "encoder"
+    """Where codes start: what encoder and relation network say of the support set, or (an ablation) N(0, I) whatever it is."""
+    stochastic: bool = True
+    """Whether codes and weights are sampled in meta-training; an ablation takes means, as meta-test does."""
     meta_lr: float = 1e-4
     clip_value: float = 0.1
     clip_norm: float = 0.1
@@ -74,6 +79,8 @@ class LEO:
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must be from 0 to below 1, got {self.dropout}")
+        if self.start not in ("encoder", "prior"):
+            raise UserError(f"start must be encoder or prior, not {self.start!r}")
         if self.latent_steps < 0 or self.finetuning_steps < 0:
             raise UserError("latent_steps and finetuning_steps must not be negative")
 
@@ -109,14 +116,18 @@ class LEO:
     def encode(self, params: Params, x: Tensor, uniform: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and spread [N, n_z] of the code of each class, from the support set x [N·K, D] in blocks of K."""
         N = self.n_way
+        if self.start == "prior":
+            mean = x.new_zeros(N, self.latent)
+            return mean, torch.ones_like(mean)
         h = dropped(x, uniform, self.dropout) @ params["encoder"].t()  # [LEO 1] [N·K, n_z]
-        S = len(h)
-        left, right = h[:, None].expand(S, S, -1), h[None].expand(S, S, -1)
-        pair = torch.cat([left, right], -1)  # [LEO 2] all (N·K)² ordered pairs
-        pair = (pair @ params["relation.0"].t()).relu()
-        pair = (pair @ params["relation.1"].t()).relu()
-        pair = pair @ params["relation.2"].t()
-        code = pair.mean(1).view(N, S // N, -1).mean(1)  # [LEO 3] over partners, then over the K of a class
+        K = len(h) // N
+        left, right = params["relation.0"].chunk(
+            2, dim=1
+        )  # W [a; b] = W_left a + W_right b: no pair is written out
+        pair = (h @ left.t())[:, None] + (h @ right.t())[None]  # [LEO 2] all (N·K)² ordered pairs
+        pair = (pair.relu() @ params["relation.1"].t()).relu()
+        code = pair.mean(1).view(N, K, -1).mean(1)  # [LEO 3] over partners, then over the K of a class
+        code = code @ params["relation.2"].t()  # the last layer is linear: it may come after the means
         return gaussian(code, 0.0)
 
     def decode(self, params: Params, z: Tensor, noise: Tensor | None, k_shot: int) -> Tensor:
@@ -128,7 +139,7 @@ class LEO:
     @staticmethod
     def logits(w: Tensor, x: Tensor) -> Tensor:
         """x [B, D] -> [B, N], the average over the K copies of w [N, K, D]."""
-        return torch.einsum("bd,nkd->bkn", x, w).mean(1)  # [LEO 7]
+        return x @ w.mean(1).t()  # [LEO 7] the mean of the copies' logits is the logit of their mean
 
     def support_loss(self, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The inner loss: a sum over the examples of the support set."""
@@ -143,15 +154,16 @@ class LEO:
         x, y = episode.support_x, episode.support_y
         K = len(y) // self.n_way
         noisy = isinstance(episode, NoisyEpisode)
+        sampled = noisy and self.stochastic
 
         def seen(step: int) -> Tensor:
             return dropped(x, episode.support_drop[step], self.dropout) if noisy else x
 
         def weights(z: Tensor, step: int) -> Tensor:
-            return self.decode(params, z, episode.w_noise[step] if noisy else None, K)
+            return self.decode(params, z, episode.w_noise[step] if sampled else None, K)
 
         mean, sigma = self.encode(params, x, episode.support_keep if noisy else None)
-        start = z = mean + sigma * episode.z_noise if noisy else mean  # [LEO 4]
+        start = z = mean + sigma * episode.z_noise if sampled else mean  # [LEO 4]
         code = {"mean": mean, "sigma": sigma, "start": start}
         w = weights(z, 0)
         yield {"z": z, "w": w, **code}
