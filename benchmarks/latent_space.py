@@ -45,7 +45,7 @@ BASE = {
 }
 """The rate is twenty times the official one, for much shorter runs; the terms weigh so much that each can be seen."""
 WIDTHS = (8, 16, 64, 256, 640)
-CODES = (1, 2, 3, 4, 6, 8, 16, 64)
+CODES = (1, 2, 4, 6, 8, 16)
 TERMS = {
     "all terms": {},
     "KL off": {"kl_weight": 0.0},

@@ -7,6 +7,7 @@ import pytest
 import torch
 from package_fixtures import one_line, rng
 
+from mlbook import results
 from mlbook.errors import UserError
 from mlbook.meta_learners.leo import LEO
 from mlbook.plots import leo_figures
@@ -172,3 +173,69 @@ def test_the_world_needs_what_the_page_says():
             right += int(((batch.query_x[t] @ P) @ w.t()).argmax(1).eq(batch.query_y[t]).sum())
         scores[name] = right / 5000
     assert scores["subspace"] > scores["all"] + 0.05
+
+
+# -- sentences of the page that rest on records -------------------------------------------------------------------------
+
+
+def terms():
+    return results.benchmark("latent_space")["sections"]["terms"]
+
+
+def end(row):
+    return row["accuracy"][10], row["ci95"][10]
+
+
+def level(a, b):
+    return abs(end(a)[0] - end(b)[0]) < end(a)[1] + end(b)[1]
+
+
+def test_the_sentences_on_the_kl_term():
+    rows = terms()
+    base, off, strong = rows["all terms"], rows["KL off"], rows["KL × 100"]
+    assert off["sigma"] < 0.05 * base["sigma"] and off["code"] > 3 * base["code"]
+    assert off["accuracy"][0] > base["accuracy"][0] + 0.05 and end(off)[0] < end(base)[0] - 2 * end(base)[1]
+    assert abs(strong["accuracy"][0] - 0.2) < 0.03 and strong["code"] < 0.15 * base["code"]
+    assert level(strong, base)
+
+
+def test_the_sentences_on_the_penalty():
+    rows = terms()
+    base, off, strong = rows["all terms"], rows["penalty off"], rows["penalty × 10"]
+    unstopped = rows["penalty × 10, no stop-gradient"]
+    assert off["moved"] > base["moved"] > strong["moved"] > unstopped["moved"]
+    assert off["accuracy"][0] < base["accuracy"][0] - 0.1 < strong["accuracy"][0] - 0.15
+    assert end(strong)[0] < end(base)[0] - end(base)[1] and level(off, base)
+    assert min(rows.values(), key=end) is unstopped
+    assert unstopped["latent_rate"] < 0.4 * min(
+        row["latent_rate"] for row in rows.values() if row is not unstopped
+    )
+
+
+def test_the_sentences_on_the_regulariser():
+    rows = terms()
+    base, strong = rows["all terms"], rows["orthogonality × 100"]
+    assert rows["orthogonality off"]["correlation"] > base["correlation"] > 5 * strong["correlation"]
+    assert level(rows["orthogonality off"], base) and level(strong, base) and level(rows["L2 off"], base)
+    assert rows["L2 × 10,000"]["length"] < 0.9 * base["length"]
+
+
+def test_the_sentences_on_widths():
+    widths = results.benchmark("latent_space")["sections"]["features"]
+    narrow, wide = widths["8"], widths["640"]
+    weights = {width: max(row["all weights"]["accuracy"]) for width, row in widths.items()}
+    assert list(weights.values()) == sorted(weights.values(), reverse=True)
+    assert weights["8"] > max(narrow["known subspace"]["accuracy"]) - 0.06
+    assert weights["640"] < max(wide["known subspace"]["accuracy"]) - 0.2
+    for row in widths.values():
+        assert row["Meta-SGD"]["accuracy"][-1] < max(row["all weights"]["accuracy"]) + 0.03
+    assert all(
+        row["LEO"]["accuracy"][-1] > weights[width] for width, row in widths.items() if int(width) >= 64
+    )
+
+
+def test_the_sentences_on_lengths():
+    lengths = results.benchmark("latent_space")["sections"]["codes"]
+    ends = {int(n): row["accuracy"][10] for n, row in lengths.items()}
+    assert ends[1] < ends[2] - 0.05 < ends[4] - 0.1 and ends[4] < ends[6]
+    assert abs(ends[16] - ends[6]) < 0.03
