@@ -10,10 +10,11 @@ from package_fixtures import one_line, rng
 from mlbook import results
 from mlbook.errors import UserError
 from mlbook.meta_learners.leo import LEO
-from mlbook.plots import leo_figures
-from mlbook.tasks import FewShotFeatures
+from mlbook.plots import leo_diagrams, leo_figures
+from mlbook.tasks import BentSectors, FewShotFeatures
 from mlbook.tasks.hidden_subspace import hidden_subspace
 from mlbook.verification import latent_steps
+from mlbook.widgets.latent_map import shipped_leo
 
 N, K, D, LATENT = 3, 2, 12, 4
 
@@ -147,11 +148,12 @@ def test_bad_sizes_are_refused():
 def test_figures_have_an_alt_text_with_what_they_show():
     path = [torch.randn(N, 2, generator=rng(i)) for i in range(3)]
     drawn = [
-        leo_figures.structure(),
-        leo_figures.idea(),
-        leo_figures.pairs(3, 2),
+        leo_diagrams.structure(),
+        leo_diagrams.idea(),
+        leo_diagrams.pairs(3, 2),
         leo_figures.by_dimension({"LEO": [(8, 0.5, 0.01), (16, 0.6, 0.01)]}, "features", mark=6),
         leo_figures.codes([("a task", path, torch.ones(N, 2))]),
+        leo_figures.compass(*torch.randn(1, 30, generator=rng()), torch.randn(30, 2), torch.randn(30, 2)),
         leo_figures.kl_samples(torch.randn(500, generator=rng()), 0.0),
     ]
     for fig, alt in drawn:
@@ -236,6 +238,53 @@ def test_the_sentences_on_widths():
 
 def test_the_sentences_on_lengths():
     lengths = results.benchmark("latent_space")["sections"]["codes"]
-    ends = {int(n): row["accuracy"][10] for n, row in lengths.items()}
-    assert ends[1] < ends[2] - 0.05 < ends[4] - 0.1 and ends[4] < ends[6]
-    assert abs(ends[16] - ends[6]) < 0.03
+    first, adapted, tuned = (
+        {int(n): row["accuracy"][step] for n, row in lengths.items()} for step in (0, 5, 10)
+    )
+    assert adapted[1] < adapted[2] - 0.1 < adapted[4] - 0.2 < adapted[6] - 0.2
+    assert all(adapted[n] < tuned[n] - 0.01 for n in (1, 2, 4)) and tuned[4] < tuned[6] - 0.05
+    assert abs(tuned[16] - tuned[6]) < 0.01 and first[16] > first[6] + 0.1
+
+
+def test_the_sentences_on_the_plane():
+    evaluations = {
+        name: results.run_record(f"{name}-3w1s")["evaluation"]
+        for name in ("leo-plane", "leo-plane-unpenalised", "metasgd-plane")
+    }
+    with_it, without, sgd = (evaluation["mean"] for evaluation in evaluations.values())
+    width = evaluations["leo-plane"]["ci95"] + evaluations["leo-plane-unpenalised"]["ci95"]
+    assert with_it[10] - with_it[0] < 0.01 and without[1] - without[0] > 0.8 * (without[10] - without[0])
+    assert abs(with_it[10] - without[10]) < width and min(with_it[10], without[10]) > max(sgd) + 0.1
+
+
+def test_the_sentences_on_the_lab():
+    """Other codes move along, a code is a direction in mirror writing, and exchanged codes come back in few steps."""
+    learner, meta = shipped_leo()
+    tasks = BentSectors(k_shot=1, n_query=30)
+    support, query = tasks.points(40, rng(3))
+    batch = tasks.episode(support, query)
+    moved, together, right = [], [], []
+    for t in range(40):
+        task = batch.task(t)
+        first = next(learner.inner(meta, task))["z"]
+        dragged = support[t].clone()
+        dragged[0] += torch.tensor([0.8, 0.0])
+        other = learner.encode(meta["params"], tasks.episode(dragged, query[t]).support_x)[0]
+        moved.append((other - first).norm(dim=1))
+        middle = query[t].mean(1)
+        together.append(torch.atan2(first[:, 1], first[:, 0]) + torch.atan2(middle[:, 1], middle[:, 0]))
+        z, scores = first[[1, 0, 2]], []
+        for _ in range(6):
+            w = learner.decode(meta["params"], z, None, 1)
+            scores.append((learner.logits(w, task.query_x).argmax(1) == task.query_y).float().mean())
+            step = torch.func.grad(
+                lambda z, task=task: learner.support_loss(
+                    learner.decode(meta["params"], z, None, 1), task.support_x, task.support_y
+                )
+            )(z)
+            z = z - meta["rates"]["latent"] * step
+        right.append(torch.stack(scores))
+    assert (torch.stack(moved).mean(0) > 0.2).all()
+    assert (1j * torch.cat(together)).exp().mean().abs() > 0.85
+    right = torch.stack(right).mean(0)
+    assert right[0] < 0.5 and right[5] > 0.8
