@@ -68,13 +68,13 @@ class Experiment:
 
     name: str
     dataset: str
-    """``sinusoid``, ``sinusoid_grid``, ``sinusoid_or_line``, ``plane``, ``omniglot``, ``glyphs``, ``mini`` (miniImageNet) or the name of
-    imported images."""
+    """``sinusoid``, ``sinusoid_grid``, ``sinusoid_or_line``, ``plane``, ``omniglot``, ``glyphs``, ``mini``
+    (miniImageNet) or the name of imported images."""
     model: str
     """A name that ``build_model`` knows."""
     learner: dict
-    """Arguments of MAML, or of the class that ``method`` names (``reptile``, ``classifier``, ``backbone``, ``leo``, ``leo_regression``, ``linear_head``); MAML's
-    ``adapt`` is ``all``, ``no_beta`` (all but batch norm's β) or ``head``."""
+    """Arguments of MAML, or of the class that ``method`` names (``reptile``, ``classifier``, ``backbone``, ``leo``, ``leo_regression``,
+    ``linear_head``); MAML's ``adapt`` is ``all``, ``no_beta`` (all but batch norm's β) or ``head``."""
     k_shot: int
     """Support examples per class (or points) in meta-training."""
     n_query: int
@@ -922,9 +922,9 @@ def _all() -> dict[str, Experiment]:
             finetuning_lr=1e-3,
             kl_weight=0.03,
         ),
-        _sines_and_lines("maml-sines-lines-5shot", 60_000, **five),
+        _sines_and_lines("maml-sines-lines-5shot", 30_000, **five),
         # rates learned for five steps are meant for five
-        _sines_and_lines("metasgd-sines-lines-5shot", 60_000, test_steps=5, learn_inner_lr=True, **five),
+        _sines_and_lines("metasgd-sines-lines-5shot", 30_000, test_steps=5, learn_inner_lr=True, **five),
     ]
     rows.append(_sinusoid("maml-sinusoid-5shot-text-rate", 5, test_steps=3, inner_lr=0.01))
     for n_way in (5, 20):
