@@ -28,7 +28,7 @@ METHODS = ("leo", "maml", "metasgd")
 SEED = 3
 """Of the tasks: neither those of the trials nor those of the run records."""
 GRID = 60
-SAMPLES, SAMPLED_TASKS, BINS = 20, 1_000, 8
+SAMPLES, SAMPLED_TASKS, BINS = 20, 2_000, 8
 NARROW = 4.0
 """Inputs of a support set that lie in a stretch of this length, of the ten that queries come from."""
 UNDECIDED = 0.05
@@ -62,29 +62,34 @@ def mean_and_interval(values: Tensor) -> dict:
     return {"mean": float(values.mean()), "ci95": 1.96 * float(values.std(correction=0)) / len(values) ** 0.5}
 
 
-def calibration(learner, meta, batches: list[KnownEpisode]) -> dict:
-    """Spread of curves from samples of the code beside the error of their mean, in equal bins, before and after inner steps."""
+def calibration(learner, meta, batches: list[KnownEpisode], ambiguous: Tensor, best: Tensor) -> dict:
+    """Spread of curves from samples of the code beside the error of their mean, before and after inner steps.
+
+    ambiguous: which tasks are, [T]; best: the best possible squared error of each, [T]. ``bins``: root mean squares over all
+    queries in bins of equal size; ``all``, ``ambiguous``: means of the squares over those tasks.
+    """
     generator = torch.Generator().manual_seed(SEED)
-    spread, error = [], []
+    variances, errors = [], []
     for batch in batches:
         noise = torch.randn(len(batch.is_line), SAMPLES, learner.latent, generator=generator)
         curves = vmap(learner.sampled_curves, in_dims=(None, 0, 0, 0, 0))(
             meta, batch.support_x, batch.support_y, batch.query_x, noise
         )[:, :, [0, learner.latent_steps, -1]].squeeze(-1)  # [T, S, 3, n]
-        spread.append(curves.std(1))
-        error.append((curves.mean(1) - batch.query_y.squeeze(-1)[:, None]).square())
-    moments = {}
-    spread, error = torch.cat(spread).transpose(0, 1).flatten(1), torch.cat(error).transpose(0, 1).flatten(1)
+        variances.append(curves.var(1))
+        errors.append((curves.mean(1) - batch.query_y.squeeze(-1)[:, None]).square())
+    variance, error = torch.cat(variances).double(), torch.cat(errors).double()
+    found = {"samples": SAMPLES, "tasks": len(variance), "ambiguous_tasks": int(ambiguous.sum())}
     for i, when in enumerate(("start", "after_latent_steps", "end")):
-        order = spread[i].argsort()
-        bins = [(spread[i][b].square().mean().sqrt(), error[i][b].mean().sqrt()) for b in order.chunk(BINS)]
-        moments[when] = {
-            "spread": [float(s) for s, _ in bins],
-            "error": [float(e) for _, e in bins],
-            "mean_square_spread": float(spread[i].square().mean()),
-            "mse": float(error[i].mean()),
-        }
-    return {"samples": SAMPLES, "tasks": sum(len(b.is_line) for b in batches), **moments}
+        v, e = variance[:, i].flatten(), error[:, i].flatten()
+        bins = [(v[b].mean().sqrt(), e[b].mean().sqrt()) for b in v.argsort().chunk(BINS)]
+        found[when] = {"spread": [float(s) for s, _ in bins], "error": [float(e) for _, e in bins]}
+        for group, rows in (("all", torch.ones_like(ambiguous)), ("ambiguous", ambiguous)):
+            found[when][group] = {
+                "variance": float(variance[rows, i].mean()),
+                "mse": float(error[rows, i].mean()),
+                "best": float(best[rows].mean()),
+            }
+    return found
 
 
 def compare(n_tasks: int) -> dict:
@@ -113,8 +118,13 @@ def compare(n_tasks: int) -> dict:
                 )
             line(sum(len(b.is_line) for b in batches))
         line.close()
+        few = SAMPLED_TASKS // len(batches[0].is_line)
         calibrated = calibration(
-            learners["leo"], found["leo"][1], batches[: SAMPLED_TASKS // len(batches[0].is_line)]
+            learners["leo"],
+            found["leo"][1],
+            batches[:few],
+            torch.cat([m["ambiguous"] for m in members[:few]]),
+            torch.cat(best[:few]),
         )
     scores = {method: torch.cat(parts) for method, parts in scores.items()}
     record = {

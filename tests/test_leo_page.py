@@ -49,6 +49,15 @@ def test_it_is_the_step_that_the_inner_loop_takes():
     assert torch.allclose(second["w"][:, 0] - first["w"][:, 0], stepped, atol=1e-12)
 
 
+def test_it_is_a_plain_step_of_a_small_classifier_over_decoded_features():
+    learner, meta, task = learner_meta_task()
+    z = torch.randn(N, LATENT, generator=rng(), dtype=torch.float64)
+    W = latent_steps.mean_decoder(learner, meta["params"])
+    stepped, _ = latent_steps.mean_step_two_ways(learner, meta, z, task.support_x, task.support_y)
+    small = latent_steps.weight_gradient(learner, z, task.support_x @ W, task.support_y)
+    assert torch.allclose(-(meta["rates"]["latent"] * small) @ W.t(), stepped, atol=1e-12)
+
+
 def test_the_preconditioner_has_the_rank_of_the_latent_space():
     learner, meta, _ = learner_meta_task()
     P = latent_steps.preconditioner(learner, meta)
@@ -284,6 +293,7 @@ def test_the_sentences_on_the_lab():
             )(z)
             z = z - meta["rates"]["latent"] * step
         right.append(torch.stack(scores))
+    assert (meta["rates"]["finetuning"] < 0).any()
     assert (torch.stack(moved).mean(0) > 0.2).all()
     assert (1j * torch.cat(together)).exp().mean().abs() > 0.85
     right = torch.stack(right).mean(0)

@@ -414,13 +414,13 @@ def test_the_posterior_knows_a_clear_line_and_a_clear_sine():
 
 def test_the_posterior_is_calibrated():
     """The mean squared error of its mean is the mean of its variance, and its probabilities are frequencies."""
-    batch = SinesAndLines(3, 10, noisy_queries=False).sample_known(300, rng(3))
-    found = posterior(SinesAndLines(), batch.support_x, batch.support_y, batch.query_x, grid=60)
+    batch = SinesAndLines(3, 10, noisy_queries=False).sample_known(200, rng(3))
+    found = posterior(SinesAndLines(), batch.support_x, batch.support_y, batch.query_x, grid=50)
     error = (found.mean - batch.query_y.squeeze(-1)).square().mean(1)
     gap = error - found.spread.square().mean(1)
-    assert abs(float(gap.mean())) < 3 * float(gap.std()) / 300**0.5
+    assert abs(float(gap.mean())) < 3 * float(gap.std()) / 200**0.5
     wrong = found.p_line - batch.is_line.double()
-    assert abs(float(wrong.mean())) < 3 * float(wrong.std()) / 300**0.5
+    assert abs(float(wrong.mean())) < 3 * float(wrong.std()) / 200**0.5
 
 
 def test_a_posterior_without_noise_is_refused():
@@ -431,7 +431,7 @@ def test_a_posterior_without_noise_is_refused():
 
 def test_the_three_examples_are_what_their_names_say():
     tasks = SinesAndLines()
-    found = examples(tasks, pool=200)
+    found = examples(tasks, pool=150, grid=40)
     assert list(found) == ["a clear sine", "a clear line", "ambiguous"]
     assert not found["a clear sine"].is_line and found["a clear line"].is_line
     p_line, unsure = [], []
@@ -449,8 +449,8 @@ def test_the_three_examples_are_what_their_names_say():
 def test_the_figures_of_a_learner_say_what_they_show():
     learner = LEORegression(MLP(), latent_steps=1, finetuning_steps=1)
     meta = learner.init(rng()).meta
-    fig, alt = figures.sampled_fits(learner, meta, examples(SinesAndLines(), pool=100), samples=3)
-    assert len(fig.axes) == 9 and alt.count("mean spread of the curves") == 3
+    fig, alt = figures.sampled_fits(learner, meta, examples(SinesAndLines(), pool=40, grid=30), samples=3)
+    assert len(fig.axes) == 12 and alt.count("mean spread of the curves") == 3
     fig, alt = figures.spread_by_placement(learner, meta, n_tasks=5, samples=3)
     assert len(fig.axes) == 3 and "on the right half" in alt
 
