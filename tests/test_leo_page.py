@@ -298,3 +298,26 @@ def test_the_sentences_on_the_lab():
     assert (1j * torch.cat(together)).exp().mean().abs() > 0.85
     right = torch.stack(right).mean(0)
     assert right[0] < 0.5 and right[5] > 0.8
+
+
+def test_the_sentences_on_sines_and_lines():
+    record = results.benchmark("sines_lines")
+    for group in record["groups"].values():
+        leo, maml = group["leo"], group["maml"]
+        assert maml["worse"] > 0.75 and maml["difference"]["mean"] > maml["difference"]["ci95"]
+        assert leo["mean"] > 1.5 * group["best"]["mean"] and leo["mean"] > 4 * leo["median"]
+    waves = record["groups"]["sines"]["maml"]["by_step"]
+    assert min(step["mean"] for step in waves[1:]) > waves[0]["mean"] - waves[0]["ci95"]
+    lines = record["groups"]["lines"]["maml"]["by_step"]
+    assert lines[-1]["mean"] < 0.1 * lines[0]["mean"]
+
+
+def test_the_sentences_on_the_spread_of_curves():
+    record = results.benchmark("sines_lines")
+    found = record["calibration"]["end"]
+    assert found["error"] == sorted(found["error"])
+    ratios = [e / s for e, s in zip(found["error"], found["spread"], strict=True)]
+    assert min(ratios) > 1.2 and min(ratios[: len(ratios) // 2]) > 2.5
+    everything, ambiguous = (record["groups"][g] for g in ("all", "ambiguous"))
+    share = ambiguous["tasks"] * ambiguous["leo"]["mean"] / (everything["tasks"] * everything["leo"]["mean"])
+    assert share > 0.4 > 3 * ambiguous["tasks"] / everything["tasks"]
