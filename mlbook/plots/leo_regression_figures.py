@@ -13,8 +13,8 @@ from mlbook.plots.style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE
 from mlbook.tasks.sines_lines import Curves, KnownEpisode, SinesAndLines
 from mlbook.verification.sines_lines import posterior_curves
 
-NAMES = {"leo": "LEO", "maml": "MAML", "metasgd": "Meta-SGD"}
-LOOK = {"leo": (ORANGE, "-"), "maml": (COLOURS["maml"], "--"), "metasgd": (COLOURS["metasgd"], "-.")}
+NAMES = {"leo": "LEO", "maml": "MAML"}
+LOOK = {"leo": (ORANGE, "-"), "maml": (COLOURS["maml"], "--")}
 GRID = torch.linspace(-5, 5, 81)[:, None]
 """Where curves are drawn, [n, 1]."""
 
@@ -123,7 +123,8 @@ def error_by_step(record: dict, groups: tuple[str, ...] = ("all", "ambiguous")):
             ax.plot(steps, mean, color=colour, ls=style, marker="o", markersize=3.5, label=NAMES[method])
             ax.fill_between(steps, mean - ci95, mean + ci95, color=colour, alpha=0.2, lw=0)
             said.append(
-                f"{NAMES[method]} on {group}: {mean[0]:.2f} before the inner loop, {row[method]['mean']:.2f} at the reported step"
+                f"{NAMES[method]} on {group}: {mean[0]:.2f} before the inner loop, {row[method]['mean']:.2f} after "
+                f"{record['step']} steps"
             )
         ax.axhline(row["best"]["mean"], color=GREY, ls=":", lw=1.6, label="best possible")
         ax.axvline(latent, color=GREY, lw=0.8)
@@ -151,8 +152,7 @@ def spread_against_error(record: dict):
         said.append(
             f"{label}: spread {x[0]:.2f} goes with error {y[0]:.2f}, spread {x[-1]:.2f} with error {y[-1]:.2f}"
         )
-    low, high = ax.get_xlim()[0], max(ax.get_xlim()[1], ax.get_ylim()[1])
-    low = max(low, 1e-3)
+    low, high = min(found[key]["spread"][0] for key in looks), max(ax.get_ylim()[1], ax.get_xlim()[1])
     ax.plot([low, high], [low, high], color=BLACK, lw=1, label="spread = error")
     ax.set(
         xscale="log",
