@@ -35,9 +35,12 @@ def runs() -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted((ROOT / "results" / "runs").glob("*.json"))]
 
 
-def run_record(experiment: str) -> dict | None:
-    """The record shown for an experiment: the longest run, of equals the one with the smallest seed."""
-    records = [r for r in runs() if r["experiment"] == experiment]
+def run_record(experiment: str, among: list[dict] | None = None) -> dict | None:
+    """The record shown for an experiment: the longest run, of equals the one with the smallest seed.
+
+    among: records that have been read already (default: all are read).
+    """
+    records = [r for r in (runs() if among is None else among) if r["experiment"] == experiment]
     return max(records, key=lambda r: (r["meta_steps"], -r["config"]["seed"]), default=None)
 
 
@@ -82,8 +85,9 @@ def ledger() -> list[dict]:
     """One row per experiment and per published result without one: published beside ours."""
     rows = []
     claimed = set()
+    records = runs()
     for experiment in EXPERIMENTS.values():
-        record = run_record(experiment.name)
+        record = run_record(experiment.name, records)
         row = published().get(experiment.published) if experiment.published else None
         claimed.add(experiment.published)
         rows.append(
