@@ -253,7 +253,7 @@ def build_tasks(config: dict, split: str) -> TaskDistribution:
     if config["dataset"] == "sinusoid_grid":
         tasks = GridSinusoids(k_shot)
     else:
-        pool = _pool(config, split)
+        pool = pool_of(config, split)
         if not test and config["learner"].get("method") in ("classifier", "backbone"):
             images = LabelledImages(pool)
             return images if config.get("crop") is None else Augmented(images, config["crop"])
@@ -282,7 +282,7 @@ def feature_tasks_of(config: dict, pool: FeaturePool, *, test: bool) -> FewShotF
     return Noisy(tasks, learner.latent, learner.latent_steps, learner.finetuning_steps)
 
 
-def _pool(config: dict, split: str) -> ClassPool:
+def pool_of(config: dict, split: str) -> ClassPool:
     """The classes of one split of a data set."""
     reptile = config.get("preparation") == "reptile"
     if source := {"omniglot": omniglot, "glyphs": glyphs}.get(config["dataset"]):
@@ -601,7 +601,7 @@ def _beside_leo(method: str, features: str, k_shot: int) -> Experiment:
         published = f"metasgd-features-{features.split('-')[0]}-5w{k_shot}s"
         return _over_features(name, features, k_shot, 5, model="linear", learner=learner, published=published)
     learner = {"method": "linear_head", "start": "centroids" if method == "centroid" else "zero"}
-    no_training = {p: Preset(0, 1, evaluation_tasks=n) for p, n in (("quick", 50), ("paper", 10_000))}
+    no_training = {p: Preset(0, 1, evaluation_tasks=n) for p, n in (("quick", 50), ("colab", 10_000), ("paper", 10_000))}
     return _over_features(
         name,
         features,

@@ -34,7 +34,7 @@ def extract(config: dict, meta: Meta, name: str) -> Path:
         raise UserError(
             f"features cannot be named {name!r}; letters, digits, - and _ make a name of their own"
         )
-    pools = {split: experiments.build_tasks({**config, "test_query": 1}, split).pool for split in SPLITS}
+    pools = {split: experiments.pool_of(config, split) for split in SPLITS}
     total = sum(len(its) for pool in pools.values() for its in _classes(pool))
     line = ProgressLine(total, name)
     done = 0

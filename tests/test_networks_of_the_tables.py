@@ -224,7 +224,7 @@ def test_a_batch_norm_mode_that_a_classifier_does_not_have_is_refused():
     config = experiments.config(experiments.get("nearest-mini-5w1s"), "quick")
     meta = experiments.build_learner(config).init(rng()).meta
     tasks = FewShot(noise_pool(size=84, channels=3), 5, 1, 1)
-    with pytest.raises(UserError, match="running statistics only, not support"):
+    with pytest.raises(UserError, match="batch-norm mode support is not for it"):
         evaluate_config(config, meta, tasks, n_tasks=2, batch_norm="support")
     results = [evaluate_config(config, meta, tasks, n_tasks=2, batch_norm=mode) for mode in (None, "running")]
     assert results[0] == results[1] and results[0].protocol["batch_norm"] == "running"

@@ -82,7 +82,7 @@ class Backbone(InitialisationLearner):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             x = x.contiguous(memory_format=torch.channels_last)
             prediction = functional_call(self.model, {**params, **state.meta["running"]}, (x,))
-            loss = F.cross_entropy(prediction.float(), y)
+        loss = F.cross_entropy(prediction.to(torch.promote_types(prediction.dtype, torch.float32)), y)
         gradient = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
         for p in params.values():
             p.requires_grad_(False)

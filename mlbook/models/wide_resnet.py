@@ -71,7 +71,8 @@ class WideResNet(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """x [B, 3, H, W] from 0 to 1 -> [B, D], the average over the picture behind the last ReLU."""
         x = (x - 0.45) / 0.25  # mean and spread of the colours of photographs, about
-        return F.relu(self.norm(self.blocks(self.stem(x)))).float().mean((2, 3))
+        x = F.relu(self.norm(self.blocks(self.stem(x))))
+        return x.mean((2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
 
     def forward(self, x: Tensor, *, features: bool = False) -> Tensor:
         """x [B, 3, H, W] -> logits [B, n_outputs], or the features themselves."""
