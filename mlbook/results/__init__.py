@@ -1,6 +1,7 @@
 """The ledger: published results and ours. Every number on a page comes from here.
 
-``published.json``: value, interval, protocol and source of the published rows. ``reproductions.json``: what others got.
+``published.json``: value, interval, protocol and source of the published rows. ``reproductions.json`` and ``reproductions_leo.json``:
+what others got.
 ``runs/*.json``: one record per run of ours.
 """
 
@@ -28,6 +29,12 @@ def reproductions() -> list[dict]:
     """What other code bases report of MAML, and how they read its inner rate (``loss``: what the rate multiplies the gradient of;
     ``queries``: per class at meta-test, K for as many as shots, null where we did not find it)."""
     return json.loads((ROOT / "results" / "reproductions.json").read_text())
+
+
+@cache
+def reproductions_of_leo() -> list[dict]:
+    """What code bases report of LEO on features of which backbone; a pair of values is a range."""
+    return json.loads((ROOT / "results" / "reproductions_leo.json").read_text())
 
 
 def runs() -> list[dict]:

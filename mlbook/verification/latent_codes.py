@@ -71,6 +71,12 @@ def in_columns(v: Tensor, columns: Tensor) -> Tensor:
     return v @ Q @ Q.t()
 
 
+def captured(vectors: Tensor, basis: Tensor) -> Tensor:
+    """Share of the squared length of ``vectors`` [n, D] within the first 1, …, D columns of an orthonormal ``basis``, [D]."""
+    energy = (vectors @ basis).square().sum(0)
+    return energy.cumsum(0) / energy.sum()
+
+
 def weight_gradients(learner: LEO, w: Tensor, episodes: Episode) -> Tensor:
     """Gradient [T, N, D] of the summed support loss at the weights w."""
 
