@@ -42,10 +42,11 @@ def runs() -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted((ROOT / "results" / "runs").glob("*.json"))]
 
 
-def run_record(experiment: str) -> dict | None:
-    """The record shown for an experiment: the longest run, of equals the one with the smallest seed."""
-    records = [r for r in runs() if r["experiment"] == experiment]
-    return max(records, key=lambda r: (r["meta_steps"], -r["config"]["seed"]), default=None)
+def run_record(experiment: str, records: list[dict] | None = None) -> dict | None:
+    """The record shown for an experiment: the longest run, of equals the one with the smallest seed. records: all of them, where
+    they have been read already."""
+    its = [r for r in (runs() if records is None else records) if r["experiment"] == experiment]
+    return max(its, key=lambda r: (r["meta_steps"], -r["config"]["seed"]), default=None)
 
 
 def benchmark(name: str) -> dict | None:
@@ -89,8 +90,9 @@ def ledger() -> list[dict]:
     """One row per experiment and per published result without one: published beside ours."""
     rows = []
     claimed = set()
+    records = runs()
     for experiment in EXPERIMENTS.values():
-        record = run_record(experiment.name)
+        record = run_record(experiment.name, records)
         row = published().get(experiment.published) if experiment.published else None
         claimed.add(experiment.published)
         rows.append(
