@@ -11,12 +11,22 @@ import torch
 from torch import nn
 
 from mlbook.errors import UserError
-from mlbook.meta_learners import LEO, MAML, Backbone, Classifier, LinearHead, Reptile, joint_training
+from mlbook.meta_learners import (
+    LEO,
+    MAML,
+    Backbone,
+    Classifier,
+    LEORegression,
+    LinearHead,
+    Reptile,
+    joint_training,
+)
 from mlbook.meta_learners.protocol import MetaLearner
 from mlbook.models import MLP, Conv4, WideResNet
 from mlbook.models.conv4 import adapted_names, head_names
 from mlbook.tasks import (
     Augmented,
+    BentSectors,
     ClassPool,
     FeaturePool,
     FewShot,
@@ -25,7 +35,9 @@ from mlbook.tasks import (
     LabelledImages,
     MiniBatches,
     Noisy,
+    SinesAndLines,
     Sinusoids,
+    WithNoise,
     feature_sets,
     glyphs,
     image_folder,
@@ -56,12 +68,13 @@ class Experiment:
 
     name: str
     dataset: str
-    """``sinusoid``, ``sinusoid_grid``, ``omniglot``, ``glyphs``, ``mini`` (miniImageNet) or the name of imported images."""
+    """``sinusoid``, ``sinusoid_grid``, ``sinusoid_or_line``, ``plane``, ``omniglot``, ``glyphs``, ``mini`` (miniImageNet) or the name of
+    imported images."""
     model: str
     """A name that ``build_model`` knows."""
     learner: dict
-    """Arguments of MAML, or of Reptile or Classifier where ``method`` is ``reptile`` or ``classifier``; MAML's ``adapt`` is
-    ``all``, ``no_beta`` (all but batch norm's β) or ``head``."""
+    """Arguments of MAML, or of the class that ``method`` names (``reptile``, ``classifier``, ``backbone``, ``leo``, ``leo_regression``, ``linear_head``); MAML's
+    ``adapt`` is ``all``, ``no_beta`` (all but batch norm's β) or ``head``."""
     k_shot: int
     """Support examples per class (or points) in meta-training."""
     n_query: int
@@ -212,6 +225,8 @@ def build_model(model: str, n_way: int, size: int | None = None, channels: int |
         return WideResNet(n_way, depth=28, width=10)
     if model == "wrn_10_4":
         return WideResNet(n_way, depth=10, width=4, stride=2)
+    if model == "linear_plane":
+        return MLP((BentSectors().features, n_way))
     raise UserError(f"no model is named {model!r}")
 
 
@@ -220,7 +235,8 @@ def build_learner(config: dict) -> MetaLearner:
     options = dict(config["learner"])
     method = options.pop("method", "maml")
     if method == "leo":
-        return LEO(features=config["features"][1], n_way=config["n_way"], **options)
+        size = {"features": config["features"][1]} if "features" in config else {}
+        return LEO(n_way=config["n_way"], **size, **options)
     if method == "linear_head":
         return LinearHead(config["n_way"], **options)
     channels, size, classes = config.get("image") or (None, None, 64)
@@ -236,6 +252,8 @@ def build_learner(config: dict) -> MetaLearner:
         return Classifier(model, n_way=config["n_way"], **options)
     if method == "backbone":
         return Backbone(model, n_way=config["n_way"], **options)
+    if method == "leo_regression":
+        return LEORegression(model, **options)
     joint, adapt = options.pop("joint", False), options.pop("adapt", "all")
     names = {"all": None, "no_beta": adapted_names(model), "head": head_names(model)}[adapt]
     return joint_training(model, names=names, **options) if joint else MAML(model, names=names, **options)
@@ -250,6 +268,18 @@ def build_tasks(config: dict, split: str) -> TaskDistribution:
     k_shot = config.get("test_shot", config["k_shot"]) if test else config["k_shot"]
     if config["dataset"] == "sinusoid":
         return Sinusoids(k_shot, n_query, oracle=config["model"] == "mlp_oracle")
+    if config["dataset"] == "plane":
+        tasks = BentSectors(k_shot, n_query, config["n_way"])
+        learner = build_learner(config)
+        if test or not isinstance(learner, LEO):
+            return tasks
+        return Noisy(tasks, learner.latent, learner.latent_steps, learner.finetuning_steps)
+    if config["dataset"] == "sinusoid_or_line":
+        tasks = SinesAndLines(k_shot, n_query, noisy_queries=not test)
+        learner = None if test else build_learner(config)
+        if not isinstance(learner, LEORegression):
+            return tasks
+        return WithNoise(tasks, learner.latent, learner.generated, learner.latent_steps)
     if config["dataset"] == "sinusoid_grid":
         tasks = GridSinusoids(k_shot)
     else:
@@ -319,9 +349,13 @@ def protocol(config: dict) -> dict:
             "features": config["features"][0],
             "batch_norm": "not used",
         }
+    if config["dataset"] == "sinusoid_or_line":
+        values["query_noise"] = 0.0
     if config["dataset"].startswith("sinusoid"):
         return values
     values["n_way"] = config["n_way"]
+    if config["dataset"] == "plane":
+        return values
     if config["learner"].get("method") in ("classifier", "backbone"):
         values["batch_norm"] = "running"  # whatever the mode, each image is classified alone
     if config.get("preparation") == "reptile":
@@ -359,6 +393,27 @@ def _sinusoid(
             "quick": Preset(2_000, 25),
             "colab": Preset(20_000, 25),
             "paper": Preset(70_000, 25),
+        },
+    )
+
+
+def _sines_and_lines(name: str, *, steps: int, **learner) -> Experiment:
+    """Section 4.1 of the LEO paper: half sines, half lines, noise of 0.3 on the targets, five shots, 12 tasks in a meta-batch,
+    the same network 1-40-40-1. Everything else is ours: 15 queries, whose targets are noisy in meta-training and the curve
+    itself at meta-test; ten inner steps. Rates by short trials on other tasks than those of meta-test.
+    """
+    return Experiment(
+        name=name,
+        dataset="sinusoid_or_line",
+        model="mlp",
+        learner={"meta_lr": 1e-3, "meta_lr_decay": "cosine", **learner},
+        k_shot=5,
+        n_query=15,
+        test_query=50,
+        presets={
+            "quick": Preset(min(200, steps // 20), 12, evaluation_tasks=100),
+            "colab": Preset(steps // 4, 12),
+            "paper": Preset(steps, 12, evaluation_tasks=2_000),
         },
     )
 
@@ -553,7 +608,7 @@ def _over_features(name: str, features: str, k_shot: int, steps: int, **values) 
         "validate_every": 1_000,
         "presets": {
             "quick": Preset(40, 4, evaluation_tasks=50),
-            "colab": Preset(20_000, 12, evaluation_tasks=10_000),
+            "colab": Preset(10_000, 12, evaluation_tasks=10_000),
             "paper": Preset(100_000, 12, evaluation_tasks=10_000),
         },
     }
@@ -601,12 +656,14 @@ def _beside_leo(method: str, features: str, k_shot: int) -> Experiment:
         published = f"metasgd-features-{features.split('-')[0]}-5w{k_shot}s"
         return _over_features(name, features, k_shot, 5, model="linear", learner=learner, published=published)
     learner = {"method": "linear_head", "start": "centroids" if method == "centroid" else "zero"}
-    no_training = {p: Preset(0, 1, evaluation_tasks=n) for p, n in (("quick", 50), ("colab", 10_000), ("paper", 10_000))}
+    no_training = {
+        p: Preset(0, 1, evaluation_tasks=n) for p, n in (("quick", 50), ("colab", 10_000), ("paper", 10_000))
+    }
     return _over_features(
         name,
         features,
         k_shot,
-        0 if method == "centroid" else 10,
+        0 if method == "centroid" else 20,
         model="linear",
         learner=learner if method == "centroid" else {**learner, "inner_lr": 10.0},
         validate_every=None,
@@ -779,6 +836,57 @@ def _rates() -> list[Experiment]:
     return rows
 
 
+def _plane(name: str, learner: dict, *, test_shot: int = 1, also: tuple[str, ...] = ()) -> Experiment:
+    """Three bent sectors of a plane, one example each in meta-training, one or three at meta-test. Not published."""
+    steps = 10 if learner.get("method") == "leo" else 5
+    return Experiment(
+        name=name,
+        dataset="plane",
+        model="linear_plane",
+        learner=learner,
+        n_way=3,
+        k_shot=1,
+        n_query=10,
+        test_shot=None if test_shot == 1 else test_shot,
+        test_query=30,
+        test_steps=steps,
+        report_step=steps,
+        presets={
+            "quick": Preset(100, 8, evaluation_tasks=100),
+            "colab": Preset(1_000, 16, evaluation_tasks=1_000),
+            "paper": Preset(2_000, 16, evaluation_tasks=1_000),
+        },
+        also=also,
+    )
+
+
+def _planes() -> list[Experiment]:
+    """LEO with a latent plane, the same without the penalty that ties the code to the adapted code, and Meta-SGD on the same
+    features."""
+    leo = {
+        "method": "leo",
+        "features": BentSectors().features,
+        "latent": 2,
+        "relation_units": 16,
+        "dropout": 0.0,
+        "finetuning_lr": 0.5,
+        "kl_weight": 0.05,
+        "penalty_weight": 0.1,
+        "l2_weight": 1e-6,
+        "orthogonality_weight": 0.1,
+        "meta_lr": 3e-3,
+        "clip_value": 10.0,
+        "clip_norm": 1.0,
+    }
+    sgd = {"inner_lr": 5.0, "inner_steps": 5, "meta_lr": 1e-2, "learn_inner_lr": True}
+    kinds = {"leo-plane": leo, "leo-plane-unpenalised": {**leo, "penalty_weight": 0.0}, "metasgd-plane": sgd}
+    rows = []
+    for name, learner in kinds.items():
+        both = f"{name}-3w1s", f"{name}-3w3s"
+        rows += [_plane(both[0], learner, also=both[1:]), _plane(both[1], learner, test_shot=3)]
+    return rows
+
+
 def _all() -> dict[str, Experiment]:
     rows = []
     for k in (5, 10):
@@ -796,6 +904,18 @@ def _all() -> dict[str, Experiment]:
             # rates learned for one step are meant for one step; ten such steps may diverge
             _sinusoid(f"metasgd-sinusoid-{k}shot", k, test_steps=1, learn_inner_lr=True),
         ]
+    rows += [
+        _sines_and_lines("leo-sines-lines-5shot", steps=20_000, method="leo_regression"),
+        _sines_and_lines("maml-sines-lines-5shot", steps=60_000, loss="mse", inner_lr=0.01, inner_steps=5),
+        _sines_and_lines(
+            "metasgd-sines-lines-5shot",
+            steps=60_000,
+            loss="mse",
+            inner_lr=0.01,
+            inner_steps=5,
+            learn_inner_lr=True,
+        ),
+    ]
     rows.append(_sinusoid("maml-sinusoid-5shot-text-rate", 5, test_steps=3, inner_lr=0.01))
     for n_way in (5, 20):
         for k in (1, 5):
@@ -826,7 +946,7 @@ def _all() -> dict[str, Experiment]:
         rows += [_reptile_images(dataset, n_way, k, t) for k in (1, 5) for t in (False, True)]
     rows += [_reptile_on_maml_sinusoids(k) for k in (5, 10)]
     rows += [_reptile_sinusoid(), *_gradient_combinations(), *_tails()]
-    rows += _rates()
+    rows += [*_rates(), *_planes()]
     rows += [
         _backbone("wrn_28_10", crop=80, batch=128, steps=15_000, precision="bf16"),
         _backbone("wrn_10_4", crop=64, batch=64, steps=16_000, precision="bf16"),

@@ -232,6 +232,7 @@ def _train(
     processes.check_same(state.meta_step, "meta-step to go on from")
 
     total = config["meta_steps"]
+    columns = _columns(learner.measure)[1:]
     every = max(1, total // LOG_LINES)
     began = saved = time.monotonic()
     sums: dict[str, torch.Tensor] = {}
@@ -258,12 +259,13 @@ def _train(
         state = progress.state
         sums = {key: sums.get(key, 0) + value for key, value in progress.metrics.items()}
         if progress.meta_step % every == 0:
-            values = {key: float(value) / every for key, value in sums.items()}
+            # a learner may report more than the log has columns for
+            values = {key: float(sums[key]) / every for key in _columns(learner.measure)[1:]}
             if not all(v == v and abs(v) != float("inf") for v in values.values()):
                 raise UserError(
                     f"the loss became {values['loss']} at meta-step {progress.meta_step}; lower the rates"
                 )
-            log.append(",".join([str(progress.meta_step), *(f"{v:.6g}" for v in values.values())]))
+            log.append(",".join([str(progress.meta_step), *(f"{values[c]:.6g}" for c in columns)]))
             sums, shown = {}, values
             if first and time.monotonic() - saved >= checkpoint_seconds:
                 save_state()

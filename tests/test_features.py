@@ -475,3 +475,39 @@ def test_meta_sgd_over_features_is_maml_with_learned_rates(two_sets):
     assert isinstance(learner, MAML) and learner.learn_inner_lr
     assert count(learner.model) == 256 * 5 + 5
     assert not isinstance(learner.model, Conv4)
+
+
+def test_one_command_goes_from_pictures_to_leo(folder, tmp_path, monkeypatch, capsys):
+    import importlib.util
+
+    from package_fixtures import ROOT
+
+    spec = importlib.util.spec_from_file_location("train_list", ROOT / "tools" / "train_list.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    names = ["backbone-mini-wrn-10-4", "leo-mini-wrn-10-4-5w1s"]
+    for name in names:
+        experiment = experiments.get(name)
+        short = {"quick": experiments.replace(experiment.presets["quick"], meta_steps=2, meta_batch_size=4)}
+        crop = None if experiment.crop is None else 24
+        monkeypatch.setitem(
+            experiments.EXPERIMENTS, name, experiments.replace(experiment, presets=short, crop=crop)
+        )
+    pool = noise_pool(n_classes=6, n_examples=20, channels=3, size=32)
+    pool = type(pool)(pool.images, names=tuple("abcdef"))
+    monkeypatch.setattr(experiments.mini_imagenet, "load", lambda split: pool)
+    options = [
+        "--preset",
+        "quick",
+        "--device",
+        "cpu",
+        "--tasks",
+        "4",
+        "--minutes",
+        "5",
+        "--out",
+        str(tmp_path),
+    ]
+    assert tool.main([*names, *options]) == 0, capsys.readouterr().err
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == dict.fromkeys(names, "finished")
+    assert feature_sets.load("mini-wrn-10-4", "test").features.shape == (6, 20, 256)

@@ -372,6 +372,40 @@ def test_a_gradient_that_is_not_a_number_is_replaced():
 # -- learning -------------------------------------------------------------------------------------------------------
 
 
+# -- the ablations of the paper's table 2 ---------------------------------------------------------------------------
+
+
+def test_deterministic_leo_takes_means_in_meta_training():
+    learner = small(stochastic=False, dropout=0.0)
+    meta, task = meta_of(learner), episodes(learner=learner)
+    other = task._replace(z_noise=2 * task.z_noise, w_noise=-task.w_noise)
+    loss, again = learner.meta_loss(meta, task)[0], learner.meta_loss(meta, other)[0]
+    assert loss == again != small(dropout=0.0).meta_loss(meta, task)[0]
+    *_, trained = learner.inner(meta, task.task(0))
+    *_, tested = learner.inner(meta, Episode(*task.task(0)[:4]))
+    torch.testing.assert_close(trained["w"], tested["w"])
+
+
+def test_a_random_prior_knows_nothing_of_the_support_set_before_the_first_step():
+    learner = small(start="prior")
+    meta, task = meta_of(learner), episodes(learner=learner)
+    first = next(learner.inner(meta, task.task(0)))
+    torch.testing.assert_close(first["start"], task.z_noise[0])
+    torch.testing.assert_close(
+        next(learner.inner(meta, Episode(*task.task(0)[:4])))["start"], torch.zeros(N, LATENT).double()
+    )
+    gradient, metrics = learner.meta_gradient(meta, task)
+    l2_alone = learner.l2_weight * meta["params"]["encoder"]
+    torch.testing.assert_close(gradient["params"]["encoder"], l2_alone)
+    assert metrics["kl"] == 0 and gradient["rates"]["latent"].abs().min() > 0
+
+
+def test_a_start_that_cannot_be():
+    with pytest.raises(UserError) as error:
+        LEO(start="zero")
+    one_line(error.value)
+
+
 def test_leo_learns_and_both_loops_help():
     learner = LEO(
         features=D,

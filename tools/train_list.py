@@ -2,13 +2,14 @@
 
     python tools/train_list.py maml-mini-5w1s fomaml-mini-5w1s --preset paper --minutes 25 --out runs
     python tools/train_list.py --pending --minutes 9 --out runs --unpack before.tar --pack after.tar
+    python tools/train_list.py backbone-mini-wrn-28-10 leo-mini-wrn-28-10-5w1s leo-mini-wrn-28-10-5w5s --minutes 25
 
-Experiments are trained in the given order, each with checkpoints and an exact resume; the time that is left goes to the next.
-A finished one is evaluated under its protocol (600 meta-test tasks for MAML, 10,000 for Reptile) and leaves its checkpoint and
-run record in OUT/NAME; ``tools/ship_run.py OUT/NAME`` takes them into the package. --pack writes all run folders into one tar
-file, --unpack puts such a file back: where little travels between two machines, one file does. The data sets have to be there
-(``python -m mlbook data import ...``). The last line on standard output is a summary in JSON. Exit status: 0 when all are
-finished, 3 when some are not, 2 on bad input.
+Experiments are trained in the given order, each with checkpoints and an exact resume; the time that is left goes to the next. A
+finished one is evaluated under its protocol (600 meta-test tasks for MAML, 10,000 for Reptile) and leaves its checkpoint and
+run record in OUT/NAME (a finished backbone also makes its features); ``tools/ship_run.py OUT/NAME`` takes them into the
+package. --pack writes all run folders into one tar file, --unpack puts such a file back: where little travels between two
+machines, one file does. The data sets have to be there (``python -m mlbook data import ...``). The last line on standard output
+is a summary in JSON. Exit status: 0 when all are finished, 3 when some are not, 2 on bad input.
 """
 
 import argparse
@@ -20,7 +21,9 @@ from pathlib import Path
 
 from mlbook import experiments, results
 from mlbook.errors import UserError
-from mlbook.run import run
+from mlbook.features import extract
+from mlbook.run import choose_device, load_checkpoint, run
+from mlbook.tasks import feature_sets
 
 
 def pending() -> list[str]:
@@ -38,6 +41,7 @@ def train_list(
     for name in names:
         folder = out / name
         if (folder / "record.json").exists():
+            _features_of(name, folder, device)
             state[name] = "finished"
             continue
         left = until - time.monotonic()
@@ -56,9 +60,19 @@ def train_list(
                 time_limit=left,
             )
             state[name] = _position(folder) if record is None else "finished"
+            if record is not None:
+                _features_of(name, folder, device)
         except UserError as error:  # the others may still do
             state[name] = f"failed: {error}"
     return state
+
+
+def _features_of(name: str, folder: Path, device: str) -> None:
+    """The features that a finished backbone makes, where they are not there yet: the rows over them may come next."""
+    own = name.removeprefix("backbone-")
+    if own != name and not feature_sets.available(own):
+        config, meta = load_checkpoint(folder / "checkpoint.safetensors", choose_device(device))
+        extract(config, meta, own)
 
 
 def _position(folder: Path) -> str:

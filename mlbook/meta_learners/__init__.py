@@ -7,6 +7,7 @@
 from mlbook.meta_learners.backbone import Backbone
 from mlbook.meta_learners.classifier import Classifier
 from mlbook.meta_learners.leo import LEO
+from mlbook.meta_learners.leo_regression import LEORegression
 from mlbook.meta_learners.linear_head import LinearHead
 from mlbook.meta_learners.maml import MAML
 from mlbook.meta_learners.pretraining import joint_training
@@ -19,6 +20,7 @@ __all__ = [
     "Backbone",
     "Classifier",
     "LinearHead",
+    "LEORegression",
     "MetaLearner",
     "Reptile",
     "State",

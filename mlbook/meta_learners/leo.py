@@ -42,6 +42,20 @@ def dropped(x: Tensor, uniform: Tensor | None, rate: float) -> Tensor:
     return x if uniform is None or rate == 0 else x * (uniform >= rate) / (1 - rate)
 
 
+def divergence(z: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
+    """log q(z) − log p(z) of a sample z of q = N(mean, σ²) beside the prior p = N(0, 1), dimension by dimension; the constants
+    cancel."""
+    log_q = -((z - mean) ** 2) / (2 * sigma**2) - sigma.log()
+    log_p = -(z**2) / 2
+    return log_q - log_p
+
+
+def correlations(rows: Tensor) -> Tensor:
+    """C − I of rows [n, m], where C [n, n] holds their correlations (cosines of the angles between them)."""
+    rows = F.normalize(rows, dim=1)
+    return rows @ rows.t() - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+
+
 @dataclass(frozen=True)
 class LEO:
     """Latent embedding optimization over fixed features. Defaults are those of the official code, not its tuned values."""
@@ -51,6 +65,8 @@ class LEO:
     n_way: int = 5
     latent: int = 64
     """n_z, length of a latent code."""
+    relation_units: int | None = None
+    """Width of the relation network's hidden layers (default: 2·n_z, as in the official code)."""
     latent_steps: int = 5
     finetuning_steps: int = 5
     latent_lr: float = 1.0
@@ -92,9 +108,12 @@ class LEO:
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
         """Xavier-initialised encoder, relation network and decoder, rates at their first values, a fresh Adam."""
         n, D = self.latent, self.features
+        units = self.relation_units or 2 * n
         shapes = {
             "encoder": (n, D),
-            **{f"relation.{i}": (2 * n, 2 * n) for i in range(3)},
+            "relation.0": (units, 2 * n),
+            "relation.1": (units, units),
+            "relation.2": (2 * n, units),
             "decoder": (2 * D, n),
         }
         params = {}
@@ -183,11 +202,9 @@ class LEO:
         x = dropped(episode.query_x, episode.query_drop, self.dropout)
         prediction = self.logits(end["w"], x)
         z, mean, sigma = end["start"], end["mean"], end["sigma"]
-        log_q = -((z - mean) ** 2) / (2 * sigma**2) - sigma.log()
-        log_p = -(z**2) / 2
         return {
             "query": F.cross_entropy(prediction, episode.query_y),  # [LEO 12]
-            "kl": (log_q - log_p).mean(),  # [LEO 13] one sample; the constants cancel
+            "kl": divergence(z, mean, sigma).mean(),  # [LEO 13] one sample
             "penalty": F.mse_loss(z, end["z"].detach()),  # [LEO 14] stop-gradient of z'
             "accuracy": (prediction.detach().argmax(-1) == episode.query_y).float().mean(),
         }
@@ -197,16 +214,18 @@ class LEO:
     def regulariser(self, params: Params) -> Tensor:
         """λ₁ · ½ Σ‖φ‖² + λ₂ · mean (C − I)², where C holds the correlations of the decoder's rows, one per latent dimension."""
         l2 = sum((p * p).sum() for p in params.values()) / 2  # [LEO 15]
-        rows = F.normalize(params["decoder"].t(), dim=1)  # [n_z, 2·D]
-        off = rows @ rows.t() - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+        off = correlations(params["decoder"].t())  # [n_z, n_z], of rows of length 2·D
         return self.l2_weight * l2 + self.orthogonality_weight * (off * off).mean()  # [LEO 16]
 
     def meta_loss(self, meta: Meta, episodes: NoisyEpisode) -> tuple[Tensor, dict[str, Tensor]]:
         """The outer objective: the mean over T tasks of query loss + β KL + γ penalty, plus the regulariser."""
-        terms = vmap(self.task_terms, in_dims=(None, 0))(meta, episodes)
+        return self.objective(meta["params"], vmap(self.task_terms, in_dims=(None, 0))(meta, episodes))
+
+    def objective(self, params: Params, terms: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The outer objective and its mean terms, from the terms [T] of T tasks."""
         terms = {name: values.mean() for name, values in terms.items()}
         loss = terms["query"] + self.kl_weight * terms["kl"] + self.penalty_weight * terms["penalty"]
-        return loss + self.regulariser(meta["params"]), {"loss": terms.pop("query"), **terms}
+        return loss + self.regulariser(params), {"loss": terms.pop("query"), **terms}
 
     def meta_gradient(self, meta: Meta, episodes: NoisyEpisode) -> tuple[Meta, dict[str, Tensor]]:
         """The gradient of ``meta_loss``, in the structure of ``meta``, and the mean terms."""

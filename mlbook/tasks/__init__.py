@@ -5,11 +5,14 @@ from mlbook.tasks.embeddings import FeaturePool, FewShotFeatures, Noisy
 from mlbook.tasks.episode import BatchedEpisode, ClassPool, Episode, FewShot, LabelledImages
 from mlbook.tasks.families import Finite, Lines, Mixture, Waves
 from mlbook.tasks.mini_batches import MiniBatches
+from mlbook.tasks.plane import BentSectors
+from mlbook.tasks.sines_lines import KnownEpisode, NoisyPoints, SinesAndLines, WithNoise
 from mlbook.tasks.sinusoid import GridSinusoids, Sinusoids
 
 __all__ = [
     "Augmented",
     "BatchedEpisode",
+    "BentSectors",
     "ClassPool",
     "Episode",
     "FeaturePool",
@@ -17,11 +20,15 @@ __all__ = [
     "FewShotFeatures",
     "Finite",
     "GridSinusoids",
+    "KnownEpisode",
     "LabelledImages",
     "Lines",
     "MiniBatches",
     "Mixture",
     "Noisy",
+    "NoisyPoints",
+    "SinesAndLines",
     "Sinusoids",
     "Waves",
+    "WithNoise",
 ]

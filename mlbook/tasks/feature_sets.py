@@ -49,6 +49,7 @@ PUBLISHED = {
         "published features of tieredImageNet", {"train": 351, "validation": 97, "test": 160}
     ),
 }
+SAMPLE = Path(str(files("mlbook"))) / "samples" / "mini-features-test.safetensors"
 PICKLES = {"train": "train", "validation": "val", "test": "test"}
 
 
@@ -132,7 +133,7 @@ def load_split(path: Path, split: str) -> tuple[FeaturePool, dict]:
 def sample() -> tuple[FeaturePool, dict]:
     """The features that come with the package: some pictures of every meta-test class of miniImageNet, for the chapters. What is
     measured on them is not the result in a table, which takes all pictures."""
-    return load_split(Path(str(files("mlbook"))) / "pretrained" / "features-mini-test.safetensors", "test")
+    return load_split(SAMPLE, "test")
 
 
 def _digest(features: Tensor) -> str:

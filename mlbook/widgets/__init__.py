@@ -6,10 +6,20 @@ and the shared ones that it imports.
 
 from mlbook.widgets.adapt_sinusoid import AdaptSinusoid
 from mlbook.widgets.four_means import FourMeans
+from mlbook.widgets.latent_map import LatentMap
 from mlbook.widgets.query_batch import QueryBatch
 from mlbook.widgets.two_families import TwoFamilies
 from mlbook.widgets.two_manifolds import TwoManifolds
 from mlbook.widgets.two_terms import TwoTerms
 from mlbook.widgets.which_way import WhichWay
 
-__all__ = ["AdaptSinusoid", "FourMeans", "QueryBatch", "TwoFamilies", "TwoManifolds", "TwoTerms", "WhichWay"]
+__all__ = [
+    "AdaptSinusoid",
+    "FourMeans",
+    "LatentMap",
+    "QueryBatch",
+    "TwoFamilies",
+    "TwoManifolds",
+    "TwoTerms",
+    "WhichWay",
+]
