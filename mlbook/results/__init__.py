@@ -1,7 +1,7 @@
 """The ledger: published results and ours. Every number on a page comes from here.
 
-``published.json``: value, interval, protocol and source of the published rows. ``reproductions.json`` and ``reproductions_leo.json``:
-what others got.
+``published.json``: value, interval, protocol and source of the published rows. ``reproductions.json`` and
+``reproductions_leo.json``: what others got.
 ``runs/*.json``: one record per run of ours.
 """
 

@@ -135,23 +135,24 @@ def sampled_weights(
     return latent_descent(learner, meta, z, episodes, learner.latent_steps)[-1]
 
 
+def ranks(values: Tensor) -> Tensor:
+    """The rank of every entry from 1 on, float64; equal entries share the mean of their ranks."""
+    _, inverse, counts = values.flatten().unique(return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    return (last - (counts - 1) / 2)[inverse]
+
+
 def rank_correlation(a: Tensor, b: Tensor) -> float:
-    """Spearman's: the correlation of the ranks of two sets of numbers (ties share their mean rank)."""
-
-    def ranks(v: Tensor) -> Tensor:
-        _, inverse, counts = v.flatten().unique(return_inverse=True, return_counts=True)
-        last = counts.cumsum(0).double()
-        return (last - (counts - 1) / 2)[inverse]
-
+    """Spearman's: the correlation of the ranks of two sets of numbers."""
     return float(torch.corrcoef(torch.stack([ranks(a), ranks(b)]))[0, 1])
 
 
 def separation(score: Tensor, wrong: Tensor) -> float:
-    """How often a wrong answer has a higher score than a right one (area under the ROC curve); 0.5: the score knows nothing."""
-    rank = score.flatten().double().argsort().argsort().double() + 1
+    """How often a wrong answer has a higher score than a right one, ties as half (area under the ROC curve); 0.5: the score
+    knows nothing."""
     bad = wrong.flatten()
     n = int(bad.sum())
-    return float((rank[bad].sum() - n * (n + 1) / 2) / (n * (len(bad) - n)))
+    return float((ranks(score)[bad].sum() - n * (n + 1) / 2) / (n * (len(bad) - n)))
 
 
 def interval(values: Tensor) -> tuple[float, float]:
