@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from package_fixtures import one_line, rng
 
-from mlbook import experiments
+from mlbook import experiments, results
 from mlbook.errors import UserError
 from mlbook.evaluation import evaluate, fixed_episodes
 from mlbook.meta_learners import LEO, LEORegression
@@ -16,10 +16,12 @@ from mlbook.meta_learners.leo import spread
 from mlbook.meta_learners.leo_regression import network
 from mlbook.meta_learners.protocol import leaves
 from mlbook.models import MLP
+from mlbook.plots import leo_regression_figures as figures
+from mlbook.run import run
 from mlbook.tasks import Episode, SinesAndLines, WithNoise
 from mlbook.tasks.sines_lines import Curves, Known, NoisyPoints
 from mlbook.verification.gradients import compare_gradient, worst
-from mlbook.verification.sines_lines import posterior
+from mlbook.verification.sines_lines import examples, posterior
 
 K, LATENT = 4, 3
 
@@ -383,6 +385,18 @@ def test_the_experiments_share_tasks_network_and_protocol():
     assert tests[0] == tests[1] == tests[2] and not tests[0].noisy_queries
 
 
+def test_a_run_is_resumed_bit_for_bit_and_leaves_a_record(tmp_path):
+    options = {"preset": "quick", "meta_steps": 5, "device": "cpu", "evaluation_tasks": 4}
+    whole = run("leo-sines-lines-5shot", out=tmp_path / "whole", **options)
+    assert run("leo-sines-lines-5shot", out=tmp_path / "parts", time_limit=1e-9, **options) is None
+    again = run("leo-sines-lines-5shot", out=tmp_path / "parts", resume=True, **options)
+    files = [(tmp_path / name / "checkpoint.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert files[0] == files[1] and len(files[0]) < 1_000_000
+    assert whole["evaluation"] == again["evaluation"] and whole["evaluation"]["measure"] == "mse"
+    assert len(whole["evaluation"]["mean"]) == 11
+    assert whole["curve_columns"] == ["meta_step", "loss"] and {len(row) for row in whole["curve"]} == {2}
+
+
 # -- what can be known ----------------------------------------------------------------------------------------------
 
 
@@ -413,3 +427,61 @@ def test_a_posterior_without_noise_is_refused():
     with pytest.raises(UserError) as error:
         posterior(SinesAndLines(noise=0.0), *torch.zeros(3, 1, 2, 1))
     assert "noise" in one_line(error.value)
+
+
+def test_the_three_examples_are_what_their_names_say():
+    tasks = SinesAndLines()
+    found = examples(tasks, pool=200)
+    assert list(found) == ["a clear sine", "a clear line", "ambiguous"]
+    assert not found["a clear sine"].is_line and found["a clear line"].is_line
+    p_line, unsure = [], []
+    for task in found.values():
+        known = posterior(tasks, task.support_x, task.support_y, task.query_x, grid=60)
+        p_line.append(float(known.p_line))
+        unsure.append(float(known.spread.square().mean()))
+    assert p_line[0] < 0.01 and p_line[1] > 0.99 and 0.05 < p_line[2] < 0.95
+    assert max(unsure[:2]) < 0.09 < unsure[2]
+
+
+# -- the shipped comparison and the figures -------------------------------------------------------------------------
+
+
+def test_the_figures_of_a_learner_say_what_they_show():
+    learner = LEORegression(MLP(), latent_steps=1, finetuning_steps=1)
+    meta = learner.init(rng()).meta
+    fig, alt = figures.sampled_fits(learner, meta, examples(SinesAndLines(), pool=100), samples=3)
+    assert len(fig.axes) == 9 and alt.count("mean spread of the curves") == 3
+    fig, alt = figures.spread_by_placement(learner, meta, n_tasks=5, samples=3)
+    assert len(fig.axes) == 3 and "on the right half" in alt
+
+
+RECORD = results.benchmark("sines_lines")
+
+
+@pytest.mark.skipif(RECORD is None, reason="not measured yet")
+def test_the_shipped_comparison_is_of_the_shipped_runs_and_adds_up():
+    for method, its in RECORD["methods"].items():
+        record = results.run_record(its["name"])
+        assert its["name"] == f"{method}-sines-lines-5shot"
+        assert (record["preset"], record["meta_steps"]) == (its["preset"], its["meta_steps"])
+        everything = RECORD["groups"]["all"][method]
+        # other tasks of the same distribution
+        gap = 4 * (everything["ci95"] ** 2 + record["evaluation"]["ci95"] ** 2) ** 0.5 / 1.96
+        assert abs(everything["mean"] - record["evaluation"]["mse"]) < gap
+    groups = RECORD["groups"]
+    assert groups["all"]["tasks"] == RECORD["tasks"] == groups["sines"]["tasks"] + groups["lines"]["tasks"]
+    assert min(groups[name]["tasks"] for name in ("ambiguous", "narrow")) >= 600
+    for row in groups.values():
+        for method, its in RECORD["methods"].items():
+            assert row[method]["mean"] == row[method]["by_step"][its["report_step"]]["mean"]
+            assert row[method]["mean"] > row["best"]["mean"]
+            difference = row[method]["difference"]["mean"]
+            assert difference == pytest.approx(row[method]["mean"] - row["leo"]["mean"])
+
+
+@pytest.mark.skipif(RECORD is None, reason="not measured yet")
+def test_the_figures_of_the_comparison():
+    fig, alt = figures.error_by_step(RECORD)
+    assert len(fig.axes) == 2 and alt.count("best possible") == 2
+    _, alt = figures.spread_against_error(RECORD)
+    assert "after all inner steps" in alt

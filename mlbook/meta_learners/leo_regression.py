@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad, vmap
 
@@ -51,18 +52,21 @@ def by_graph(function: Callable, at: Tensor) -> tuple[Tensor, Tensor]:
     return torch.autograd.grad(loss, at, create_graph=True)[0], also
 
 
-def layers(weights: list[Tensor], x: Tensor) -> Tensor:
-    """A network with ReLU between its layers: x [..., n, in] -> [..., n, out]; weights W [..., out, in], b [..., out] in turn,
-    the same for all tasks or of each task."""
+def network(params: Params, name: str, x: Tensor) -> Tensor:
+    """The network ``name`` of ``params``: x [..., in] -> [..., out], ReLU between its layers and none behind the last."""
+    for i in range(LAYERS):
+        x = F.linear(x, params[f"{name}.{i}.weight"], params[f"{name}.{i}.bias"])
+        x = x.relu() if i < LAYERS - 1 else x
+    return x
+
+
+def base_network(params: Params, x: Tensor) -> Tensor:
+    """The same for ``MLP``, where every task may have parameters of its own: W [..., out, in], b [..., out], x [..., n, in]."""
+    weights = list(params.values())
     for i in range(0, len(weights), 2):
         x = x @ weights[i].transpose(-1, -2) + weights[i + 1].unsqueeze(-2)
         x = x.relu() if i + 2 < len(weights) else x
     return x
-
-
-def network(params: Params, name: str, x: Tensor) -> Tensor:
-    """The network ``name`` of ``params``."""
-    return layers([params[f"{name}.{i}.{kind}"] for i in range(LAYERS) for kind in ("weight", "bias")], x)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class LEORegression:
     """The relation network has 2·n_z units."""
     latent_steps: int = 5
     finetuning_steps: int = 5
-    latent_lr: float = 1e-3
+    latent_lr: float = 0.03
     """First value of α, learned for each latent dimension."""
     finetuning_lr: float = 1e-3
     """First value of the rate of fine-tuning, learned for each parameter of the base network."""
@@ -90,7 +94,7 @@ class LEORegression:
     an inner loop diverges."""
     parameter_spread: float = 0.01
     """σ of a generated parameter where the decoder says 0."""
-    kl_weight: float = 1e-3
+    kl_weight: float = 0.03
     penalty_weight: float = 1e-9
     l2_weight: float = 1e-8
     orthogonality_weight: float = 1e-3
@@ -174,13 +178,13 @@ class LEORegression:
 
     def decode(self, params: Params, z: Tensor, noise: Tensor | None = None) -> Tensor:
         """Parameters w [..., P] of the base network from z [..., n_z]: a sample with the given ``noise``, the mean without."""
-        parts = network(params, "decoder", z.unsqueeze(-2)).squeeze(-2)
+        parts = network(params, "decoder", z)
         mean, sigma = gaussian(parts, self.parameter_spread)
         return mean if noise is None else mean + sigma * noise
 
     def losses(self, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Mean squared error of the base network on each task's points: w [..., P] -> [...]."""
-        return (layers(list(self.as_params(w).values()), x) - y).square().mean((-1, -2))
+        return (base_network(self.as_params(w), x) - y).square().mean((-1, -2))
 
     def shortened(self, gradient: Tensor) -> Tensor:
         """Each task's gradient [..., n], at most ``longest_gradient`` long."""
@@ -292,8 +296,6 @@ class LEORegression:
 
         def one(noise: Tensor) -> Tensor:
             episode = NoisyPoints(support_x, support_y, support_x, support_y, noise, no_noise)
-            return torch.stack(
-                [layers(list(self.as_params(s["w"]).values()), x) for s in self.inner(meta, episode)]
-            )
+            return torch.stack([base_network(self.as_params(s["w"]), x) for s in self.inner(meta, episode)])
 
         return vmap(one)(z_noise)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mlbook.errors import UserError
-from mlbook.tasks.sines_lines import Curves, SinesAndLines
+from mlbook.tasks.sines_lines import Curves, KnownEpisode, SinesAndLines
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,27 @@ def _one(
     mean = weight @ values
     spread = (weight @ (values - mean).square()).sqrt()
     return weight[curves.is_line].sum(), mean, spread
+
+
+def examples(
+    tasks: SinesAndLines, seed: int = 11, pool: int = 400, grid: int = 60
+) -> dict[str, KnownEpisode]:
+    """Three tasks out of ``pool`` drawn ones, each [1, ...]: a clear sine, a clear line, and the one whose kind is least certain.
+
+    Clear: of the tasks with amplitude above 2 (slope above 1) and kind beyond doubt, the one whose best prediction is surest.
+    """
+    batch = tasks.sample_known(pool, torch.Generator().manual_seed(seed))
+    known = posterior(tasks, batch.support_x, batch.support_y, batch.query_x, grid)
+    unsure = known.spread.square().mean(1)
+    steep = batch.scale.abs() > torch.where(batch.is_line, 1.0, 2.0)
+
+    def clear(kind: Tensor) -> int:
+        return int(torch.where(kind & steep, unsure, torch.inf).argmin())
+
+    doubt = torch.where(unsure > tasks.noise**2, (known.p_line - 0.5).abs(), torch.inf)
+    chosen = {
+        "a clear sine": clear(~batch.is_line),
+        "a clear line": clear(batch.is_line),
+        "ambiguous": int(doubt.argmin()),
+    }
+    return {name: KnownEpisode(*(field[i : i + 1] for field in batch)) for name, i in chosen.items()}

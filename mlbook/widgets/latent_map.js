@@ -1,5 +1,5 @@
 // The lab "A map of classifiers": three classes in a plane, the code z of each on a map, and the classifier that LEO decodes.
-import { bumps, countLeoWeights, decode, encode, examine, innerLoop, leoNet } from "./leo.js";
+import { bumps, countLeoWeights, encode, examine, innerLoop, leoNet, logits, said } from "./leo.js";
 import { withLetter } from "./methods.js";
 import { cornersOf, partition } from "./partition.js";
 import { arrow, legendKey, radios, stroke } from "./plane.js";
@@ -28,21 +28,15 @@ export function followed(net, state, setup, queries) {
   const samples = (state.draw ? setup.noise[state.draw - 1] : []).map((noise) => {
     const z = mean.map((code, k) => code.map((v, j) => v + sigma[k][j] * noise[k][j]));
     const last = innerLoop(net, x, labels, z, state.latent, state.finetuning).pop();
-    return { ...last, right: queries.x.map((row, i) => best(last.w, row) === queries.y[i]), says: queries.x.map((row) => best(last.w, row)) };
+    return { ...last, says: queries.x.map((row) => said(last.w, row)) };
   });
   const means = mean.map((_, k) => [0, 1].map((j) => places.reduce((sum, p, i) => sum + (labels[i] === k ? p[j] / state.shots : 0), 0)));
-  const nearest = ([a, b]) => means.map(([u, v]) => (a - u) ** 2 + (b - v) ** 2);
-  const control = queries.places.filter((p, i) => nearest(p).indexOf(Math.min(...nearest(p))) === queries.y[i]).length / queries.y.length;
-  const split = samples.length ? queries.y.filter((_, i) => samples.some(({ says }) => says[i] !== samples[0].says[i])).length / queries.y.length : null;
+  const share = (holds) => queries.y.filter((y, i) => holds(i, y)).length / queries.y.length;
+  const far = ([a, b]) => means.map(([u, v]) => (a - u) ** 2 + (b - v) ** 2);
+  const control = share((i, y) => far(queries.places[i]).every((d, _, all) => d >= all[y]));
+  const split = samples.length ? share((i) => samples.some(({ says }) => says[i] !== samples[0].says[i])) : null;
   return { mean, sigma, path, judged, samples, control, split };
 }
-
-export function best(w, x) {
-  const scores = scoresOf(w, [x])[0];
-  return scores.indexOf(Math.max(...scores));
-}
-
-const scoresOf = (w, xs) => xs.map((x) => w.map((row) => row.reduce((sum, v, d) => sum + v * x[d], 0)));
 
 // -- the lab ----------------------------------------------------------------------------------------------------------
 
@@ -100,7 +94,7 @@ function render({ model, el }) {
     html("p", { class: "mlb-legend" },
       ...letters.map((letter, k) => legendKey({ d: shape(k, 13, 6, 4), style: `${colour(k)}; stroke-width: 1.8` }, `query of ${letter}`)),
       legendKey({ d: "M8 1l10 10m0 -10l-10 10", ...stroke("--mlb-ink", 2) }, "wrong"),
-      legendKey(stroke("--mlb-ink", 1.6, "5 4"), "boundary at step 0"), legendKey(stroke("--mlb-muted", 1), "of a sample")));
+      legendKey(stroke("--mlb-ink", 1.6, "5 4"), "boundary at step 0"), legendKey(stroke("--mlb-muted", 1), "boundary of a sample")));
   const right = html("div", {}, map.node,
     html("p", { class: "mlb-legend" },
       legendKey({ d: "M13 1V11M8 6H18", ...stroke("--mlb-muted", 2) }, "mean μ of the encoder"), legendKey({ d: "M3 6a10 5 0 1 0 20 0a10 5 0 1 0 -20 0", ...stroke("--mlb-muted", 1.5, "4 3") }, "spread: σ and 2σ"),
@@ -113,10 +107,10 @@ function render({ model, el }) {
       button("Draw 12 samples", () => change({ draw: (state().draw % setup.noise.length) + 1 })), button("No samples", () => change({ draw: 0 })),
       button("New task", () => toTask((state().task + 1) % setup.tasks.length))),
     shots.node, table, sentence, remark,
-    html("p", { class: "mlb-note mlb-apart" },
+    html("div", { class: "mlb-apart" }, html("p", { class: "mlb-note" },
       "Drag a support point (left) or a code (right), or focus one and use the arrow keys (with Shift: further). The codes follow the support points until you move one by hand; Encode lets them follow again. ",
       `Support loss: sum over the support points, which the inner steps descend. LEO was meta-trained with ${setup.trained[0]} latent and ${setup.trained[1]} fine-tuning steps and one support point per class. `,
-      "Samples: z drawn from the Gaussians of the encoder, then taken through the same inner steps."));
+      "Samples: z drawn from the Gaussians of the encoder, then taken through the same inner steps.")));
   const root = html("section", { class: "mlb-lab mlb-plane", "data-lab": "latent-map", "aria-label": "Lab: a map of classifiers" },
     html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
   el.append(root);
@@ -140,10 +134,10 @@ function render({ model, el }) {
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
   const toPlane = ([x, y]) => `${plane.X(x).toFixed(1)} ${plane.Y(y).toFixed(1)}`;
-  const divide = (w, detail) => partition(scoresOf(w, seen[detail]), [fine, coarse][detail], [CELLS, COARSE][detail], toPlane);
+  const divide = (w, detail) => partition(seen[detail].map((x) => logits(w, x)), [fine, coarse][detail], [CELLS, COARSE][detail], toPlane);
 
   function drawPlane(now, { path, samples }, queries) {
-    const { w } = path[path.length - 1], cut = divide(w, 0), wrong = queries.x.map((x, i) => best(w, x) !== queries.y[i]);
+    const { w } = path[path.length - 1], cut = divide(w, 0), wrong = queries.x.map((x, i) => said(w, x) !== queries.y[i]);
     const line = (d, name, look) => svg("path", { class: name, d, ...look });
     plane.lines.replaceChildren(
       ...cut.regions.map((d, k) => svg("path", { class: "mlb-region", d, style: `fill: url(#${hatch}${k}); stroke: none` })),
@@ -185,14 +179,14 @@ function render({ model, el }) {
     drawPlane(now, found, queries);
     drawMap(now, found);
     shots.set(`${now.shots}`);
-    const percent = (v) => `${Math.round(100 * v)} %`;
+    const percent = (v) => `${Math.round(100 * v)}\u00a0%`;
     const row = (name, j, current) => html("tr", { "aria-current": current && "true" }, html("th", { scope: "row" }, name),
-      ...(j.support === undefined ? ["–", "–"] : [format(j.support), format(j.query)]).map((t) => html("td", {}, t)), html("td", {}, percent(j.accuracy)));
+      ...[[j.support, format], [j.query, format], [j.accuracy, percent]].map(([v, show]) => html("td", {}, v === undefined ? "–" : show(v))));
     const start = now.codes.length ? "codes by hand" : "codes at the means", tuned = now.finetuning > 0;
     rows.replaceChildren(
       row(start, judged[0], judged.length === 1),
-      row(counted(now.latent, "latent"), judged[now.latent], !tuned && now.latent > 0),
-      row(counted(now.finetuning, "fine-tuning"), last, tuned),
+      row(counted(now.latent, "latent"), now.latent ? judged[now.latent] : {}, !tuned && now.latent > 0),
+      row(counted(now.finetuning, "fine-tuning"), tuned ? last : {}, tuned),
       row("nearest mean, for comparison", { accuracy: found.control }));
     const did = [now.latent && counted(now.latent, "latent"), tuned && counted(now.finetuning, "fine-tuning")].filter(Boolean).join(" and ");
     const first = did
@@ -205,8 +199,8 @@ function render({ model, el }) {
     plane.node.setAttribute("aria-label", `The plane: ${now.shots} support ${now.shots === 1 ? "point" : "points"} per class, ${queries.y.length} queries, and the regions of the decoded classifier. ${first}`);
     map.node.setAttribute("aria-label", `The latent map: codes ${found.path[found.path.length - 1].z.map((z, k) => `${letters[k]} at (${z.map(format).join(", ")})`).join("; ")}.`);
     // The same numbers unrounded, for tests and for whoever looks at the page from outside.
-    const { path, samples, ...rest } = found, strip = samples.map(({ z, right }) => ({ z, accuracy: right.filter(Boolean).length / right.length }));
-    root.dataset.state = JSON.stringify({ ...now, ...rest, z: path.map((p) => p.z), w: path[path.length - 1].w, samples: strip, said: [first, second] });
+    const { path, samples, ...rest } = found, strip = samples.map(({ z, says }) => ({ z, accuracy: says.filter((k, i) => k === queries.y[i]).length / says.length }));
+    root.dataset.state = JSON.stringify({ ...now, ...rest, z: path.map((p) => p.z), w: path[path.length - 1].w, samples: strip, words: [first, second] });
   }
 
   // Several changes at once, or a fast pointer, are drawn once per frame.

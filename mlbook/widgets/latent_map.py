@@ -15,7 +15,7 @@ from mlbook.run import load_checkpoint
 from mlbook.tasks.plane import REACH, BentSectors
 from mlbook.widgets import assets
 
-SHIPPED, SEED = "leo-plane-3w1s", 0
+SHIPPED, SEED = "leo-plane-3w1s", 1
 LETTERS = "ABC"
 TASKS, QUERIES, SHOTS = 6, 15, 3
 DRAWS, SAMPLES = 4, 12
@@ -45,10 +45,10 @@ class LatentMap(anywidget.AnyWidget):
     """Support points of three classes in a plane, the code of each class on a latent map, and the decoded classifier.
 
     learner, meta: a LEO with two latent dimensions over the features of ``BentSectors``, and its meta-parameters (default: the
-    shipped ones). The other arguments are the state in which the lab opens, and later the traits that follow what the reader does:
-    ``shots`` per class, 1 or 3; ``latent`` and ``finetuning``, inner steps taken, 0..20; ``task``, 0..5; ``draw``, which set of
-    samples of z is shown, 0 for none. Further traits: ``points``, the support points, three per class of which the first ``shots``
-    count; ``codes``, one point per class where they were set by hand, otherwise empty.
+    shipped ones). The other arguments are the state in which the lab opens, and later the traits that follow what the reader
+    does: ``shots`` per class, 1 or 3; ``latent`` and ``finetuning``, inner steps taken, 0..20; ``task``, 0..5; ``draw``, which
+    set of samples of z is shown, 0 for none. Further traits: ``points``, the support points, three per class of which the first
+    ``shots`` count; ``codes``, one point per class where they were set by hand, otherwise empty.
     Raises ``UserError`` for what the lab cannot show.
     """
 

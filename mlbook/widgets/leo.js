@@ -22,7 +22,12 @@ export function bumps(points, { grid, width, reach }) {
   });
 }
 
-const times = (matrix, x) => Array.from({ length: matrix.length / x.length }, (_, i) => x.reduce((sum, v, j) => sum + matrix[i * x.length + j] * v, 0));
+function dot(a, b, start = 0) {
+  let sum = 0;
+  for (let j = 0; j < b.length; j++) sum += a[start + j] * b[j]; // everything is made of this: a plain loop
+  return sum;
+}
+const times = (matrix, x) => Array.from({ length: matrix.length / x.length }, (_, i) => dot(matrix, x, i * x.length));
 const relu = (x) => x.map((v) => Math.max(v, 0));
 const average = (rows) => rows[0].map((_, j) => rows.reduce((sum, row) => sum + row[j], 0) / rows.length);
 
@@ -37,7 +42,13 @@ export function encode({ encoder, relation }, x, ways) {
 /** Classifier weights [N][D] from codes: the decoder's means. [LEO 5] */
 export const decode = ({ decoder }, z) => z.map((code) => times(decoder.subarray(0, decoder.length / 2), code));
 
-export const logits = (w, x) => w.map((row) => row.reduce((sum, v, d) => sum + v * x[d], 0)); // [LEO 7]
+export const logits = (w, x) => w.map((row) => dot(row, x)); // [LEO 7]
+
+/** The class with the largest logit. */
+export function said(w, x) {
+  const scores = logits(w, x);
+  return scores.indexOf(Math.max(...scores));
+}
 
 function probabilities(w, x) {
   const scores = logits(w, x), most = Math.max(...scores), parts = scores.map((s) => Math.exp(s - most)), sum = parts.reduce((a, b) => a + b);

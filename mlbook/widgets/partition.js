@@ -4,7 +4,7 @@
 export const cornersOf = (low, high, n) =>
   Array.from({ length: (n + 1) ** 2 }, (_, i) => [i % (n + 1), Math.floor(i / (n + 1))].map((v) => low + ((high - low) * v) / n));
 
-/** The part of a polygon of {p, s} (place, scores) where class k has more than class l. */
+/** The part of a polygon of {p, s} (place, scores) where class k has at least as much as class l. */
 function clip(polygon, k, l) {
   const margin = ({ s }) => s[k] - s[l];
   return polygon.flatMap((a, i) => {
@@ -15,39 +15,47 @@ function clip(polygon, k, l) {
   });
 }
 
+/** Segments [from, to] as the d of as few lines as possible, so that dashes run through. */
+function joined(segments) {
+  const at = new Map(), used = new Set(), note = (end, s) => at.set(end, [...(at.get(end) ?? []), s]);
+  segments.forEach((s) => s.forEach((end) => note(end, s)));
+  const next = (end) => at.get(end).find((s) => !used.has(s));
+  const follow = (end) => {
+    const line = [];
+    for (let s = next(end); s; s = next(end)) used.add(s), line.push((end = s[0] === end ? s[1] : s[0]));
+    return line;
+  };
+  return segments.map((s) => (used.has(s) ? "" : `M${[...(used.add(s), follow(s[0])).reverse(), ...s, ...follow(s[1])].join("L")}`)).join("");
+}
+
 /** d of the region of each class and of the boundary, from scores at `cornersOf`. place: from the plane to "x y" in pixels. */
 export function partition(scores, corners, n, place) {
-  const best = scores.map((s) => s.indexOf(Math.max(...s))), classes = scores[0].map((_, k) => k), regions = classes.map(() => []), lines = [];
+  const own = scores.map((s) => s.indexOf(Math.max(...s))), classes = scores[0].map((_, k) => k), regions = classes.map(() => ""), segments = [];
   const polygon = (points) => `M${points.map(place).join("L")}Z`, corner = (i) => ({ p: corners[i], s: scores[i] });
   function cut(triangle) {
     for (const k of classes) {
-      let inside = triangle;
-      for (const l of classes) if (l !== k && inside.length) inside = clip(inside, k, l);
+      const others = classes.filter((l) => l !== k), inside = others.reduce((rest, l) => clip(rest, k, l), triangle);
       if (inside.length < 3) continue;
-      regions[k].push(polygon(inside.map(({ p }) => p)));
-      const tie = ({ s }, l) => Math.abs(s[k] - s[l]) <= 1e-9 * (1 + Math.abs(s[k]));
+      regions[k] += polygon(inside.map(({ p }) => p));
+      const tied = (l, ...ends) => l > k && ends.every(({ s }) => Math.abs(s[k] - s[l]) <= 1e-9 * (1 + Math.abs(s[k])));
       inside.forEach((a, i) => {
-        const b = inside[(i + 1) % inside.length];
-        if (classes.some((l) => l > k && tie(a, l) && tie(b, l))) lines.push(`M${place(a.p)}L${place(b.p)}`);
+        const b = inside[(i + 1) % inside.length], ends = [place(a.p), place(b.p)];
+        if (ends[0] !== ends[1] && others.some((l) => tied(l, a, b))) segments.push(ends);
       });
     }
   }
-  for (let row = 0; row < n; row++) {
+  for (let row = 0; row < n; row++)
     for (let column = 0, first = 0; column < n; column++) {
-      const i = row * (n + 1) + column, four = [i, i + 1, i + n + 2, i + n + 1], own = best[i], plain = (cell) => cell.every((c) => best[c] === own);
-      if (!plain(four)) {
-        cut([four[0], four[1], four[2]].map(corner));
-        cut([four[0], four[2], four[3]].map(corner));
-        first = column + 1;
-        continue;
+      const i = row * (n + 1) + column, cell = [i, i + 1, i + n + 2, i + n + 1], plain = (shift) => cell.every((c) => own[c + shift] === own[i]);
+      if (plain(0)) {
+        if (column + 1 < n && plain(1)) continue; // neighbours of one class in a row make one rectangle
+        const start = i - column + first;
+        regions[own[i]] += polygon([start, i + 1, i + n + 2, start + n + 1].map((c) => corners[c]));
+      } else {
+        cut([cell[0], cell[1], cell[2]].map(corner));
+        cut([cell[0], cell[2], cell[3]].map(corner));
       }
-      // neighbours of one class in a row make one rectangle
-      const next = four.map((c) => c + 1), goes = column + 1 < n && plain(next);
-      if (goes) continue;
-      const start = row * (n + 1) + first;
-      regions[own].push(polygon([start, i + 1, i + n + 2, start + n + 1].map((c) => corners[c])));
       first = column + 1;
     }
-  }
-  return { regions: regions.map((parts) => parts.join("")), boundary: lines.join("") };
+  return { regions, boundary: joined(segments) };
 }
