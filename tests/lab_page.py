@@ -30,14 +30,14 @@ def run_node(tmp_path, widget, source, data=None):
     return json.loads(done.stdout)
 
 
-def assert_whole(widget):
+def assert_whole(widget, most=32_000):
     """The widget carries one module without imports, no address in it, no name exported twice, and it is small."""
     source, style = widget._esm, widget._css
     assert not re.search(r"^\s*import\b|\bimport\(|\brequire\(", source, re.MULTILINE)
     assert set(re.findall(r"https?://[^\"'`\s]+", source + style)) == {"http://www.w3.org/2000/svg"}
     exported = re.findall(r"^export (?:function|const|class) (\w+)", source, re.MULTILINE)
     assert len(exported) == len(set(exported)) and source.count("export default") == 1
-    assert len(source.encode()) < 32_000
+    assert len(source.encode()) < most
 
 
 def assert_close(found, wanted, tolerance=1e-9):

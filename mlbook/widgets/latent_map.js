@@ -150,7 +150,7 @@ function render({ model, el }) {
     supports.forEach((grip, i) => {
       const k = Math.floor(i / most), number = i % most;
       grip.node.style.display = number < now.shots ? "" : "none";
-      grip.set(now.points[i], `Support point ${letters[k]}${now.shots > 1 ? number + 1 : ""}`);
+      grip.set(now.points[i], `Support point ${letters[k]}${number + 1}`);
     });
   }
 

@@ -3,7 +3,8 @@
 // The mini-batches of the task come from Python in `setup`; the arithmetic is in expansion.js. What the reader changes lies
 // in the model's traits.
 import { averages, COEFFICIENTS, derivatives, exact, expansion, METHODS, remainders } from "./expansion.js";
-import { arrow, checkbox, contours, legendKey, LogLogPlot, power, sameScale, stroke } from "./plane.js";
+import { contours, LogLogPlot, power } from "./contours.js";
+import { arrow, checkbox, legendKey, sameScale, stroke } from "./plane.js";
 import { announcer, clamp, format, handle, html, Plot, slider, svg, watchWidth } from "./shared.js";
 
 const STATE = ["phi", "inner_steps", "inner_lr", "method", "same_batch"];
