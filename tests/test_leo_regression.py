@@ -370,7 +370,7 @@ def test_bad_settings_are_refused():
 
 
 def test_the_experiments_share_tasks_network_and_protocol():
-    rows = [experiments.get(f"{method}-sines-lines-5shot") for method in ("leo", "maml", "metasgd")]
+    rows = [experiments.get(f"{method}-sines-lines-5shot") for method in ("leo", "maml")]
     configs = [experiments.config(row, "paper") for row in rows]
     for key in ("dataset", "model", "k_shot", "n_query", "test_query", "meta_batch_size"):
         assert len({config[key] for config in configs}) == 1, key
@@ -382,7 +382,7 @@ def test_the_experiments_share_tasks_network_and_protocol():
     assert isinstance(a, NoisyPoints) and all(torch.equal(x, y) for x, y in zip(a[:4], b, strict=True))
     assert a.w_noise.shape == (3, 6, 1_761)
     tests = [experiments.build_tasks(c, "test") for c in configs]
-    assert tests[0] == tests[1] == tests[2] and not tests[0].noisy_queries
+    assert tests[0] == tests[1] and not tests[0].noisy_queries
 
 
 def test_a_run_is_resumed_bit_for_bit_and_leaves_a_record(tmp_path):
@@ -414,13 +414,13 @@ def test_the_posterior_knows_a_clear_line_and_a_clear_sine():
 
 def test_the_posterior_is_calibrated():
     """The mean squared error of its mean is the mean of its variance, and its probabilities are frequencies."""
-    batch = SinesAndLines(3, 10, noisy_queries=False).sample_known(300, rng(3))
-    found = posterior(SinesAndLines(), batch.support_x, batch.support_y, batch.query_x, grid=60)
+    batch = SinesAndLines(3, 10, noisy_queries=False).sample_known(200, rng(3))
+    found = posterior(SinesAndLines(), batch.support_x, batch.support_y, batch.query_x, grid=50)
     error = (found.mean - batch.query_y.squeeze(-1)).square().mean(1)
     gap = error - found.spread.square().mean(1)
-    assert abs(float(gap.mean())) < 3 * float(gap.std()) / 300**0.5
+    assert abs(float(gap.mean())) < 3 * float(gap.std()) / 200**0.5
     wrong = found.p_line - batch.is_line.double()
-    assert abs(float(wrong.mean())) < 3 * float(wrong.std()) / 300**0.5
+    assert abs(float(wrong.mean())) < 3 * float(wrong.std()) / 200**0.5
 
 
 def test_a_posterior_without_noise_is_refused():
@@ -431,7 +431,7 @@ def test_a_posterior_without_noise_is_refused():
 
 def test_the_three_examples_are_what_their_names_say():
     tasks = SinesAndLines()
-    found = examples(tasks, pool=200)
+    found = examples(tasks, pool=150, grid=40)
     assert list(found) == ["a clear sine", "a clear line", "ambiguous"]
     assert not found["a clear sine"].is_line and found["a clear line"].is_line
     p_line, unsure = [], []
@@ -449,8 +449,8 @@ def test_the_three_examples_are_what_their_names_say():
 def test_the_figures_of_a_learner_say_what_they_show():
     learner = LEORegression(MLP(), latent_steps=1, finetuning_steps=1)
     meta = learner.init(rng()).meta
-    fig, alt = figures.sampled_fits(learner, meta, examples(SinesAndLines(), pool=100), samples=3)
-    assert len(fig.axes) == 9 and alt.count("mean spread of the curves") == 3
+    fig, alt = figures.sampled_fits(learner, meta, examples(SinesAndLines(), pool=40, grid=30), samples=3)
+    assert len(fig.axes) == 12 and alt.count("mean spread of the curves") == 3
     fig, alt = figures.spread_by_placement(learner, meta, n_tasks=5, samples=3)
     assert len(fig.axes) == 3 and "on the right half" in alt
 
@@ -467,13 +467,13 @@ def test_the_shipped_comparison_is_of_the_shipped_runs_and_adds_up():
         everything = RECORD["groups"]["all"][method]
         # other tasks of the same distribution
         gap = 4 * (everything["ci95"] ** 2 + record["evaluation"]["ci95"] ** 2) ** 0.5 / 1.96
-        assert abs(everything["mean"] - record["evaluation"]["mse"]) < gap
+        assert abs(everything["mean"] - record["evaluation"]["mean"][RECORD["step"]]) < gap
     groups = RECORD["groups"]
     assert groups["all"]["tasks"] == RECORD["tasks"] == groups["sines"]["tasks"] + groups["lines"]["tasks"]
     assert min(groups[name]["tasks"] for name in ("ambiguous", "narrow")) >= 600
     for row in groups.values():
-        for method, its in RECORD["methods"].items():
-            assert row[method]["mean"] == row[method]["by_step"][its["report_step"]]["mean"]
+        for method in RECORD["methods"]:
+            assert row[method]["mean"] == row[method]["by_step"][RECORD["step"]]["mean"]
             assert row[method]["mean"] > row["best"]["mean"]
             difference = row[method]["difference"]["mean"]
             assert difference == pytest.approx(row[method]["mean"] - row["leo"]["mean"])

@@ -41,9 +41,7 @@ def _sinusoid(
     )
 
 
-def _sines_and_lines(
-    name: str, meta_steps: int, *, test_steps: int = 10, report_step: int, **learner
-) -> Experiment:
+def _sines_and_lines(name: str, meta_steps: int, *, report_step: int, **learner) -> Experiment:
     """Section 4.1 of the LEO paper: half sines, half lines, noise of 0.3 on the targets, five shots, 12 tasks in a meta-batch,
     the same network 1-40-40-1. Everything else is ours: 15 queries, whose targets are noisy in meta-training and the curve
     itself at meta-test; MAML's α (of 0.0003, 0.001, 0.003 and 0.01), its number of steps and LEO's rates by short trials on
@@ -57,7 +55,6 @@ def _sines_and_lines(
         k_shot=5,
         n_query=15,
         test_query=50,
-        test_steps=test_steps,
         report_step=report_step,
         presets={
             "quick": Preset(200, 12, evaluation_tasks=100),
@@ -112,7 +109,6 @@ def rows() -> list[Experiment]:
             _sinusoid(f"metasgd-sinusoid-{k}shot", k, test_steps=1, learn_inner_lr=True),
         ]
     found.append(_sinusoid("maml-sinusoid-5shot-text-rate", 5, test_steps=3, inner_lr=0.01))
-    five = {"loss": "mse", "inner_lr": 0.001, "inner_steps": 5, "report_step": 5}
     found += [
         _sines_and_lines(
             "leo-sines-lines-5shot",
@@ -125,9 +121,9 @@ def rows() -> list[Experiment]:
             finetuning_lr=1e-3,
             kl_weight=0.03,
         ),
-        _sines_and_lines("maml-sines-lines-5shot", 30_000, **five),
-        # rates learned for five steps are meant for five
-        _sines_and_lines("metasgd-sines-lines-5shot", 30_000, test_steps=5, learn_inner_lr=True, **five),
+        _sines_and_lines(
+            "maml-sines-lines-5shot", 30_000, report_step=5, loss="mse", inner_lr=0.001, inner_steps=5
+        ),
     ]
     found += [_reptile_on_maml_sinusoids(k) for k in (5, 10)]
     return [*found, _reptile_sinusoid()]

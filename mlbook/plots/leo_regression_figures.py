@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from matplotlib.lines import Line2D
 from torch import Tensor
 from torch.func import vmap
 
@@ -10,9 +11,10 @@ from mlbook.meta_learners import LEORegression
 from mlbook.meta_learners.protocol import Meta, MetaLearner
 from mlbook.plots.style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, figure
 from mlbook.tasks.sines_lines import Curves, KnownEpisode, SinesAndLines
+from mlbook.verification.sines_lines import posterior_curves
 
-NAMES = {"leo": "LEO", "maml": "MAML", "metasgd": "Meta-SGD"}
-LOOK = {"leo": (ORANGE, "-"), "maml": (COLOURS["maml"], "--"), "metasgd": (COLOURS["metasgd"], "-.")}
+NAMES = {"leo": "LEO", "maml": "MAML"}
+LOOK = {"leo": (ORANGE, "-"), "maml": (COLOURS["maml"], "--")}
 GRID = torch.linspace(-5, 5, 81)[:, None]
 """Where curves are drawn, [n, 1]."""
 
@@ -39,61 +41,64 @@ def sampled_fits(
     samples: int = 12,
     seed: int = 0,
 ):
-    """One column per task (as ``verification.sines_lines.examples`` gives them): support points, the true curve and curves from
-    samples of the code; above before the inner loop, in the middle after the steps on the code, below after fine-tuning.
+    """One row per task (as ``verification.sines_lines.examples`` gives them): support points, the true curve, and curves from
+    samples of the code before the inner loop, after the steps on the code and after fine-tuning; at the right draws from the
+    exact posterior.
 
-    rival: another learner, its meta-parameters and its number of inner steps (MAML), drawn into the last row.
+    rival: another learner, its meta-parameters and its number of inner steps (MAML), drawn beside LEO's last curves.
     """
     stages = {
-        0: "before the inner loop",
-        learner.latent_steps: f"after {learner.latent_steps} steps on z",
-        learner.latent_steps + learner.finetuning_steps: f"and {learner.finetuning_steps} on the parameters",
+        "before the inner loop": 0,
+        f"after {learner.latent_steps} steps on z": learner.latent_steps,
+        f"and {learner.finetuning_steps} on the parameters": learner.latent_steps + learner.finetuning_steps,
     }
+    titles = [*stages, "exact posterior"]
     fig, axes = figure(
-        len(stages), len(tasks), width=3.0 * len(tasks), height=6.6, sharex=True, sharey="col", squeeze=False
+        len(tasks), 4, width=9.6, height=2.35 * len(tasks), sharex=True, sharey="row", squeeze=False
     )
     said = []
-    for column, (title, task) in enumerate(tasks.items()):
-        curves = sampled_curves(learner, meta, task, samples, seed)
+    for row, (name, task) in zip(axes, tasks.items(), strict=True):
+        of_codes = sampled_curves(learner, meta, task, samples, seed)
+        drawn = [of_codes[:, step] for step in stages.values()] + [exact_curves(task, samples, seed)]
         truth = task.curves.at(GRID[None])[0, :, 0]
-        low, high = float(truth.min()), float(truth.max())
-        room = 1.5 + 0.25 * (high - low)
-        for row, (step, stage) in enumerate(stages.items()):
-            ax = axes[row][column]
+        room = 1.5 + 0.25 * float(truth.max() - truth.min())
+        for ax, title, curves in zip(row, titles, drawn, strict=True):
             ax.plot(GRID, truth, color=GREEN, lw=5, alpha=0.35, label="true curve")
-            for i, curve in enumerate(curves[:, step]):
-                ax.plot(GRID, curve, color=ORANGE, lw=1, alpha=0.7, label="samples of z" if i == 0 else None)
-            if rival is not None and row == len(stages) - 1:
+            exact = title == titles[-1]
+            ax.plot(GRID, curves.t(), color=PURPLE if exact else ORANGE, lw=1, alpha=0.7)
+            if rival is not None and title == titles[-2]:
                 ax.plot(
                     GRID, _fit(*rival, task), color=BLUE, lw=1.8, ls="--", label=f"MAML, {rival[2]} steps"
                 )
             ax.plot(
-                task.support_x.flatten(),
-                task.support_y.flatten(),
-                "v",
-                color=BLACK,
-                markersize=6,
-                label="support points",
+                task.support_x[0], task.support_y[0], "v", color=BLACK, markersize=6, label="support points"
             )
-            ax.set_ylim(low - room, high + room)
-            if column == 0:
-                ax.set_ylabel(stage)
-            if row == 0:
-                ax.set_title(title, fontsize=11)
-        spread = [float(curves[:, step].std(0).mean()) for step in stages]
-        error = [float((curves[:, step].mean(0) - truth).square().mean()) for step in stages]
-        said.append(
-            f"{title}: mean spread of the curves {spread[0]:.2f}, then {spread[1]:.2f}, then {spread[2]:.2f}; mean squared "
-            f"error of their mean {error[0]:.2f}, then {error[1]:.2f}, then {error[2]:.2f}"
-        )
+            ax.set_ylim(float(truth.min()) - room, float(truth.max()) + room)
+            if ax in axes[0]:
+                ax.set_title(title, fontsize=10)
+        row[0].set_ylabel(name)
+        spread = ", ".join(f"{float(curves.std(0).mean()):.2f}" for curves in drawn)
+        error = ", ".join(f"{float((curves.mean(0) - truth).square().mean()):.2f}" for curves in drawn)
+        said.append(f"{name}: mean spread of the curves {spread}; mean squared error of their mean {error}")
     for ax in axes[-1]:
         ax.set_xlabel("x")
-    handles, labels = axes[-1][0].get_legend_handles_labels()
+    handles, labels = axes[0][2].get_legend_handles_labels()
+    handles += [Line2D([], [], color=ORANGE), Line2D([], [], color=PURPLE)]
+    labels += ["samples of z", "draws from the exact posterior"]
     fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False)
     return fig, (
-        "A grid of panels, one column per task and one row per stage of the inner loop. Each shows five support points, the "
-        f"true curve and {samples} curves from samples of the latent code. " + "; ".join(said) + "."
+        f"Panels, one row per task and four columns: {', '.join(titles)}. Each shows the support points, the true curve and "
+        f"{samples} curves, in the first three columns from samples of the latent code. "
+        + "; ".join(said)
+        + "."
     )
+
+
+def exact_curves(task: KnownEpisode, samples: int, seed: int = 0) -> Tensor:
+    """Draws from the exact posterior of one task (axes [1, ...]) over ``GRID``: [S, n]."""
+    generator = torch.Generator().manual_seed(seed)
+    curves = posterior_curves(SinesAndLines(), task.support_x[0], task.support_y[0], samples, generator)
+    return curves.at(GRID.double().expand(samples, -1, 1)).squeeze(-1).float()
 
 
 def _fit(learner: MetaLearner, meta: Meta, steps: int, task: KnownEpisode) -> Tensor:
@@ -118,7 +123,8 @@ def error_by_step(record: dict, groups: tuple[str, ...] = ("all", "ambiguous")):
             ax.plot(steps, mean, color=colour, ls=style, marker="o", markersize=3.5, label=NAMES[method])
             ax.fill_between(steps, mean - ci95, mean + ci95, color=colour, alpha=0.2, lw=0)
             said.append(
-                f"{NAMES[method]} on {group}: {mean[0]:.2f} before the inner loop, {row[method]['mean']:.2f} at the reported step"
+                f"{NAMES[method]} on {group}: {mean[0]:.2f} before the inner loop, {row[method]['mean']:.2f} after "
+                f"{record['step']} steps"
             )
         ax.axhline(row["best"]["mean"], color=GREY, ls=":", lw=1.6, label="best possible")
         ax.axvline(latent, color=GREY, lw=0.8)
@@ -146,8 +152,7 @@ def spread_against_error(record: dict):
         said.append(
             f"{label}: spread {x[0]:.2f} goes with error {y[0]:.2f}, spread {x[-1]:.2f} with error {y[-1]:.2f}"
         )
-    low, high = ax.get_xlim()[0], max(ax.get_xlim()[1], ax.get_ylim()[1])
-    low = max(low, 1e-3)
+    low, high = min(found[key]["spread"][0] for key in looks), max(ax.get_ylim()[1], ax.get_xlim()[1])
     ax.plot([low, high], [low, high], color=BLACK, lw=1, label="spread = error")
     ax.set(
         xscale="log",

@@ -42,6 +42,33 @@ def posterior(
     return Posterior(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
+def posterior_curves(
+    tasks: SinesAndLines,
+    support_x: Tensor,
+    support_y: Tensor,
+    n: int,
+    generator: torch.Generator,
+    grid: int = 200,
+) -> Curves:
+    """``n`` draws from the posterior of one task, support_x, support_y [K, 1]."""
+    curves = _grid(tasks, grid)
+    drawn = torch.multinomial(
+        _weights(tasks, curves, support_x, support_y), n, replacement=True, generator=generator
+    )
+    return Curves(*(field[drawn] for field in curves))
+
+
+def _at(curves: Curves, x: Tensor) -> Tensor:
+    """All curves at the same points: x [n, 1] -> [curves, n]."""
+    return curves.at(x.double().expand(len(curves.is_line), -1, 1)).squeeze(-1)
+
+
+def _weights(tasks: SinesAndLines, curves: Curves, sx: Tensor, sy: Tensor) -> Tensor:
+    """Posterior probabilities [curves], where all are equally probable before."""
+    misfit = (_at(curves, sx) - sy.double().flatten()).square().sum(-1)
+    return torch.softmax(-misfit / (2 * tasks.noise**2), 0)
+
+
 def _grid(tasks: SinesAndLines, n: int) -> Curves:
     """The middles of n × n cells of both priors: 2n² curves of equal weight."""
 
@@ -60,15 +87,11 @@ def _one(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """p_line [], mean [n], spread [n] of one task."""
 
-    def at(points: Tensor) -> Tensor:
-        return curves.at(points.double().expand(len(curves.is_line), -1, 1)).squeeze(-1)
-
-    misfit = (at(sx) - sy.double().flatten()).square().sum(-1)
-    weight = torch.softmax(-misfit / (2 * tasks.noise**2), 0)
+    weight = _weights(tasks, curves, sx, sy)
     # curves of no weight need no prediction
     kept = weight > weight.max() * 1e-7
     curves, weight = Curves(*(field[kept] for field in curves)), weight[kept] / weight[kept].sum()
-    values = at(x)  # [curves, n]
+    values = _at(curves, x)  # [curves, n]
     mean = weight @ values
     spread = (weight @ (values - mean).square()).sqrt()
     return weight[curves.is_line].sum(), mean, spread
