@@ -201,8 +201,8 @@ def test_reproductions_of_leo_are_well_formed():
 
 
 def test_the_tests_that_the_page_names_exist():
-    table = PAGE[PAGE.index("the test here that would fail") :].split("\n\n")[0]
-    named = re.findall(r"`([a-z_]{15,})`", table)
+    part = PAGE[PAGE.index("`tests/test_leo.py` that would fail") :].split(":::")[0]
+    named = re.findall(r"^\d\. `([a-z_]+)`", part, re.MULTILINE)
     code = (ROOT / "tests/test_leo.py").read_text(encoding="utf-8")
     assert len(named) == 9
     for name in named:
