@@ -172,22 +172,23 @@ def shots(curves: dict[str, list[tuple[int, float, float]]], trained: int):
 
 
 def ablations(columns: dict[str, dict[str, tuple[float, float]]]):
-    """{column: {variant: (points against all of LEO, half interval)}}, one panel per column."""
-    fig, axes = figure(1, len(columns), width=7.6, height=2.9, sharey=True, squeeze=False)
+    """{panel: {variant: (points against all of LEO, half interval)}}, two panels in a row."""
+    rows = -(-len(columns) // 2)
+    fig, axes = figure(rows, 2, width=7.2, height=0.5 + 1.9 * rows, sharey=True, sharex=True, squeeze=False)
     variants = list(dict.fromkeys(v for column in columns.values() for v in column))
     said = []
-    for ax, (title, column) in zip(axes[0], columns.items(), strict=True):
+    for ax, (title, column) in zip(axes.flat, columns.items(), strict=False):
         ax.axvline(0, color=BLACK, lw=1)
         for y, variant in enumerate(variants):
             if variant not in column:
                 continue
             value, half = column[variant]
-            clear = abs(value) > half
-            ax.errorbar(
-                value, y, xerr=half, fmt="o", ms=5, capsize=3, color=(RED if value < 0 else GREEN) if clear else GREY
-            )  # fmt: skip
-        ax.set_title(title, loc="left", fontsize=9)
+            colour = GREY if abs(value) <= half else RED if value < 0 else GREEN
+            ax.errorbar(value, y, xerr=half, fmt="o", ms=5, capsize=3, color=colour)
+        ax.set_title(title, loc="left", fontsize=10)
         said.append(f"{title}: " + ", ".join(f"{v} {x:+.1f}" for v, (x, _) in column.items()))
+    for ax in axes.flat[len(columns) :]:
+        ax.set_visible(False)
     axes[0][0].set(yticks=range(len(variants)), yticklabels=variants, ylim=(len(variants) - 0.5, -0.5))
     fig.supxlabel("points against all of LEO", fontsize=10)
     return fig, "Differences in accuracy, in points, from all of LEO. " + "; ".join(said) + "."
