@@ -42,9 +42,9 @@ class EarlyStopping:
         return score > max(scores) if self.learner.measure == "accuracy" else score < min(scores)
 
     def __call__(self, state: State) -> None:
-        if state.meta_step % self.every and state.meta_step != self.last:
+        if state.meta_step % self.every and state.meta_step != self.last:  # [STOP 1]
             return
-        score = evaluate(
+        score = evaluate(  # [STOP 2] the same meta-validation tasks at every look
             self.learner,
             state.meta,
             self.tasks,
@@ -53,7 +53,7 @@ class EarlyStopping:
             seed=SEED,
             scored_steps=(self.inner_steps,),
         ).value
-        if self.better(score):
+        if self.better(score):  # [STOP 3]
             self.meta = {group: {n: t.clone() for n, t in its.items()} for group, its in state.meta.items()}
         self.looks.append((state.meta_step, score))
 

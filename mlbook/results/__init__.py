@@ -1,6 +1,7 @@
 """The ledger: published results and ours. Every number on a page comes from here.
 
-``published.json``: value, interval, protocol and source of the published rows. ``reproductions.json``: what others got.
+``published.json``: value, interval, protocol and source of the published rows. ``reproductions.json`` and
+``reproductions_leo.json``: what others got.
 ``runs/*.json``: one record per run of ours.
 """
 
@@ -30,18 +31,22 @@ def reproductions() -> list[dict]:
     return json.loads((ROOT / "results" / "reproductions.json").read_text())
 
 
+@cache
+def reproductions_of_leo() -> list[dict]:
+    """What code bases report of LEO on features of which backbone; a pair of values is a range."""
+    return json.loads((ROOT / "results" / "reproductions_leo.json").read_text())
+
+
 def runs() -> list[dict]:
     """All run records, in the order of their file names."""
     return [json.loads(path.read_text()) for path in sorted((ROOT / "results" / "runs").glob("*.json"))]
 
 
-def run_record(experiment: str, among: list[dict] | None = None) -> dict | None:
-    """The record shown for an experiment: the longest run, of equals the one with the smallest seed.
-
-    among: records that have been read already (default: all are read).
-    """
-    records = [r for r in (runs() if among is None else among) if r["experiment"] == experiment]
-    return max(records, key=lambda r: (r["meta_steps"], -r["config"]["seed"]), default=None)
+def run_record(experiment: str, records: list[dict] | None = None) -> dict | None:
+    """The record shown for an experiment: the longest run, of equals the one with the smallest seed. records: all of them, where
+    they have been read already."""
+    its = [r for r in (runs() if records is None else records) if r["experiment"] == experiment]
+    return max(its, key=lambda r: (r["meta_steps"], -r["config"]["seed"]), default=None)
 
 
 def benchmark(name: str) -> dict | None:

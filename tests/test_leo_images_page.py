@@ -1,0 +1,209 @@
+"""Chapter 10: its measurements against direct computations, and what it says of published numbers against the numbers."""
+
+import json
+import re
+
+import pytest
+import torch
+from package_fixtures import ROOT, rng
+
+from benchmarks import leo_pairs
+from mlbook import experiments, results
+from mlbook.meta_learners import LEO, LinearHead
+from mlbook.plots import leo_image_figures
+from mlbook.tasks import FeaturePool, FewShotFeatures, feature_sets
+from mlbook.verification import latent_codes
+
+CELLS = json.loads((ROOT / "book/10_leo_images.ipynb").read_text(encoding="utf-8"))["cells"]
+PAGE = "".join("".join(cell["source"]) for cell in CELLS)
+N, K, D, LATENT = 3, 2, 12, 4
+
+
+def trained():
+    """A LEO away from special values, in float64, and a few tasks."""
+    leo = LEO(features=D, n_way=N, latent=LATENT, latent_steps=2, finetuning_steps=1)
+    meta = leo.init(rng(0)).meta
+    for p in meta["params"].values():
+        p += 0.3 * torch.randn(p.shape, generator=rng(1))
+    meta = {group: {n: t.double() for n, t in its.items()} for group, its in meta.items()}
+    pool = FeaturePool(torch.randn(8, 1, D, generator=rng(2)) + torch.randn(8, 12, D, generator=rng(3)))
+    return leo, meta, FewShotFeatures(pool, N, K, 5).sample(4, rng(4)).to(torch.float64)
+
+
+# -- measurements ---------------------------------------------------------------------------------------------------
+
+
+def test_states_are_those_of_the_inner_loops():
+    leo, meta, episodes = trained()
+    found = latent_codes.states(leo, meta, episodes)
+    for t in range(4):
+        path = list(leo.path(meta, episodes.support_x[t], episodes.support_y[t], 3))
+        assert torch.allclose(found["w"][t], torch.stack([p["w"] for p in path]), atol=1e-12)
+    walked = latent_codes.latent_descent(leo, meta, found["mean"], episodes, 2)
+    assert torch.allclose(torch.stack(walked, 1), found["w"][:, :3], atol=1e-12)
+    right = latent_codes.right(found["w"][:, -1], episodes.query_x, episodes.query_y)
+    expected = (leo.predict({"w": found["w"][1, -1]}, episodes.query_x[1]).argmax(-1)) == episodes.query_y[1]
+    assert torch.equal(right[1], expected)
+
+
+def test_one_latent_step_from_zero_is_a_centroid_under_P():
+    """Equation (10.1), for K shots."""
+    leo, meta, episodes = trained()
+    zero = torch.zeros(4, N, LATENT, dtype=torch.float64)
+    step = latent_codes.latent_descent(leo, meta, zero, episodes, 1)[1]
+    W = meta["params"]["decoder"][:D]
+    P = (W * meta["rates"]["latent"]) @ W.t()
+    expected = K * latent_codes.centred(latent_codes.centroids(episodes, N)) @ P
+    assert torch.allclose(step, expected, atol=1e-12)
+
+
+def test_weight_descent_from_zero_stays_in_the_span_and_is_gradient_descent():
+    leo, _, episodes = trained()
+    w = latent_codes.weight_descent(leo, torch.zeros(4, N, D, dtype=torch.float64), episodes, 0.3, 3)[-1]
+    inside, rest = latent_codes.parts(w, episodes.support_x)
+    assert rest.abs().max() < 1e-12 and torch.allclose(inside, w)
+    head = LinearHead(N, start="zero", inner_lr=0.3 * N * K)  # its loss is the mean
+    *_, last = head.path(head.init(rng()).meta, episodes.support_x[2], episodes.support_y[2], 3)
+    assert torch.allclose(last["w"], w[2], atol=1e-12)
+
+
+def test_parts_and_shares():
+    w, x = torch.randn(2, N, D, generator=rng(5)), torch.randn(2, 4, D, generator=rng(6))
+    inside, rest = latent_codes.parts(w, x)
+    assert torch.allclose((rest @ x.mT).abs().max(), torch.tensor(0.0), atol=1e-5)
+    total = latent_codes.share(inside, w) + latent_codes.share(rest, w)
+    assert torch.allclose(total, torch.ones(2), atol=1e-5)
+    assert torch.allclose(latent_codes.in_columns(x[0], x[0].t()), x[0], atol=1e-5)
+    values = latent_codes.captured(w.flatten(0, 1), torch.eye(D))
+    expected = w.square().sum((0, 1)).cumsum(0) / w.square().sum()
+    assert torch.allclose(values, expected, atol=1e-6) and values[-1] == pytest.approx(1)
+    cosines = latent_codes.class_cosines(w, w)
+    assert torch.allclose(cosines.diagonal(dim1=1, dim2=2), torch.ones(2, N), atol=1e-5)
+
+
+def test_other_company_changes_the_partners_only():
+    leo, meta, episodes = trained()
+    found = latent_codes.codes_in_other_company(leo, meta, episodes)
+    x = episodes.support_x.view(4, N, K, D)
+    for t, n in ((0, 1), (3, 0)):
+        mixed = x[(t + 1) % 4].clone()
+        mixed[n] = x[t, n]
+        mean, _ = leo.encode(meta["params"], mixed.flatten(0, 1))
+        assert torch.allclose(found[t, n], mean[n], atol=1e-12)
+
+
+def test_doubt_is_measured():
+    wrong = torch.tensor([True, False, True, False])
+    assert latent_codes.separation(torch.tensor([2.0, 1.0, 4.0, 3.0]), wrong) == 0.75
+    assert latent_codes.separation(wrong.float(), wrong) == 1
+    a = torch.tensor([1.0, 2.0, 3.0, 10.0])
+    assert latent_codes.rank_correlation(a, a**3) == pytest.approx(1)
+    assert latent_codes.rank_correlation(a, -a) == pytest.approx(-1)
+    tied = latent_codes.rank_correlation(
+        torch.tensor([1.0, 1.0, 2.0, 2.0]), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    )
+    assert tied == pytest.approx(0.8944, abs=1e-4)
+    leo, meta, episodes = trained()
+    found = latent_codes.states(leo, meta, episodes)
+    still = {**found, "sigma": torch.zeros_like(found["sigma"])}
+    w = latent_codes.sampled_weights(leo, meta, still, episodes, rng())
+    assert torch.allclose(w, found["w"][:, leo.latent_steps], atol=1e-12)
+
+
+def test_ties_count_as_half():
+    wrong = torch.tensor([True, True, False, False])
+    assert latent_codes.separation(torch.zeros(4), wrong) == 0.5
+    assert latent_codes.separation(torch.tensor([1.0, 0.0, 0.0, 0.0]), wrong) == 0.75
+
+
+def test_runs_are_compared_in_pairs(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLBOOK_DATA", str(tmp_path))
+    classes = {f"c{n}": torch.rand(256) + 0.3 * torch.randn(12, 256, generator=rng(n)) for n in range(6)}
+    splits = {split: classes for split in ("train", "validation", "test")}
+    feature_sets.save("mini-wrn-10-4", splits, {"of": "clusters"})
+    names = [
+        "leo-mini-wrn-10-4-5w1s",
+        "leo-mini-wrn-10-4-5w1s-deterministic",
+        "leo-mini-wrn-10-4-5w5s-generator",
+    ]
+    runs = [experiments.config(experiments.get(name), "quick") for name in names]
+    found = leo_pairs.compared([(c, experiments.build_learner(c).init(rng()).meta) for c in runs], n_tasks=30)
+    (section,) = found.values()  # the 5-shot run has nothing to be compared with
+    assert list(found) == ["mini-wrn-10-4-5w1s"] and section["reference"] == names[0]
+    beside = {f"{m}-features-mini-wrn-10-4-5w1s" for m in ("centroid", "finetuning")}
+    assert set(section["rows"]) == {*names[:2], *beside}
+    reference = section["rows"][names[0]]
+    assert reference["difference"] == reference["difference_ci95"] == 0
+    for row in section["rows"].values():
+        assert row["accuracy"] - reference["accuracy"] == pytest.approx(row["difference"])
+
+
+# -- figures --------------------------------------------------------------------------------------------------------
+
+
+def test_figures_say_what_they_draw():
+    leo, meta, episodes = trained()
+    scores = torch.rand(20, 11, generator=rng()).double()
+    _, alt = leo_image_figures.by_step(scores, 5, {"nearest centroid": (0.4, 0.01)})
+    assert f"10: {100 * scores[:, 10].mean():.1f}" in alt and "nearest centroid: 40.0" in alt
+    values = torch.tensor([3.0, 2.0, 1.0] + [0.0] * 7)
+    fig, alt = leo_image_figures.spectrum(values, {"g": torch.linspace(0.1, 1, 10)}, 3)
+    assert len(fig.axes) == 2 and "g: 30" in alt and "random vector: 30" in alt
+    _, alt = leo_image_figures.shots({"LEO": [(1, 0.5, 0.01), (10, 0.6, 0.01)]}, 1)
+    assert "LEO: 50.0 with 1 shot, 60.0 with 10" in alt
+    fig, alt = leo_image_figures.ablations({"ours": {"a": (-1.0, 0.2), "b": (0.1, 0.2)}})
+    assert "a -1.0, b +0.1" in alt
+    points, labels = torch.randn(30, 2, generator=rng()), torch.arange(30) % 3 - 1
+    _, alt = leo_image_figures.codes(points, 2 * points, labels, ["lion", "bus"], (0.5, 0.2))
+    assert "30 codes" in alt and "lion, bus" in alt
+    stop = {"looks": [[1000, 0.4], [2000, 0.5]], "meta_step": 2000, "accuracy": 0.5}
+    _, alt = leo_image_figures.looks({"1-shot": {"early_stopping": stop, "evaluation": {"accuracy": 0.45}}})
+    assert "best look 50.0 at meta-step 2,000, meta-test 45.0" in alt
+    assert "frozen" in leo_image_figures.stages()[1]
+
+
+# -- what the page says of numbers that do not change ---------------------------------------------------------------
+
+
+def points(a, b, k, data="mini"):
+    published = results.published()
+    a, b = (published[f"leo-{data}-5w{k}s{'-' if v else ''}{v}"] for v in (a, b))
+    return 100 * (a["value"] - b["value"]), 100 * (a["ci95"] ** 2 + b["ci95"] ** 2) ** 0.5
+
+
+def test_the_reading_of_the_published_ablations():
+    cells = [(d, k) for d in ("mini", "tiered") for k in (1, 5)]
+    steps = {c: points("no-finetuning", "generator", c[1], c[0])[0] for c in cells}
+    assert steps["mini", 1] == pytest.approx(1.29) and "add 1.3 points there" in PAGE
+    assert all(steps[d, 5] > 2 * steps[d, 1] for d in ("mini", "tiered"))
+    start = [points("", "random-prior", k, d)[0] for d, k in cells]
+    assert (round(min(start), 1), round(max(start), 1)) == (0.3, 0.9) and "0.3 to 0.9 points lower" in PAGE
+    tuned = {c: points("", "no-finetuning", c[1], c[0]) for c in cells}
+    assert [c for c, (gain, width) in tuned.items() if gain > 1.5 * width] == [("tiered", 5)]
+    codes = [points("", "generator-finetuning", k, d)[0] for d, k in cells]
+    assert all(0.5 < gain < 1.5 for gain in codes)  # "about a point, everywhere"
+    sampling = {c: points("", "deterministic", c[1], c[0]) for c in cells}
+    assert sampling["mini", 5][0] > 1 > 0 > sampling["tiered", 5][0]
+    printed = [row["ci95"] for key, row in results.published().items() if re.match(r"leo-mini-5w1s", key)]
+    assert max(printed) / min(printed) == pytest.approx(6.2, abs=0.1) and "a factor of six" in PAGE
+
+
+def test_reproductions_of_leo_are_well_formed():
+    for peer in results.reproductions_of_leo():
+        assert peer["who"] and peer["remark"] and set(peer["ci95"]) <= set(peer["accuracy"])
+        for cell, found in peer["accuracy"].items():
+            assert f"leo-{cell}" in results.published()
+            assert all(0.2 < v < 1 for v in (found if isinstance(found, list) else [found]))
+    short = [p["accuracy"] for p in results.reproductions_of_leo() if p["backbone"] == "ResNet-12"][0]
+    published = results.published()
+    assert round(100 * (published["leo-mini-5w1s"]["value"] - short["mini-5w1s"])) == 8
+    assert abs(published["leo-tiered-5w5s"]["value"] - short["tiered-5w5s"]) < 0.001
+
+
+def test_the_tests_that_the_page_names_exist():
+    part = PAGE[PAGE.index("`tests/test_leo.py` that would fail") :].split(":::")[0]
+    named = re.findall(r"^\d\. `([a-z_]+)`", part, re.MULTILINE)
+    code = (ROOT / "tests/test_leo.py").read_text(encoding="utf-8")
+    assert len(named) == 9
+    for name in named:
+        assert f"def test_{name}(" in code, name
