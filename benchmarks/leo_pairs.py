@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -88,8 +89,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RECORD)
     options = parser.parse_args(arguments)
     keep_freed_memory()
-    record = json.loads(options.out.read_text()) if options.out.exists() else {}
     found = compared([load_checkpoint(run / "checkpoint.safetensors") for run in options.runs], options.tasks)
+    if not found:
+        sys.exit("leo_pairs: there is no ordinary LEO among these runs, so there is nothing to compare with")
+    record = json.loads(options.out.read_text()) if options.out.exists() else {}
     keep(options.out, {**record, **found})
     for title, section in found.items():
         for name, values in section["rows"].items():
