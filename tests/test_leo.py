@@ -208,8 +208,8 @@ def test_both_loops_are_gradient_descent_with_one_rate_per_dimension():
 
 
 def test_every_class_has_k_codes_each_adapted_by_itself():
-    """The official code tiles the Gaussian of a class K times, draws K codes, and decodes each to a copy of the weights. Logits are
-    averaged over the copies, so that each feels a K-th of the gradient that one shared code would feel."""
+    """The official code tiles the Gaussian of a class K times, draws K codes, and decodes each to a copy of the weights. Logits
+    are averaged over the copies, so that each feels a K-th of the gradient that one shared code would feel."""
     learner, episode = small(dropout=0.0), episodes(1).task(0)
     meta = meta_of(learner)
     first, second, *_ = learner.inner(meta, episode)

@@ -1,7 +1,7 @@
 """LEO: latent embedding optimization (Rusu et al. 2019), in every detail of the official code.
 
-Greek to Python: φ_e ``encoder``, φ_r ``relation``, φ_d ``decoder``, z ``codes`` [N, K, n_z] (K latent codes of
-each class), α ``latent_lr``, w ``w`` [N, K, D] (the weights that they decode to), the fine-tuning rate ``finetuning_lr``, β ``kl_weight``, γ
+Greek to Python: φ_e ``encoder``, φ_r ``relation``, φ_d ``decoder``, z ``codes`` [N, K, n_z] (K latent codes of each class), α
+``latent_lr``, w ``w`` [N, K, D] (the weights that they decode to), the fine-tuning rate ``finetuning_lr``, β ``kl_weight``, γ
 ``penalty_weight``, λ₁ ``l2_weight``, λ₂ ``orthogonality_weight``.
 """
 
@@ -152,8 +152,8 @@ class LEO:
         return gaussian(code, 0.0)
 
     def decode(self, params: Params, z: Tensor, noise: Tensor | None, k_shot: int) -> Tensor:
-        """Classifier weights w [N, K, D] from K codes of every class, z [N, K, n_z], or from one for all copies, [N, n_z]: a sample
-        for each code, or the mean without ``noise``."""
+        """Classifier weights w [N, K, D] from K codes of every class, z [N, K, n_z], or from one for all copies, [N,
+        n_z]: a sample for each code, or the mean without ``noise``."""
         z = z if z.dim() == 3 else z[:, None].expand(-1, k_shot, -1)
         mean, sigma = gaussian(z @ params["decoder"].t(), self.weight_offset)  # [LEO 5]
         return mean if noise is None else mean + sigma * noise  # [LEO 6]
@@ -170,8 +170,9 @@ class LEO:
     def inner(self, meta: Meta, episode: Episode | NoisyEpisode) -> Iterator[dict[str, Tensor]]:
         """Codes and weights after 0, 1, …, latent_steps + finetuning_steps inner steps on one task, and where they come from.
 
-        ``codes`` [N, K, n_z] and ``w`` [N, K, D]: K copies of every class, each adapted by itself; ``z`` [N, n_z]: the mean of a
-        class's codes; ``start``: the first codes; ``mean`` and ``sigma`` [N, n_z]: what they were drawn with. With a ``NoisyEpisode`` (meta-training) codes and weights are sampled and features dropped; without, means are used.
+        ``codes`` [N, K, n_z] and ``w`` [N, K, D]: K copies of every class, each adapted by itself; ``z`` [N, n_z]: the mean
+        of a class's codes; ``start``: the first codes; ``mean`` and ``sigma`` [N, n_z]: what they were drawn with. With a
+        ``NoisyEpisode`` (meta-training) codes and weights are sampled and features dropped; without, means are used.
         """
         params, rates = meta["params"], meta["rates"]
         x, y = episode.support_x, episode.support_y
