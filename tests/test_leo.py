@@ -192,19 +192,44 @@ def test_both_loops_are_gradient_descent_with_one_rate_per_dimension():
     states = list(learner.inner(meta, episode))
     assert len(states) == 5
     for n in range(2):  # latent steps
-        z = states[n]["z"].detach().clone().requires_grad_()
+        z = states[n]["codes"].detach().clone().requires_grad_()
         w = learner.decode(meta["params"], z, episode.w_noise[n], K)
         x = dropped(episode.support_x, episode.support_drop[n], 0.3)
         (slope,) = torch.autograd.grad(learner.support_loss(w, x, episode.support_y), z)
-        assert torch.allclose(states[n + 1]["z"], z - meta["rates"]["latent"] * slope, atol=1e-12)
-        fresh = learner.decode(meta["params"], states[n + 1]["z"], episode.w_noise[n + 1], K)
+        assert torch.allclose(states[n + 1]["codes"], z - meta["rates"]["latent"] * slope, atol=1e-12)
+        fresh = learner.decode(meta["params"], states[n + 1]["codes"], episode.w_noise[n + 1], K)
         assert torch.allclose(states[n + 1]["w"], fresh, atol=1e-12)  # decoded again, with fresh noise
     for n in range(2, 4):  # fine-tuning
-        assert torch.equal(states[n + 1]["z"], states[n]["z"])
+        assert torch.equal(states[n + 1]["codes"], states[n]["codes"])
         w = states[n]["w"].detach().clone().requires_grad_()
         x = dropped(episode.support_x, episode.support_drop[n], 0.3)
         (slope,) = torch.autograd.grad(learner.support_loss(w, x, episode.support_y), w)
         assert torch.allclose(states[n + 1]["w"], w - meta["rates"]["finetuning"] * slope, atol=1e-12)
+
+
+def test_every_class_has_k_codes_each_adapted_by_itself():
+    """The official code tiles the Gaussian of a class K times, draws K codes, and decodes each to a copy of the weights. Logits
+    are averaged over the copies, so that each feels a K-th of the gradient that one shared code would feel."""
+    learner, episode = small(dropout=0.0), episodes(1).task(0)
+    meta = meta_of(learner)
+    first, second, *_ = learner.inner(meta, episode)
+    assert first["start"].shape == (N, K, LATENT)
+    torch.testing.assert_close(
+        first["start"], first["mean"][:, None] + first["sigma"][:, None] * episode.z_noise
+    )
+    assert not torch.allclose(first["start"][:, 0], first["start"][:, 1])
+    plain = Episode(*episode[:4])
+    first, second, *_ = learner.inner(meta, plain)
+    assert torch.equal(
+        first["codes"][:, 0], first["codes"][:, 1]
+    )  # at meta-test the copies are equal, and stay so
+    assert torch.equal(second["codes"][:, 0], second["codes"][:, 1])
+    slope = torch.func.grad(
+        lambda z: learner.support_loss(
+            learner.decode(meta["params"], z, None, K), plain.support_x, plain.support_y
+        )
+    )(first["z"])
+    torch.testing.assert_close(second["z"], first["z"] - meta["rates"]["latent"] * slope / K)
 
 
 def test_noise_is_used_once_per_code_and_anew_at_every_decoding():
@@ -257,8 +282,8 @@ def test_the_kl_term_is_one_sample_and_a_mean_over_dimensions():
     learner, episode = small(), episodes(1).task(0)
     meta = meta_of(learner)
     mean, sigma = learner.encode(meta["params"], episode.support_x, episode.support_keep)
-    z = mean + sigma * episode.z_noise
-    q, p = torch.distributions.Normal(mean, sigma), torch.distributions.Normal(0.0, 1.0)
+    z = mean[:, None] + sigma[:, None] * episode.z_noise
+    q, p = torch.distributions.Normal(mean[:, None], sigma[:, None]), torch.distributions.Normal(0.0, 1.0)
     assert learner.task_terms(meta, episode)["kl"] == pytest.approx(
         float((q.log_prob(z) - p.log_prob(z)).mean())
     )
@@ -269,7 +294,7 @@ def test_the_penalty_pulls_the_code_and_not_the_adapted_code():
     meta = meta_of(learner)
     *_, end = learner.inner(meta, episode)
     assert learner.task_terms(meta, episode)["penalty"] == pytest.approx(
-        float(((end["z"] - end["start"]) ** 2).mean())
+        float(((end["codes"] - end["start"]) ** 2).mean())
     )
     gradient = torch.func.grad(lambda m: learner.task_terms(m, episode)["penalty"])(meta)
     # z' is a constant: nothing reaches the decoder or the rates, through which only z' depends on them
@@ -324,7 +349,7 @@ def test_the_meta_gradient_against_finite_differences_with_frozen_noise():
     found = compare_gradient(lambda m: learner.meta_loss(m, batch)[0], gradient, meta, generator=rng(5))
     assert worst(found) < 1e-6
     with_penalty = small()
-    adapted = [list(with_penalty.inner(meta, batch.task(t)))[-1]["z"] for t in range(2)]
+    adapted = [list(with_penalty.inner(meta, batch.task(t)))[-1]["codes"] for t in range(2)]
 
     def held(m):
         loss = learner.meta_loss(m, batch)[0]
@@ -365,7 +390,7 @@ def test_a_gradient_that_is_not_a_number_is_replaced():
     bad = {group: {n: t.clone() for n, t in ts.items()} for group, ts in good.items()}
     bad["params"]["encoder"][0, 0] = float("nan")
     guarded = learner.guarded(meta, bad)
-    assert torch.equal(guarded["params"]["decoder"], learner.l2_weight * meta["params"]["decoder"])
+    assert torch.equal(guarded["params"]["decoder"], 1e-4 * meta["params"]["decoder"])
     assert not guarded["rates"]["latent"].any()
 
 
@@ -392,7 +417,7 @@ def test_a_random_prior_knows_nothing_of_the_support_set_before_the_first_step()
     first = next(learner.inner(meta, task.task(0)))
     torch.testing.assert_close(first["start"], task.z_noise[0])
     torch.testing.assert_close(
-        next(learner.inner(meta, Episode(*task.task(0)[:4])))["start"], torch.zeros(N, LATENT).double()
+        next(learner.inner(meta, Episode(*task.task(0)[:4])))["start"], torch.zeros(N, K, LATENT).double()
     )
     gradient, metrics = learner.meta_gradient(meta, task)
     l2_alone = learner.l2_weight * meta["params"]["encoder"]
@@ -464,6 +489,6 @@ def test_the_same_seed_gives_the_same_noise_and_vmap_sees_a_task():
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
     assert (
         isinstance(a, NoisyEpisode)
-        and a.z_noise.shape == (2, N, LATENT)
+        and a.z_noise.shape == (2, N, K, LATENT)
         and a.w_noise.shape == (2, 3, N, K, D)
     )

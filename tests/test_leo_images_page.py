@@ -47,13 +47,13 @@ def test_states_are_those_of_the_inner_loops():
 
 
 def test_one_latent_step_from_zero_is_a_centroid_under_P():
-    """Equation (10.1), for K shots."""
+    """Equation (10.1): with K copies of a code the number of shots cancels."""
     leo, meta, episodes = trained()
     zero = torch.zeros(4, N, LATENT, dtype=torch.float64)
     step = latent_codes.latent_descent(leo, meta, zero, episodes, 1)[1]
     W = meta["params"]["decoder"][:D]
     P = (W * meta["rates"]["latent"]) @ W.t()
-    expected = K * latent_codes.centred(latent_codes.centroids(episodes, N)) @ P
+    expected = latent_codes.centred(latent_codes.centroids(episodes, N)) @ P
     assert torch.allclose(step, expected, atol=1e-12)
 
 

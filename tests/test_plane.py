@@ -57,7 +57,7 @@ def test_episodes_have_the_fields_that_features_of_images_have():
     again = tasks.episode(support[1], query[1])
     assert torch.equal(again.support_x, batch.support_x[1]) and torch.equal(again.query_y, batch.query_y[1])
     noisy = Noisy(tasks, 2, 5, 5).sample(5, rng())
-    assert noisy.z_noise.shape == (5, 3, 2) and noisy.w_noise.shape == (5, 6, 3, 2, 49)
+    assert noisy.z_noise.shape == (5, 3, 2, 2) and noisy.w_noise.shape == (5, 6, 3, 2, 49)
     with pytest.raises(UserError) as error:
         replace(tasks, n_way=4)
     assert "more than a turn" in one_line(error.value)

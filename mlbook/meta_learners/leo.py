@@ -1,7 +1,7 @@
 """LEO: latent embedding optimization (Rusu et al. 2019), in every detail of the official code.
 
-Greek to Python: φ_e ``encoder``, φ_r ``relation``, φ_d ``decoder``, z ``z`` [N, n_z] (one latent code per class), α
-``latent_lr``, w ``w`` [N, K, D] (K copies of each class's weights), the fine-tuning rate ``finetuning_lr``, β ``kl_weight``, γ
+Greek to Python: φ_e ``encoder``, φ_r ``relation``, φ_d ``decoder``, z ``codes`` [N, K, n_z] (K latent codes of each class), α
+``latent_lr``, w ``w`` [N, K, D] (the weights that they decode to), the fine-tuning rate ``finetuning_lr``, β ``kl_weight``, γ
 ``penalty_weight``, λ₁ ``l2_weight``, λ₂ ``orthogonality_weight``.
 """
 
@@ -24,6 +24,8 @@ from mlbook.tasks.embeddings import NoisyEpisode
 from mlbook.tasks.episode import Episode
 
 SMALLEST_SPREAD = 1e-10
+PULL = 1e-4
+"""Gradient, as a multiple of the parameters, of the steps that take the place of those whose gradient is not a number."""
 
 
 def spread(s: Tensor, offset: float) -> Tensor:
@@ -150,10 +152,11 @@ class LEO:
         return gaussian(code, 0.0)
 
     def decode(self, params: Params, z: Tensor, noise: Tensor | None, k_shot: int) -> Tensor:
-        """Classifier weights w [N, K, D] from z [N, n_z]: K samples per class, or K times the mean without ``noise``."""
+        """Classifier weights w [N, K, D] from K codes of every class, z [N, K, n_z], or from one for all copies, [N,
+        n_z]: a sample for each code, or the mean without ``noise``."""
+        z = z if z.dim() == 3 else z[:, None].expand(-1, k_shot, -1)
         mean, sigma = gaussian(z @ params["decoder"].t(), self.weight_offset)  # [LEO 5]
-        mean = mean[:, None].expand(-1, k_shot, -1)
-        return mean if noise is None else mean + sigma[:, None] * noise  # [LEO 6]
+        return mean if noise is None else mean + sigma * noise  # [LEO 6]
 
     @staticmethod
     def logits(w: Tensor, x: Tensor) -> Tensor:
@@ -165,9 +168,11 @@ class LEO:
         return F.cross_entropy(self.logits(w, x), y, reduction="sum")  # [LEO 8]
 
     def inner(self, meta: Meta, episode: Episode | NoisyEpisode) -> Iterator[dict[str, Tensor]]:
-        """z and w after 0, 1, …, latent_steps + finetuning_steps inner steps on one task, and the code they come from.
+        """Codes and weights after 0, 1, …, latent_steps + finetuning_steps inner steps on one task, and where they come from.
 
-        With a ``NoisyEpisode`` (meta-training) codes and weights are sampled and features dropped; without, means are used.
+        ``codes`` [N, K, n_z] and ``w`` [N, K, D]: K copies of every class, each adapted by itself; ``z`` [N, n_z]: the mean
+        of a class's codes; ``start``: the first codes; ``mean`` and ``sigma`` [N, n_z]: what they were drawn with. With a
+        ``NoisyEpisode`` (meta-training) codes and weights are sampled and features dropped; without, means are used.
         """
         params, rates = meta["params"], meta["rates"]
         x, y = episode.support_x, episode.support_y
@@ -182,30 +187,34 @@ class LEO:
             return self.decode(params, z, episode.w_noise[step] if sampled else None, K)
 
         mean, sigma = self.encode(params, x, episode.support_keep if noisy else None)
-        start = z = mean + sigma * episode.z_noise if sampled else mean  # [LEO 4]
-        code = {"mean": mean, "sigma": sigma, "start": start}
+        z = mean[:, None].expand(-1, K, -1)
+        z = start = z + sigma[:, None] * episode.z_noise if sampled else z  # [LEO 4] K codes of every class
         w = weights(z, 0)
-        yield {"z": z, "w": w, **code}
+
+        def state() -> dict[str, Tensor]:
+            return {"z": z.mean(1), "codes": z, "w": w, "start": start, "mean": mean, "sigma": sigma}
+
+        yield state()
         for n in range(self.latent_steps):
             slope = grad(lambda z, n=n: self.support_loss(weights(z, n), seen(n), y))(z)
             z = z - rates["latent"] * slope  # [LEO 9]
             w = weights(z, n + 1)  # [LEO 10]
-            yield {"z": z, "w": w, **code}
+            yield state()
         for n in range(self.latent_steps, self.latent_steps + self.finetuning_steps):
             slope = grad(lambda w, n=n: self.support_loss(w, seen(n), y))(w)
             w = w - rates["finetuning"] * slope  # [LEO 11]
-            yield {"z": z, "w": w, **code}
+            yield state()
 
     def task_terms(self, meta: Meta, episode: NoisyEpisode) -> dict[str, Tensor]:
         """What one task adds to the outer objective, term by term, and its accuracy."""
         *_, end = self.inner(meta, episode)
         x = dropped(episode.query_x, episode.query_drop, self.dropout)
         prediction = self.logits(end["w"], x)
-        z, mean, sigma = end["start"], end["mean"], end["sigma"]
+        z, mean, sigma = end["start"], end["mean"][:, None], end["sigma"][:, None]
         return {
             "query": F.cross_entropy(prediction, episode.query_y),  # [LEO 12]
             "kl": divergence(z, mean, sigma).mean(),  # [LEO 13] one sample
-            "penalty": F.mse_loss(z, end["z"].detach()),  # [LEO 14] stop-gradient of z'
+            "penalty": F.mse_loss(z, end["codes"].detach()),  # [LEO 14] stop-gradient of z'
             "accuracy": (prediction.detach().argmax(-1) == episode.query_y).float().mean(),
         }
 
@@ -242,12 +251,12 @@ class LEO:
         return {group: {name: clip(g) for name, g in its.items()} for group, its in gradient.items()}
 
     def guarded(self, meta: Meta, gradient: Meta) -> Meta:
-        """The gradient, or that of the L2 term alone if any entry is not finite (without waiting for the device)."""
-        finite = torch.stack([g.isfinite().all() for g in leaves(gradient)]).all()
-        fallback = {"params": {n: self.l2_weight * p for n, p in meta["params"].items()}}
+        """The gradient, or a small pull towards zero if any entry is NaN (without waiting for the device)."""
+        whole = ~torch.stack([g.isnan().any() for g in leaves(gradient)]).any()
+        fallback = {"params": {n: PULL * p for n, p in meta["params"].items()}}
         return {
             group: {
-                name: torch.where(finite, g, fallback.get(group, {}).get(name, torch.zeros_like(g)))
+                name: torch.where(whole, g, fallback.get(group, {}).get(name, torch.zeros_like(g)))
                 for name, g in its.items()
             }
             for group, its in gradient.items()

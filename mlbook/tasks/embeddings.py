@@ -20,7 +20,7 @@ class NoisyEpisode(NamedTuple):
     support_y: Tensor  # [T, N·K], classes in blocks of K
     query_x: Tensor  # [T, N·Q, D]
     query_y: Tensor  # [T, N·Q]
-    z_noise: Tensor  # [T, N, n_z], standard normal
+    z_noise: Tensor  # [T, N, K, n_z], standard normal
     w_noise: Tensor  # [T, decodings, N, K, D], standard normal
     support_keep: Tensor  # [T, N·K, D], uniform in [0, 1): dropout before the encoder
     support_drop: (
@@ -144,7 +144,7 @@ class Noisy:
         options = {"generator": generator, "device": generator.device}
         return NoisyEpisode(
             *episodes,
-            torch.randn(T, N, self.latent, **options),
+            torch.randn(T, N, K, self.latent, **options),
             torch.randn(T, self.latent_steps + 1, N, K, D, **options),
             torch.rand(T, S, D, **options),
             torch.rand(T, steps, S, D, **options),

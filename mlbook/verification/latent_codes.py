@@ -87,7 +87,9 @@ def weight_gradients(learner: LEO, w: Tensor, episodes: Episode) -> Tensor:
 
 
 def latent_descent(learner: LEO, meta: Meta, z: Tensor, episodes: Episode, steps: int) -> list[Tensor]:
-    """LEO's latent steps from given codes: the weights w after 0, 1, …, ``steps`` of them."""
+    """LEO's latent steps from given codes: the weights w after 0, 1, …, ``steps`` of them. The K copies of a code are equal at
+    meta-test, and each feels a K-th of its class's gradient."""
+    K = episodes.support_y.shape[1] // z.shape[1]
 
     def loss(z: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return learner.support_loss(learner.decode(meta["params"], z, None, 1), x, y)
@@ -98,7 +100,7 @@ def latent_descent(learner: LEO, meta: Meta, z: Tensor, episodes: Episode, steps
     with torch.no_grad():
         weights = [decoded(z)]
         for _ in range(steps):
-            z = z - meta["rates"]["latent"] * vmap(grad(loss))(z, episodes.support_x, episodes.support_y)
+            z = z - meta["rates"]["latent"] * vmap(grad(loss))(z, episodes.support_x, episodes.support_y) / K
             weights.append(decoded(z))
     return weights
 

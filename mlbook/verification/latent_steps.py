@@ -28,12 +28,14 @@ def weight_gradient(learner: LEO, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def mean_step_two_ways(learner: LEO, meta: Meta, z: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Change of the mean weights [N, D] by one latent step from z [N, n_z]: by decoding before and after, and by −P ∇_w L."""
+    """Change of the mean weights [N, D] by one latent step from z [N, n_z]: by decoding before and after, and by −P ∇_w L / K,
+    since each of a class's K copies feels a K-th of the gradient."""
     params, K = meta["params"], len(y) // learner.n_way
+    z = z[:, None].expand(-1, K, -1)
     slope = grad(lambda z: learner.support_loss(learner.decode(params, z, None, K), x, y))(z)
-    before = learner.decode(params, z, None, K)[:, 0]
-    after = learner.decode(params, z - meta["rates"]["latent"] * slope, None, K)[:, 0]
-    return after - before, -weight_gradient(learner, before, x, y) @ preconditioner(learner, meta)
+    before = learner.decode(params, z, None, K).mean(1)
+    after = learner.decode(params, z - meta["rates"]["latent"] * slope, None, K).mean(1)
+    return after - before, -weight_gradient(learner, before, x, y) @ preconditioner(learner, meta) / K
 
 
 def sampled_step_two_ways(
@@ -42,22 +44,23 @@ def sampled_step_two_ways(
     """The same for sampled weights w [N, K, D] with the noise [N, K, D] held fixed: exactly, and by the Jacobian of the decoder.
 
     J = W_μ + diag(noise · e^s) W_σ for every copy, where s are the decoder's raw outputs for the spreads; the change is
-    −J diag(α) Σ_k Jᵀ ∇_w L up to terms of second order in α, because a spread is not linear in z.
+    −J diag(α) Jᵀ ∇_w L for every copy, up to terms of second order in α, because a spread is not linear in z.
     """
     params, K, D = meta["params"], noise.shape[1], learner.features
+    z = z[:, None].expand(-1, K, -1)
 
     def decode(z: Tensor) -> Tensor:
         return learner.decode(params, z, noise, K)
 
     slope = grad(lambda z: learner.support_loss(decode(z), x, y))(z)
     exact = decode(z - meta["rates"]["latent"] * slope) - decode(z)
-    s = (z @ params["decoder"].t())[:, D:]
+    s = (z @ params["decoder"].t())[..., D:]
     _, sigma = gaussian(z @ params["decoder"].t(), learner.weight_offset)
     tilt = torch.where(sigma > 1e-10, s.exp(), 0.0)  # a clamped spread does not move
-    J = params["decoder"][:D] + (noise * tilt[:, None])[..., None] * params["decoder"][D:]  # [N, K, D, n_z]
+    J = params["decoder"][:D] + (noise * tilt)[..., None] * params["decoder"][D:]  # [N, K, D, n_z]
     at_w = grad(lambda w: learner.support_loss(w, x, y))(decode(z))
-    step = -meta["rates"]["latent"] * torch.einsum("nkdl,nkd->nl", J, at_w)
-    return exact, torch.einsum("nkdl,nl->nkd", J, step)
+    step = -meta["rates"]["latent"] * torch.einsum("nkdl,nkd->nkl", J, at_w)
+    return exact, torch.einsum("nkdl,nkl->nkd", J, step)
 
 
 def share_in_span(change: Tensor, vectors: Tensor) -> float:

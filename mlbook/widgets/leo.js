@@ -74,14 +74,15 @@ export function innerLoop(net, x, y, z, latentSteps, finetuningSteps) {
   let w = decode(net, z);
   const path = [{ z, w }];
   for (let step = 0; step < latentSteps; step++) {
-    const { gradient } = examine(w, x, y); // by w; the decoder is linear, so by z it is Wᵀ times that
-    z = z.map((code, k) => code.map((v, j) => v - net.latentRates[j] * gradient[k].reduce((sum, g, d) => sum + g * net.decoder[d * n + j], 0)));
+    // by w; the decoder is linear, so by z it is Wᵀ times that. LEO moves K equal copies of z (and then of w), and what classifies is
+    // the mean of what they say: each feels a K-th of the gradient
+    const { gradient } = examine(w, x, y), slope = (k, j) => gradient[k].reduce((sum, g, d) => sum + g * net.decoder[d * n + j], 0) / K;
+    z = z.map((code, k) => code.map((v, j) => v - net.latentRates[j] * slope(k, j)));
     w = decode(net, z);
     path.push({ z, w });
   }
   for (let step = 0; step < finetuningSteps; step++) {
     const { gradient } = examine(w, x, y);
-    // LEO fine-tunes K copies of w, and what classifies is their mean: each feels a K-th of the gradient
     w = w.map((row, k) => row.map((v, d) => v - (net.finetuningRates[d] * gradient[k][d]) / K));
     path.push({ z, w });
   }
