@@ -207,3 +207,18 @@ def test_the_tests_that_the_page_names_exist():
     assert len(named) == 9
     for name in named:
         assert f"def test_{name}(" in code, name
+
+
+def test_what_is_said_of_five_shots():
+    """"5,000 of the published 100,000", "still rising", "a little behind the nearest centroid", "ahead of both"."""
+    leo, centroid, head = (
+        results.run_record(f"{name}-mini-wrn-10-4-5w5s")
+        for name in ("leo", "centroid-features", "finetuning-features")
+    )
+    assert leo["meta_steps"] == 5_000
+    looks = [score for _, score in leo["early_stopping"]["looks"]]
+    assert looks[-1] == max(looks)
+    values = [record["evaluation"]["accuracy"] for record in (leo, centroid, head)]
+    assert values[1] - 0.01 < values[0] < values[1] < values[2]
+    one = results.run_record("leo-mini-wrn-10-4-5w1s")
+    assert one["meta_steps"] == 10_000
