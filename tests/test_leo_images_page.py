@@ -210,7 +210,7 @@ def test_the_tests_that_the_page_names_exist():
 
 
 def test_what_is_said_of_five_shots():
-    """"5,000 of the published 100,000", "still rising", "a little behind the nearest centroid", "ahead of both"."""
+    """ "5,000 of the published 100,000", "still rising", "a little behind the nearest centroid", "ahead of both"."""
     leo, centroid, head = (
         results.run_record(f"{name}-mini-wrn-10-4-5w5s")
         for name in ("leo", "centroid-features", "finetuning-features")

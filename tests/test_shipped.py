@@ -8,7 +8,8 @@ from package_fixtures import ROOT
 
 from mlbook import experiments, results
 from mlbook.cli import main
-from mlbook.tasks import mini_imagenet, omniglot
+from mlbook.run import evaluate_config, load_checkpoint
+from mlbook.tasks import feature_sets, mini_imagenet, omniglot
 
 NAMES = sorted(path.stem for path in (ROOT / "mlbook" / "pretrained").glob("*.safetensors"))
 THERE = {"omniglot": omniglot.available, "mini": mini_imagenet.available}
@@ -18,6 +19,10 @@ SEED = 5
 @pytest.mark.parametrize("name", NAMES)
 def test_one_command_gives_the_recorded_number_within_the_intervals(name, capsys):
     experiment = experiments.get(name)
+    if experiment.features and not feature_sets.available(experiment.features[0]):
+        pytest.skip(
+            f"the features {experiment.features[0]} were not extracted here; the next test has a sample of them"
+        )
     if not THERE.get(experiment.dataset, lambda: True)():
         pytest.skip(f"{experiment.dataset} is not imported here")
     tasks = 60 if experiment.learner.get("method") == "reptile" and experiment.n_way > 1 else 150
@@ -31,6 +36,19 @@ def test_one_command_gives_the_recorded_number_within_the_intervals(name, capsys
     # the difference of two means has the root of the sum of squares; 1.6 times 95 % is 99.8 %, for there are many checkpoints
     allowed = 1.6 * (record["ci95"] ** 2 + max(found["ci95"], record["ci95"]) ** 2) ** 0.5
     assert abs(found[measure] - record[measure]) < allowed, (found[measure], record[measure], allowed)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if experiments.get(name).features])
+def test_on_the_sample_of_features_a_checkpoint_does_about_as_recorded(name):
+    """The sample has a tenth of the pictures that the record is of."""
+    pool, about = feature_sets.sample()
+    assert about["sample"].endswith(f"of {experiments.get(name).features[0]}")
+    config, meta = load_checkpoint(results.pretrained_path(name))
+    found = evaluate_config(
+        config, meta, experiments.feature_tasks_of(config, pool, test=True), n_tasks=200, seed=SEED
+    )
+    record = results.run_record(name)["evaluation"]["accuracy"]
+    assert abs(found.value - record) < 1.6 * found.interval + 0.02, (found.value, record)
 
 
 def test_there_is_something_to_ship():
