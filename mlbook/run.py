@@ -257,10 +257,12 @@ def _train(
         graph=graph and can_capture(state),
     ):
         state = progress.state
+        if best is not None:
+            best(state)  # before the state may be saved: a resumed run does not come by this meta-step again
         sums = {key: sums.get(key, 0) + value for key, value in progress.metrics.items()}
         if progress.meta_step % every == 0:
             # a learner may report more than the log has columns for
-            values = {key: float(sums[key]) / every for key in _columns(learner.measure)[1:]}
+            values = {key: float(sums[key]) / every for key in columns}
             if not all(v == v and abs(v) != float("inf") for v in values.values()):
                 raise UserError(
                     f"the loss became {values['loss']} at meta-step {progress.meta_step}; lower the rates"
@@ -272,8 +274,6 @@ def _train(
                 saved = time.monotonic()
         if first:
             line(progress.meta_step, **shown)
-        if best is not None:
-            best(state)
         if time_limit is not None and time.monotonic() - began > time_limit:
             break
     if not first:

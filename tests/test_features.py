@@ -441,7 +441,10 @@ def test_the_best_state_is_kept_and_survives_a_resume():
     }
 
 
-def test_an_interrupted_run_with_early_stopping_ends_in_the_same_result(two_sets, tmp_path, monkeypatch):
+@pytest.mark.parametrize("last", [2, 3, 4])
+def test_an_interrupted_run_with_early_stopping_ends_in_the_same_result(
+    two_sets, tmp_path, monkeypatch, last
+):
     from mlbook import run as running
     from mlbook.tensor_file import load_tensors
 
@@ -452,10 +455,10 @@ def test_an_interrupted_run_with_early_stopping_ends_in_the_same_result(two_sets
     calls = []
 
     def stop(self, state, look=EarlyStopping.__call__):
-        look(self, state)
         calls.append(state.meta_step)
-        if len(calls) == 3:
+        if len(calls) == last:
             raise KeyboardInterrupt
+        look(self, state)
 
     with monkeypatch.context() as patch:
         patch.setattr(EarlyStopping, "__call__", stop)
