@@ -203,17 +203,9 @@ def build_tasks(config: dict, split: str) -> TaskDistribution:
     if config["dataset"] == "sinusoid":
         return Sinusoids(k_shot, n_query, oracle=config["model"] == "mlp_oracle")
     if config["dataset"] == "plane":
-        tasks = BentSectors(k_shot, n_query, config["n_way"])
-        learner = build_learner(config)
-        if test or not isinstance(learner, LEO):
-            return tasks
-        return Noisy(tasks, learner.latent, learner.latent_steps, learner.finetuning_steps)
+        return _with_noise(config, BentSectors(k_shot, n_query, config["n_way"]), test=test)
     if config["dataset"] == "sinusoid_or_line":
-        tasks = SinesAndLines(k_shot, n_query, noisy_queries=not test)
-        learner = None if test else build_learner(config)
-        if not isinstance(learner, LEORegression):
-            return tasks
-        return WithNoise(tasks, learner.latent, learner.generated, learner.latent_steps)
+        return _with_noise(config, SinesAndLines(k_shot, n_query, noisy_queries=not test), test=test)
     if config["dataset"] == "sinusoid_grid":
         tasks = GridSinusoids(k_shot)
     else:
@@ -239,11 +231,19 @@ def _feature_tasks(config: dict, split: str) -> FewShotFeatures | Noisy:
 def feature_tasks_of(config: dict, pool: FeaturePool, *, test: bool) -> FewShotFeatures | Noisy:
     """The tasks of a configuration, over any pool of as many features."""
     n_query = config["test_query"] if test else config["n_query"]
-    tasks = FewShotFeatures(pool, config["n_way"], config["k_shot"], n_query or None)
-    learner = build_learner(config)
-    if test or not isinstance(learner, LEO):
-        return tasks
-    return Noisy(tasks, learner.latent, learner.latent_steps, learner.finetuning_steps)
+    return _with_noise(
+        config, FewShotFeatures(pool, config["n_way"], config["k_shot"], n_query or None), test=test
+    )
+
+
+def _with_noise(config: dict, tasks: TaskDistribution, *, test: bool) -> TaskDistribution:
+    """In LEO's meta-training the tasks bring the random numbers that it wants; otherwise they stay as they are."""
+    learner = None if test else build_learner(config)
+    if isinstance(learner, LEO):
+        return Noisy(tasks, learner.latent, learner.latent_steps, learner.finetuning_steps)
+    if isinstance(learner, LEORegression):
+        return WithNoise(tasks, learner.latent, learner.generated, learner.latent_steps)
+    return tasks
 
 
 def pool_of(config: dict, split: str) -> ClassPool:
