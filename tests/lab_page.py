@@ -11,7 +11,7 @@ import pytest
 import torch
 
 
-def run_node(tmp_path, widget, source, data=None):
+def run_node(tmp_path, widget, source, data=None, timeout=60):
     """Run `source`, in which `lab` is the module that the widget carries and `data` the given value; its JSON."""
     node = shutil.which("node", path=os.pathsep.join([os.environ["PATH"], sysconfig.get_path("scripts")]))
     if node is None:
@@ -25,19 +25,19 @@ def run_node(tmp_path, widget, source, data=None):
         f'const data = JSON.parse(readFileSync("data.json", "utf8"));\n{source}',
         encoding="utf-8",
     )
-    done = subprocess.run([node, "run.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([node, "run.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def assert_whole(widget):
-    """The widget carries one module without imports, no address in it, no name exported twice, and it is small."""
+def assert_whole(widget, limit=32_000):
+    """The widget carries one module without imports, no address in it, no name exported twice, and it is small (bytes)."""
     source, style = widget._esm, widget._css
     assert not re.search(r"^\s*import\b|\bimport\(|\brequire\(", source, re.MULTILINE)
     assert set(re.findall(r"https?://[^\"'`\s]+", source + style)) == {"http://www.w3.org/2000/svg"}
     exported = re.findall(r"^export (?:function|const|class) (\w+)", source, re.MULTILINE)
     assert len(exported) == len(set(exported)) and source.count("export default") == 1
-    assert len(source.encode()) < 32_000
+    assert len(source.encode()) < limit
 
 
 def assert_close(found, wanted, tolerance=1e-9):
