@@ -177,7 +177,8 @@ def test_weights_arrive_as_they_were_rounded(tmp_path):
     moments = {n: torch.rand(p.shape, generator=generator) ** 8 + 1e-12 for n, p in params.items()}
     packed = coded_weights.pack(params) + coded_weights.pack_moments(moments)
     source = """
-        const packed = Uint8Array.from(atob(data.packed), (c) => c.charCodeAt(0)), bytes = Uint8Array.from([0, ...packed]); // not aligned
+        const packed = Uint8Array.from(atob(data.packed), (c) => c.charCodeAt(0));
+        const bytes = Uint8Array.from([0, ...packed]); // not aligned, on purpose
         const first = lab.unpackCoded(new DataView(bytes.buffer, 1), data.shapes, false);
         const second = lab.unpackCoded(new DataView(bytes.buffer, 1 + first.bytes), data.shapes, true);
         console.log(JSON.stringify([[...first.values], [...second.values], first.bytes + second.bytes]));
@@ -202,8 +203,11 @@ def test_weights_arrive_as_they_were_rounded(tmp_path):
 def test_what_cannot_be_packed_is_refused():
     with pytest.raises(UserError, match="not finite"):
         coded_weights.pack({"a": torch.tensor([[1.0, float("nan")]])})
-    with pytest.raises(UserError, match="positive"):
-        coded_weights.pack_moments({"a": torch.tensor([0.0, 1.0])})
+
+
+def test_moments_too_small_to_matter_are_raised_to_the_least():
+    found = coded_weights.rounded_moments({"a": torch.tensor([[0.0, 1e-40, 1.0]])})["a"]
+    assert_close(found, [[2.0**-60, 2.0**-60, 1.0]], 1e-12)
 
 
 # -- from strokes to pixels ------------------------------------------------------------------------------------------------

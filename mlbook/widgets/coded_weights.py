@@ -1,8 +1,8 @@
 """Weights in a quarter of their bytes: 8 bits each with one scale per filter, for a lab that carries whole networks in its page.
 
 A tensor with more than one index is rounded row by row (a row is a filter, or one output of a linear layer): the entries are
-whole multiples, from −127 to 127, of one number in 32 bits. Tensors with one index (biases, batch norm) stay in 32 bits. Second moments
-of Adam spread over many powers of two and are divisors, so their *logarithms* are cut into 255 equal steps per tensor.
+whole multiples, from −127 to 127, of one number in 32 bits. Tensors with one index (biases, batch norm) stay in 32 bits. Second
+moments of Adam spread over many powers of two and are divisors, so their *logarithms* are cut into 255 equal steps per tensor.
 draw_worker.js reads the same bytes (``unpackCoded``).
 """
 
@@ -17,6 +17,9 @@ from mlbook.models.functional import Params
 
 LEVELS = 127
 STEPS = 255
+LEAST = -60
+"""Smallest logarithm of a second moment that is kept: the root of 2⁻⁶⁰ is a tenth of the ε = 10⁻⁸ that Adam adds to it. The
+shipped Reptile weights have dead filters whose moments are far smaller."""
 
 
 def _rows(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,9 +32,7 @@ def _rows(t: Tensor) -> tuple[Tensor, Tensor]:
 
 def _logarithms(t: Tensor) -> tuple[Tensor, float, float]:
     """Steps [entries] and the lowest and the highest logarithm to base 2 (float32 values)."""
-    if not (t > 0).all():
-        raise UserError("second moments must be positive to be written as logarithms")
-    logs = t.detach().cpu().double().flatten().log2()
+    logs = t.detach().cpu().double().flatten().clamp(min=2.0**LEAST).log2()
     low, high = (float(np.float32(v)) for v in (logs.min(), logs.max()))
     width = max(high - low, 1e-30)
     return ((logs - low) / width * STEPS).round().clamp(0, STEPS), low, high
@@ -64,7 +65,7 @@ def rounded(params: Params) -> Params:
 
 
 def pack_moments(moments: Params) -> bytes:
-    """Second moments as bytes, in the order of the dict; ``UserError`` unless all are positive."""
+    """Second moments as bytes, in the order of the dict."""
     parts = []
     for t in moments.values():
         steps, low, high = _logarithms(t)

@@ -75,19 +75,19 @@ function render({ model, el }) {
     if (known[k].key !== key) known[k] = { key, ink: strokes.length ? pixelsOf(strokes, centred) : null };
     return known[k].ink;
   }
-  let task = null, asked = "", id = 0, replies = [], shown = null, slowest = 0;
+  let task = null, asked = "", id = 0, replies = [], shown = null, times = [];
   const view = model.get("weights"), bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice();
   const worker = background(model.get("worker"), { setup: { methods }, bytes }, (reply) => {
     if (reply.id !== id) return;
     replies[reply.step] = reply.probabilities;
-    slowest = Math.max(slowest, reply.ms);
+    times[reply.step] = Math.round(reply.ms);
     soon();
   });
   function ask(now, pictures) {
     task = taskOf(pictures, now.method);
     const key = task && JSON.stringify([task.method, task.rows, [...task.support, task.query].map((ink) => ink.join(""))]);
     if (key === asked) return;
-    [asked, replies, slowest] = [key, [], 0];
+    [asked, replies, times] = [key, [], []];
     id += 1;
     if (task) worker.ask({ id, ...task, first: now.step });
     else shown = null;
@@ -144,6 +144,7 @@ function render({ model, el }) {
     clearInterval(timer);
     timer = 0;
     playButton.textContent = "Play the steps";
+    soon();
   }
   function play() {
     const { steps: end } = methods[state().method];
@@ -199,7 +200,7 @@ function render({ model, el }) {
       const n = shown ? shown.rows.indexOf(k) : -1, p = n < 0 ? null : shown.probabilities[n];
       bar.style.width = `${100 * (p ?? 0)}%`;
       bar.hidden = p === null;
-      value.textContent = p === null ? "not in the task" : percent(p);
+      value.textContent = p === null ? "empty" : percent(p);
       node.classList.toggle("mlb-most", n >= 0 && best(shown.probabilities) === n);
       node.classList.toggle("mlb-muted", p === null);
     });
@@ -221,7 +222,7 @@ function render({ model, el }) {
     if (!task || ready) live.say(sentence.textContent);
     // The same unrounded, for tests and for whoever looks at the page from outside.
     root.dataset.state = JSON.stringify({
-      ...now, ready, rows: task?.rows ?? [], probabilities: replies.map((r) => r ?? null), where: worker.where(), slowest, playing: !!timer,
+      ...now, ready, rows: task?.rows ?? [], probabilities: replies.map((r) => r ?? null), where: worker.where(), times, playing: !!timer,
       pixels: pictures.map((ink) => ink && ink.join("")),
     });
   }
@@ -232,9 +233,9 @@ function render({ model, el }) {
   draw();
   const unwatch = watchWidth(chart, () => drawChart(state()));
   return () => {
+    stop();
     cancelAnimationFrame(frame);
     unwatch();
-    stop();
     worker.end();
     for (const trait of TRAITS) model.off(`change:${trait}`, soon);
   };
