@@ -247,6 +247,6 @@ def test_contrast(open_page, dark):
     for _ in range(4):
         lab.press("Another set")
     ready(lab)
-    lab.assert_contrast(dark=dark, lines=".mlb-chance, .mlb-weight:not([hidden])")
+    lab.assert_contrast(dark=dark, lines=".mlb-chance, .mlb-now, .mlb-weight:not([hidden])")
     for box in lab.root.locator(".mlb-surface").all():
         assert box.evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(255, 255, 255)"

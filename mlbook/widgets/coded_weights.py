@@ -1,9 +1,12 @@
-"""Weights in a quarter of their bytes: 8 bits each with one scale per filter, for a lab that carries whole networks in its page.
+"""Whole networks for a lab to carry in its page: weights in 16 bits, second moments of Adam in 8.
 
-A tensor with more than one index is rounded row by row (a row is a filter, or one output of a linear layer): the entries are
-whole multiples, from −127 to 127, of one number in 32 bits. Tensors with one index (biases, batch norm) stay in 32 bits. Second
-moments of Adam spread over many powers of two and are divisors, so their *logarithms* are cut into 255 equal steps per tensor.
-draw_worker.js reads the same bytes (``unpackCoded``).
+Weights are rounded to half precision. Second moments spread over many powers of two and are divisors, so their *logarithms* are
+cut into 255 equal steps per tensor. draw_worker.js reads the same bytes (``unpackMethods``).
+
+What the rounding costs (600 meta-test tasks of Omniglot, 5-way 1-shot, the same ones for each kind, batch norm over the support
+set and one query): MAML after 3 steps 95.77 % with 32 bits and with 16, no task differs; Reptile after 50 steps {REPTILE}
+Weights in 8 bits with one scale per filter would halve the size, but cost Reptile 0.6 points (95.47 %), nearly all of it in the
+last convolution.
 """
 
 from __future__ import annotations
@@ -15,19 +18,10 @@ from torch import Tensor
 from mlbook.errors import UserError
 from mlbook.models.functional import Params
 
-LEVELS = 127
 STEPS = 255
 LEAST = -60
 """Smallest logarithm of a second moment that is kept: the root of 2⁻⁶⁰ is a tenth of the ε = 10⁻⁸ that Adam adds to it. The
 shipped Reptile weights have dead filters whose moments are far smaller."""
-
-
-def _rows(t: Tensor) -> tuple[Tensor, Tensor]:
-    """Whole numbers [rows, entries] and scales [rows, 1] (float32 values, as doubles) of a tensor with several indices."""
-    rows = t.detach().cpu().double().flatten(1)
-    scale = (rows.abs().amax(1, keepdim=True) / LEVELS).float().double()
-    whole = (rows / scale.clamp(min=torch.finfo(torch.float32).tiny)).round().clamp(-LEVELS, LEVELS)
-    return whole, scale
 
 
 def _logarithms(t: Tensor) -> tuple[Tensor, float, float]:
@@ -39,33 +33,20 @@ def _logarithms(t: Tensor) -> tuple[Tensor, float, float]:
 
 
 def pack(params: Params) -> bytes:
-    """Parameters as bytes, in the order of the dict. ``UserError`` where they are not finite."""
-    parts: list[bytes] = []
-    for name, t in params.items():
-        if not t.isfinite().all():
-            raise UserError(f"{name} has entries that are not finite")
-        if t.ndim < 2:
-            parts.append(t.detach().cpu().numpy().astype("<f4").tobytes())
-            continue
-        for whole, scale in zip(*_rows(t), strict=True):
-            parts += [scale.numpy().astype("<f4").tobytes(), whole.numpy().astype("i1").tobytes()]
-    return b"".join(parts)
+    """Parameters as little-endian float16, in the order of the dict. ``UserError`` where one is not finite in 16 bits."""
+    flat = torch.cat([p.detach().cpu().flatten() for p in params.values()]).half()
+    if not flat.isfinite().all():
+        raise UserError("the parameters are not all finite as 16-bit numbers")
+    return flat.numpy().astype("<f2").tobytes()
 
 
 def rounded(params: Params) -> Params:
     """What ``pack`` keeps of the parameters, in double precision: what the page computes with."""
-    found = {}
-    for name, t in params.items():
-        if t.ndim < 2:
-            found[name] = t.detach().cpu().float().double()
-        else:
-            whole, scale = _rows(t)
-            found[name] = (whole * scale).view(t.shape)
-    return found
+    return {name: p.detach().cpu().half().double() for name, p in params.items()}
 
 
 def pack_moments(moments: Params) -> bytes:
-    """Second moments as bytes, in the order of the dict."""
+    """Second moments as bytes, in the order of the dict: lowest and highest logarithm as float32, then 8 bits each."""
     parts = []
     for t in moments.values():
         steps, low, high = _logarithms(t)

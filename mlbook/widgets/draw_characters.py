@@ -88,10 +88,7 @@ def _shipped(method: str) -> tuple[dict, MAML | Reptile, Meta]:
 
 def learner_of(method: str, rows: Sequence[int] = range(WAYS)) -> tuple[MAML | Reptile, Meta]:
     """The learner and the initialisation that the page computes with, in double precision: the shipped weights as rounded for the
-    page, with the given rows of the head (classes) only.
-
-    Rounding to 8 bits (``coded_weights``) costs no accuracy that 600 meta-test tasks of Omniglot would show; see the module's
-    docstring of the tests for the numbers.
+    page (``coded_weights`` has what that costs), with the given rows of the head (classes) only.
     """
     config, _, meta = _shipped(method)
     rounded = {"params": _rows(coded_weights.rounded(meta["params"]), rows)}

@@ -1,30 +1,21 @@
 // What runs in the background of the lab "Draw three characters": adaptation of a Conv4 to the drawn support set, step by step, and
 // the answer for the query after every step. Runs as a web worker, and where there is none, in small pieces on the page itself.
-import { conv4Layout, softmax } from "./conv4.js";
+import { conv4Layout, softmax, unpackHalf } from "./conv4.js";
 import { conv4Gradient, conv4Logits } from "./conv4_gradient.js";
 
 const BETA2 = 0.999, EPSILON = 1e-8; // Adam's, as in mlbook.inner_loop
 
-/** How mlbook.widgets.draw_characters packs parameters: whatever has one index as float32; for the others one scale per filter (or
- *  row), then whole numbers of 8 bits. Second moments: lowest and highest logarithm (base 2), then 8 bits for what lies between. */
-export function unpackCoded(view, shapes, logarithms) {
-  const all = [], count = (shape) => shape.reduce((a, b) => a * b, 1);
+/** Second moments as mlbook.widgets.coded_weights packs them: for each tensor the lowest and the highest logarithm (base 2), then 8 bits
+ *  for every number in between. */
+export function unpackLogarithms(view, shapes) {
+  const all = [];
   let at = 0;
-  const float = () => view.getFloat32((at += 4) - 4, true);
   for (const shape of shapes) {
-    if (logarithms) {
-      const low = float(), high = float();
-      for (let i = count(shape); i; i--) all.push(2 ** (low + ((high - low) * view.getUint8(at++)) / 255));
-    } else if (shape.length < 2) {
-      for (let i = count(shape); i; i--) all.push(float());
-    } else {
-      for (let row = shape[0]; row; row--) {
-        const scale = float();
-        for (let i = count(shape) / shape[0]; i; i--) all.push(scale * view.getInt8(at++));
-      }
-    }
+    const low = view.getFloat32(at, true), high = view.getFloat32(at + 4, true);
+    at += 8;
+    for (let i = shape.reduce((a, b) => a * b, 1); i; i--) all.push(2 ** (low + ((high - low) * view.getUint8(at++)) / 255));
   }
-  return { values: Float64Array.from(all), bytes: at };
+  return Float64Array.from(all);
 }
 
 /** The parameters of the network with fewer classes: it keeps these rows of the head. `network` is that of all classes. */
@@ -59,17 +50,15 @@ export function* innerSteps(method, parameters, images, labels) {
 /** Probabilities of the query, with the batch-norm statistics of the support set together with it. */
 export const answer = (network, parameters, support, query) => softmax(conv4Logits(network, parameters, [...support, query]).at(-1));
 
-/** The methods of the lab, unpacked: what Python describes in `methods`, with their weights one after the other in `bytes`. */
+/** The methods of the lab, unpacked: what Python describes in `methods`, with their weights (16 bits each) and second moments one
+ *  after the other in `bytes`. */
 export function unpackMethods(methods, bytes) {
-  let from = 0;
-  const take = (shapes, logarithms) => {
-    const { values, bytes: length } = unpackCoded(new DataView(bytes.buffer, bytes.byteOffset + from), shapes, logarithms);
-    from += length;
-    return values;
-  };
+  let from = bytes.byteOffset;
+  const take = (length) => new DataView(bytes.buffer, (from += length) - length, length);
   return Object.fromEntries(Object.entries(methods).map(([name, method]) => {
-    const parameters = take(method.shapes, false);
-    return [name, { ...method, parameters, v: method.kind === "adam" ? take(method.shapes, true) : null }];
+    const { length } = conv4Layout(method.network), parameters = unpackHalf(take(2 * length));
+    const v = method.kind === "adam" ? unpackLogarithms(take(length + 8 * method.shapes.length), method.shapes) : null;
+    return [name, { ...method, parameters, v }];
   }));
 }
 

@@ -5,7 +5,10 @@ import { PAPER, PEN, PIXELS, smoothed } from "./strokes.js";
 const SHARP = 2; // canvas pixels per unit of the paper
 const PIXEL = PAPER / PIXELS;
 
-/** One box: the paper under the reader's pen, the pixels that the network sees, and two buttons. */
+/** One box: the paper under the reader's pen, the pixels that the network sees, and two buttons.
+ *
+ *  get and set: the strokes; begin is called before every change that can be undone, undo takes one back, say tells a screen reader.
+ *  `show(strokes, {ink, inverted, undoable})` draws; ink is what `pixelsOf` makes of the strokes, or null. */
 export function drawingBox(name, { get, set, begin, undo, say }) {
   const paper = html("canvas", { class: "mlb-paper", width: SHARP * PAPER, height: SHARP * PAPER, "aria-hidden": "true" });
   const seen = html("canvas", { class: "mlb-seen", width: PIXELS, height: PIXELS, role: "img" });
@@ -57,7 +60,10 @@ export function drawingBox(name, { get, set, begin, undo, say }) {
       if (down) extend([pen]);
     } else if (event.key === " " || event.key === "Enter") {
       if (down) lift();
-      else [down] = [true, start(pen)];
+      else {
+        down = true;
+        start(pen);
+      }
       say(`Pen ${down ? "down" : "up"} in ${name}`);
     } else if (event.key === "Escape" && down) lift();
     else if (event.key === "Backspace") (lift(), undo());
