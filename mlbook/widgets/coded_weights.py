@@ -4,9 +4,10 @@ Weights are rounded to half precision. Second moments spread over many powers of
 cut into 255 equal steps per tensor. draw_worker.js reads the same bytes (``unpackMethods``).
 
 What the rounding costs (600 meta-test tasks of Omniglot, 5-way 1-shot, five queries each, the same for each kind, batch norm over
-the support set and one query): MAML after 3 steps is right on 95.77 % with 32 bits and with 16, and no task differs. Reptile after
-50 steps is right on 96.10 % with 32 bits and on 96.07 % with 16 (and 8 for the moments), one query of 3,000 less. Weights in 8 bits
-with one scale per filter would halve the size, but cost Reptile 0.6 points (95.47 %), nearly all of it in the last convolution.
+the support set and one query): MAML after 3 steps is right on 95.77 % with 32 bits and with 16, and no task differs. Reptile
+after 50 steps is right on 96.10 % with 32 bits and on 96.07 % with 16 (and 8 for the moments), one query of 3,000 less. Weights
+in 8 bits with one scale per filter would halve the size, but cost Reptile 0.6 points (95.47 %), nearly all of it in the last
+convolution.
 """
 
 from __future__ import annotations

@@ -124,6 +124,7 @@ def _described(method: str) -> tuple[dict, bytes]:
         packed += coded_weights.pack_moments(meta["second_moment"])
         described |= {"kind": "adam", "weight": float(meta["moment_weight"]["weight"]), "fixedNorm": False}
     else:
+        assert learner.inner_loss == "mean"  # the page knows no other
         described |= {"kind": "sgd", "fixedNorm": learner.names is not None}
     return described, packed
 
