@@ -11,7 +11,7 @@ import pytest
 import torch
 
 
-def run_node(tmp_path, widget, source, data=None):
+def run_node(tmp_path, widget, source, data=None, timeout=60):
     """Run `source`, in which `lab` is the module that the widget carries and `data` the given value; its JSON."""
     node = shutil.which("node", path=os.pathsep.join([os.environ["PATH"], sysconfig.get_path("scripts")]))
     if node is None:
@@ -25,7 +25,7 @@ def run_node(tmp_path, widget, source, data=None):
         f'const data = JSON.parse(readFileSync("data.json", "utf8"));\n{source}',
         encoding="utf-8",
     )
-    done = subprocess.run([node, "run.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([node, "run.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -5,6 +5,7 @@ and the shared ones that it imports.
 """
 
 from mlbook.widgets.adapt_sinusoid import AdaptSinusoid
+from mlbook.widgets.draw_characters import DrawCharacters
 from mlbook.widgets.four_means import FourMeans
 from mlbook.widgets.latent_map import LatentMap
 from mlbook.widgets.query_batch import QueryBatch
@@ -15,6 +16,7 @@ from mlbook.widgets.which_way import WhichWay
 
 __all__ = [
     "AdaptSinusoid",
+    "DrawCharacters",
     "FourMeans",
     "LatentMap",
     "QueryBatch",

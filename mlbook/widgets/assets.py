@@ -33,3 +33,9 @@ def module(name: str) -> str:
 
     add(name)
     return "\n".join(parts.values())
+
+
+@cache
+def script(name: str) -> str:
+    """The same as a plain script that exports nothing: what a web worker is made of, wherever it runs."""
+    return re.sub(r"^export (?:default )?", "", module(name), flags=re.MULTILINE)

@@ -1,0 +1,244 @@
+// The lab "Draw three characters": boxes to draw in, and what MAML or Reptile make of the drawings. The arithmetic is in
+// draw_worker.js, whose source comes as text from Python; strokes.js makes pixels of strokes.
+import { drawingBox } from "./drawing_box.js";
+import { checkbox, radios } from "./plane.js";
+import { announcer, button, html, Plot, prefersStillness, slider, svg, watchWidth } from "./shared.js";
+import { pixelsOf } from "./strokes.js";
+
+const TRAITS = ["drawings", "method", "step", "centred", "example"];
+const LINES = [["--mlb-other-1", undefined], ["--mlb-other-2", "9 4"], ["--mlb-truth", "2 3"], ["--mlb-muted", "12 3 2 3"], ["--mlb-ink", "5 2"]];
+
+/** Something that takes tasks and posts answers: a web worker, or the same code on the page in small pieces. */
+export function background(source, first, post) {
+  let scope = null, worker = null, latest = null, address = null;
+  function here() {
+    scope = { postMessage: post };
+    new Function("self", source)(scope);
+    scope.onmessage({ data: first });
+    if (latest) scope.onmessage({ data: latest });
+  }
+  try {
+    address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+    worker = new Worker(address);
+    worker.onmessage = ({ data }) => post(data);
+    worker.onerror = (event) => {
+      event.preventDefault();
+      worker.terminate();
+      worker = null;
+      here();
+    };
+    worker.postMessage(first);
+  } catch {
+    worker = null;
+    here();
+  }
+  return {
+    where: () => (worker ? "worker" : "page"),
+    ask(task) {
+      latest = task;
+      if (worker) worker.postMessage(task);
+      else scope.onmessage({ data: task });
+    },
+    end() {
+      worker?.terminate();
+      if (address) URL.revokeObjectURL(address);
+    },
+  };
+}
+
+/** What there is to compute: the drawn classes, their pixels and the query's; null where a class or the query is missing. */
+export function taskOf(pictures, method) {
+  const last = pictures.length - 1, rows = pictures.slice(0, last).flatMap((picture, k) => (picture ? [k] : []));
+  if (rows.length < 2 || !pictures[last]) return null;
+  return { method, rows, support: rows.map((k) => pictures[k]), query: pictures[last] };
+}
+
+export const best = (values) => values.indexOf(Math.max(...values));
+
+const listed = (words) => (words.length < 2 ? words.join() : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`);
+const percent = (p) => (p > 0.999 && p < 1 ? "> 99.9 %" : p < 0.001 && p > 0 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`);
+
+function render({ model, el }) {
+  const { letters, methods, examples } = model.get("setup"), names = [...letters.map((l) => `Class ${l}`), "Query"], last = letters.length;
+  const state = () => Object.fromEntries(TRAITS.map((trait) => [trait, model.get(trait)]));
+  function change(values) {
+    for (const [trait, value] of Object.entries(values)) model.set(trait, value);
+    model.save_changes();
+  }
+
+  // -- the drawings and what comes of them --------------------------------------------------------------------------------
+
+  const past = names.map(() => []), known = names.map(() => ({}));
+  const setDrawing = (k, strokes) => change({ drawings: state().drawings.map((d, i) => (i === k ? strokes : d)) });
+  function pictureOf(k, strokes, centred) { // 28 × 28, or null for an empty box; computed once per drawing
+    const key = `${centred}${JSON.stringify(strokes)}`;
+    if (known[k].key !== key) known[k] = { key, ink: strokes.length ? pixelsOf(strokes, centred) : null };
+    return known[k].ink;
+  }
+  let task = null, asked = "", id = 0, replies = [], shown = null, times = [];
+  const view = model.get("weights"), bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice();
+  const worker = background(model.get("worker"), { setup: { methods }, bytes }, (reply) => {
+    if (reply.id !== id) return;
+    replies[reply.step] = reply.probabilities;
+    times[reply.step] = Math.round(reply.ms);
+    soon();
+  });
+  function ask(now, pictures) {
+    task = taskOf(pictures, now.method);
+    const key = task && JSON.stringify([task.method, task.rows, [...task.support, task.query].map((ink) => ink.join(""))]);
+    if (key === asked) return;
+    [asked, replies, times] = [key, [], []];
+    id += 1;
+    if (task) worker.ask({ id, ...task, first: now.step });
+    else shown = null;
+  }
+
+  // -- the elements -------------------------------------------------------------------------------------------------------
+
+  const live = announcer();
+  const boxes = names.map((name, k) => drawingBox(name, {
+    get: () => state().drawings[k],
+    set: (strokes) => setDrawing(k, strokes),
+    begin: () => past[k].push(state().drawings[k]),
+    undo: () => past[k].length && setDrawing(k, past[k].pop()),
+    say: live.say,
+  }));
+  boxes[last].node.classList.add("mlb-query");
+  function example(n) {
+    state().drawings.forEach((drawing, k) => past[k].push(drawing));
+    change({ example: n, drawings: examples[n].drawings });
+  }
+  const blank = () => (state().drawings.forEach((drawing, k) => past[k].push(drawing)), change({ drawings: names.map(() => []) }));
+  const centre = checkbox("Centre every drawing", (on) => change({ centred: on }));
+  const which = radios("Adapt with", Object.fromEntries(Object.entries(methods).map(([key, { name }]) => [key, name])), (method) =>
+    (stop(), change({ method, step: methods[method].reported })));
+  const steps = slider({ label: "Inner step", min: 0, max: 1, step: 1, show: (n) => `${n}`, input: (step) => (stop(), change({ step })) });
+  const stepInput = steps.node.querySelector("input");
+  const playButton = button("Play the steps", () => (timer ? stop() : play()), { class: "mlb-main" });
+  const rows = letters.map((letter, k) => {
+    const bar = html("span", { class: "mlb-weight" }), value = html("td", {});
+    bar.style.color = `var(${LINES[k][0]})`;
+    return { bar, value, node: html("tr", {}, html("th", { scope: "row" }, letter), html("td", {}, bar), value) };
+  });
+  const table = html("table", { class: "mlb-chances" }, html("caption", {}), html("tbody", {}, ...rows.map(({ node }) => node)));
+  const sentence = html("p", { class: "mlb-sentence" }), about = html("p", { class: "mlb-note" });
+  const plot = new Plot({
+    x: [0, 10], y: [0, 1], xTicks: [], yTicks: [0, 0.5, 1], xTitle: "inner steps", yTitle: "probability of each class", height: () => 190, role: "img",
+  });
+  plot.margin.right = 24;
+  const chart = html("div", { class: "mlb-apart" }, plot.node);
+  const left = html("div", {},
+    html("div", { class: "mlb-boxes" }, ...boxes.map(({ node }) => node)),
+    html("div", { class: "mlb-row" },
+      button("Default drawings", () => example(state().example)),
+      button("Another set", () => example((state().example + 1) % examples.length)),
+      button("Clear all", blank), centre.node),
+    html("p", { class: "mlb-note" }, "The small squares are the 28×28 pixels that the network sees; white is 1. With the keyboard: arrow keys move the pen (with Shift farther), space puts it down and lifts it, Backspace undoes, Delete clears."));
+  const right = html("div", {}, which.node, sentence, table, chart, steps.node, html("div", { class: "mlb-row" }, playButton), about);
+  const root = html("section", { class: "mlb-lab", "data-lab": "draw-characters", "aria-label": "Lab: draw three characters" },
+    html("div", { class: "mlb-columns" }, left, right), live.node);
+  el.append(root);
+
+  let timer = 0;
+  function stop() {
+    clearInterval(timer);
+    timer = 0;
+    playButton.textContent = "Play the steps";
+    soon();
+  }
+  function play() {
+    const { steps: end } = methods[state().method];
+    if (prefersStillness()) return change({ step: end });
+    change({ step: 0 });
+    playButton.textContent = "Stop";
+    timer = setInterval(() => {
+      const { step, method } = state();
+      if (step >= methods[method].steps) stop();
+      else if (replies[step + 1]) change({ step: step + 1 });
+    }, Math.max(90, 5000 / end));
+  }
+
+  // -- drawing ------------------------------------------------------------------------------------------------------------
+
+  function drawChart(now) {
+    const { steps: end, name } = methods[now.method];
+    plot.domain = [0, end];
+    plot.xTicks = Array.from({ length: 6 }, (_, i) => (i * end) / 5);
+    plot.fit(Math.floor(chart.clientWidth) || 300);
+    plot.lines.replaceChildren();
+    plot.front.replaceChildren();
+    if (!task) return plot.node.setAttribute("aria-label", "No task yet");
+    const until = replies.findIndex((r) => !r), count = until < 0 ? replies.length : until, xs = Array.from({ length: count }, (_, i) => i);
+    plot.lines.append(svg("path", { class: "mlb-now", d: `M${plot.X(now.step)} 0V${plot.height}` }));
+    const ends = task.rows.map((k, n) => ({ k, ys: xs.map((i) => replies[i][n]) }));
+    for (const { k, ys } of ends)
+      plot.lines.append(svg("path", { class: "mlb-chance", style: `color: var(${LINES[k][0]}); stroke-width: 2.5`, "stroke-dasharray": LINES[k][1], d: plot.path(xs, ys) }));
+    if (count) { // letters behind the ends of the lines, moved apart where they would lie on each other
+      const labels = ends.map(({ k, ys }) => ({ k, y: plot.Y(ys.at(-1)) })).sort((a, b) => b.y - a.y);
+      labels.forEach((label, i) => i && (label.y = Math.min(label.y, labels[i - 1].y - 13)));
+      const lowest = Math.max(0, 4 - labels.at(-1).y);
+      for (const { k, y } of labels) plot.front.append(svg("text", { class: "mlb-letter", x: plot.X(count - 1) + 6, y: y + 4 + lowest }, letters[k]));
+    }
+    const final = replies[end];
+    plot.node.setAttribute("aria-label", `Probability of each class after 0 to ${end} inner steps of ${name}` +
+      (final ? `; at the end ${listed(task.rows.map((k, n) => `${letters[k]} ${percent(final[n])}`))}` : ""));
+  }
+
+  function draw() {
+    const now = state(), { name, steps: end, inverted, reported } = methods[now.method];
+    const pictures = now.drawings.map((strokes, k) => pictureOf(k, strokes, now.centred));
+    ask(now, pictures);
+    boxes.forEach(({ show }, k) => show(now.drawings[k], { ink: pictures[k], inverted, undoable: past[k].length > 0 }));
+    centre.set(now.centred);
+    which.set(now.method);
+    stepInput.max = end;
+    steps.set(now.step);
+    // Until the answer for this step is there: the latest one for these drawings, else what was shown before.
+    const given = task && (replies[now.step] ?? replies.slice(0, now.step).filter(Boolean).at(-1));
+    if (given) shown = { rows: task.rows, probabilities: given };
+    rows.forEach(({ bar, value, node }, k) => {
+      const n = shown ? shown.rows.indexOf(k) : -1, p = n < 0 ? null : shown.probabilities[n];
+      bar.style.width = `${100 * (p ?? 0)}%`;
+      bar.hidden = p === null;
+      value.textContent = p === null ? "empty" : percent(p);
+      node.classList.toggle("mlb-most", n >= 0 && best(shown.probabilities) === n);
+      node.classList.toggle("mlb-muted", p === null);
+    });
+    const after = `After ${now.step} inner ${now.step === 1 ? "step" : "steps"}`;
+    table.caption.textContent = `Probabilities of the query ${after.toLowerCase()}`;
+    const exact = task && replies[now.step];
+    sentence.textContent = !task
+      ? "Draw at least two classes and the query."
+      : exact ? `${after}, ${name} says: the query is ${letters[task.rows[best(exact)]]} (${percent(Math.max(...exact))}).` : `${name} adapts …`;
+    const empty = letters.filter((_, k) => !pictures[k]), same = JSON.stringify(now.drawings) === JSON.stringify(examples[now.example].drawings);
+    about.textContent = [
+      same && `Default drawings (generated characters); the query is a second drawing of ${letters[examples[now.example].truth]}.`,
+      task && `A ${task.rows.length}-way 1-shot task.`,
+      task && empty.length && `${listed(empty)} ${empty.length === 1 ? "is" : "are"} empty, so the network has no output for ${empty.length === 1 ? "it" : "them"}: loss and probabilities are over ${listed(task.rows.map((k) => letters[k]))} only.`,
+      `The weights of ${name} were trained on 5-way tasks of Omniglot and are scored there after ${reported} steps. Batch norm takes its statistics of support set and query together.`,
+    ].filter(Boolean).join(" ");
+    drawChart(now);
+    const ready = !!task && replies.filter(Boolean).length === end + 1;
+    if (!task || ready) live.say(sentence.textContent);
+    // The same unrounded, for tests and for whoever looks at the page from outside.
+    root.dataset.state = JSON.stringify({
+      ...now, ready, rows: task?.rows ?? [], probabilities: replies.map((r) => r ?? null), where: worker.where(), times, playing: !!timer,
+      pixels: pictures.map((ink) => ink && ink.join("")),
+    });
+  }
+
+  let frame = 0;
+  const soon = () => (frame ||= requestAnimationFrame(() => ((frame = 0), draw())));
+  for (const trait of TRAITS) model.on(`change:${trait}`, soon);
+  draw();
+  const unwatch = watchWidth(chart, () => drawChart(state()));
+  return () => {
+    stop();
+    cancelAnimationFrame(frame);
+    unwatch();
+    worker.end();
+    for (const trait of TRAITS) model.off(`change:${trait}`, soon);
+  };
+}
+
+export default { render };
