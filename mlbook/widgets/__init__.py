@@ -11,6 +11,7 @@ from mlbook.widgets.latent_map import LatentMap
 from mlbook.widgets.query_batch import QueryBatch
 from mlbook.widgets.two_families import TwoFamilies
 from mlbook.widgets.two_manifolds import TwoManifolds
+from mlbook.widgets.two_starts import TwoStarts
 from mlbook.widgets.two_terms import TwoTerms
 from mlbook.widgets.which_way import WhichWay
 
@@ -22,6 +23,7 @@ __all__ = [
     "QueryBatch",
     "TwoFamilies",
     "TwoManifolds",
+    "TwoStarts",
     "TwoTerms",
     "WhichWay",
 ]
