@@ -18,7 +18,12 @@ from chapter_numbers import chapter_number
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-BOX, GAP, ROW, HEAD = (150, 66), 22, 104, 34  # pixels: a chapter's box, between columns, between rows, above them
+BOX, GAP, ROW, HEAD = (
+    (150, 66),
+    22,
+    104,
+    34,
+)  # pixels: a chapter's box, between columns, between rows, above them
 
 
 class book_map(nodes.General, nodes.Element):
@@ -43,7 +48,10 @@ def parts(env):
     """[(caption, [docname of each chapter])], from the table of contents."""
     with open(f"{env.srcdir}/_toc.yml", encoding="utf-8") as file:
         toc = yaml.safe_load(file)
-    found = [(part["caption"], [c["file"] for c in part["chapters"] if chapter_number(c["file"])]) for part in toc["parts"]]
+    found = [
+        (part["caption"], [c["file"] for c in part["chapters"] if chapter_number(c["file"])])
+        for part in toc["parts"]
+    ]
     return [(caption, chapters) for caption, chapters in found if chapters]
 
 
@@ -152,7 +160,16 @@ def costs_table(chapters):
         for c in chapters
     ]
     seconds = sum(c["seconds"] or 0 for c in chapters)
-    body.append(row(["All of it, without the exercises", f"{total // 60} h {total % 60} min", f"{round(seconds)} s", ""]))
+    body.append(
+        row(
+            [
+                "All of it, without the exercises",
+                f"{total // 60} h {total % 60} min",
+                f"{round(seconds)} s",
+                "",
+            ]
+        )
+    )
     head = row(["chapter", "to read", "to run", "needs"], "th")
     return f'<div class="pst-scrollable-table-container"><table class="table book-costs"><thead>{head}</thead><tbody>{"".join(body)}</tbody></table></div>'
 

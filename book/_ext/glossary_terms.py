@@ -13,7 +13,16 @@ from sphinx import addnodes
 
 GLOSSARY = "book/glossary"
 # Titles, links, code, formulas, quizzes and what the code prints stay as they are.
-CLOSED = (nodes.title, nodes.caption, nodes.reference, nodes.literal, nodes.math, nodes.raw, nodes.table, nodes.strong)
+CLOSED = (
+    nodes.title,
+    nodes.caption,
+    nodes.reference,
+    nodes.literal,
+    nodes.math,
+    nodes.raw,
+    nodes.table,
+    nodes.strong,
+)
 CLOSED_CLASSES = {"quiz-question", "cell_output", "admonition-title", "math"}
 
 
@@ -61,7 +70,9 @@ def _link(app, doctree, docname):
         for text in [t for t in paragraph.findall(nodes.Text) if _is_open(t)]:
             parts, rest = [], text.astext()
             while rest:
-                hits = [(m.start(), -len(m.group()), term) for term, p in waiting.items() if (m := p.search(rest))]
+                hits = [
+                    (m.start(), -len(m.group()), term) for term, p in waiting.items() if (m := p.search(rest))
+                ]
                 if not hits:
                     break
                 start, length, term = min(hits)

@@ -54,17 +54,26 @@ def _text(part):
 
 def split_question(paragraph):
     """(number, stem, {letter: inline nodes}) of a question's paragraph, or None when it is not one."""
-    number = re.fullmatch(r"(\d+)\.", paragraph[0].astext()) if isinstance(paragraph[0], nodes.strong) else None
+    number = (
+        re.fullmatch(r"(\d+)\.", paragraph[0].astext()) if isinstance(paragraph[0], nodes.strong) else None
+    )
     if not number:
         return None
-    letters = [m for child in paragraph.children if isinstance(child, nodes.Text) for m in OPTION.findall(child.astext())]
+    letters = [
+        m
+        for child in paragraph.children
+        if isinstance(child, nodes.Text)
+        for m in OPTION.findall(child.astext())
+    ]
     stem, *options = _pieces(paragraph.children[1:], OPTION)
     return int(number.group(1)), stem, dict(zip(letters, options, strict=True))
 
 
 def split_answer(paragraph):
     """(number, right letter, whole answer, {letter: explanation as inline nodes}) of an answer's paragraph, or None."""
-    number = re.fullmatch(r"(\d+)\.", paragraph[0].astext()) if isinstance(paragraph[0], nodes.strong) else None
+    number = (
+        re.fullmatch(r"(\d+)\.", paragraph[0].astext()) if isinstance(paragraph[0], nodes.strong) else None
+    )
     right = re.match(r"\s*\(([a-e])\)", paragraph[1].astext()) if number and len(paragraph) > 1 else None
     if not right:
         return None
@@ -90,7 +99,9 @@ def _question(number, stem, options, right, whole, why):
     choices = nodes.bullet_list(classes=["quiz-options"])
     for letter, option in options.items():
         choice = nodes.list_item(classes=["quiz-right" if letter == right else "quiz-wrong"])
-        choice += nodes.paragraph("", f"({letter}) ", nodes.Text(f"({letter}) "), *option, classes=["quiz-option"])
+        choice += nodes.paragraph(
+            "", f"({letter}) ", nodes.Text(f"({letter}) "), *option, classes=["quiz-option"]
+        )
         reason = [node.deepcopy() for node in whole] if letter == right else why[letter]
         choice += nodes.container("", nodes.paragraph("", "", *reason), classes=["quiz-why"])
         choices += choice
@@ -116,7 +127,9 @@ def _make_quizzes(app, doctree):
                 LOGGER.warning(
                     "quiz question %s: %s",
                     number,
-                    f"no explanation of {', '.join(missing)}" if right in options else "its answer is not an option",
+                    f"no explanation of {', '.join(missing)}"
+                    if right in options
+                    else "its answer is not an option",
                     location=quiz,
                 )
                 continue
@@ -173,7 +186,9 @@ def _add_list(app, pagename, templatename, context, doctree):
 
 
 def setup(app):
-    app.connect("doctree-read", _read, priority=450)  # chapter_numbers has taken the number off the title at 400
+    app.connect(
+        "doctree-read", _read, priority=450
+    )  # chapter_numbers has taken the number off the title at 400
     app.connect("env-purge-doc", _purge)
     app.connect("env-merge-info", _merge)
     app.connect("html-page-context", _add_list)

@@ -170,6 +170,8 @@
       link.querySelector(".study-tick")?.remove();
       if (chapters[name]) link.append(make("span", { class: "study-tick", role: "img", "aria-label": "finished" }, "✓"));
     }
+    for (const box of document.querySelectorAll(".book-map a[data-chapter]"))
+      box.classList.toggle("is-finished", Boolean(chapters[box.dataset.chapter]));
   }
 
   // -- the page of progress -----------------------------------------------------------------------------------------
