@@ -99,9 +99,18 @@ def to_pdf(target):
         browser.open_and_settle(page, address + "book/complete.html")
         if page.problems:
             sys.exit("the page is not whole:\n" + "\n".join(page.problems))
-        page.pdf(path=str(target), format="A4", margin={side: "16mm" for side in ("top", "right", "bottom", "left")},
-                 display_header_footer=True, header_template="<span></span>", print_background=True,
-                 footer_template='<div style="font-size:8px;width:100%;text-align:center"><span class="pageNumber"></span></div>')  # fmt: skip
+        number = (
+            '<div style="font-size:8px;width:100%;text-align:center"><span class="pageNumber"></span></div>'
+        )
+        page.pdf(
+            path=str(target),
+            format="A4",
+            margin=dict.fromkeys(("top", "right", "bottom", "left"), "16mm"),
+            display_header_footer=True,
+            header_template="<span></span>",
+            footer_template=number,
+            print_background=True,
+        )
     print(f"{target.relative_to(ROOT)}: {target.stat().st_size / 1e6:.1f} MB")
 
 

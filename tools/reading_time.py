@@ -4,7 +4,8 @@
     python tools/reading_time.py --write    # and put it into the notebooks
 
 A reader with a pencil: 160 words a minute, 15 seconds for a displayed formula, 3 seconds for a visible line of code,
-20 seconds for a figure or table, a minute for a function shown beside its algorithm. Exercises, solutions, quizzes and references are not counted. Rounded to five minutes.
+20 seconds for a figure or table, a minute for a function shown beside its algorithm. Exercises, solutions, quizzes and
+references are not counted. Rounded to five minutes.
 """
 
 import json

@@ -105,9 +105,8 @@ def draw(chapters):
             x1, y1 = place[n][0] + BOX[0] / 2, place[n][1] + BOX[1]
             shift = 14 if x1 < x2 else -14 if x1 > x2 else 0
             middle = (y1 + y2) / 2
-            lines.append(
-                f'<path class="map-arrow" marker-end="url(#map-tip)" d="M{x1 + shift} {y1}C{x1 + shift} {middle} {x2 - shift} {middle} {x2 - shift} {y2}"/>'
-            )
+            curve = f"M{x1 + shift} {y1}C{x1 + shift} {middle} {x2 - shift} {middle} {x2 - shift} {y2}"
+            lines.append(f'<path class="map-arrow" marker-end="url(#map-tip)" d="{curve}"/>')
     for c in chapters:
         x, y = place[c["number"]]
         words = textwrap.wrap(f"{c['number']} {c['title']}", 24)
@@ -116,7 +115,7 @@ def draw(chapters):
             f'<tspan x="{x + 8}" y="{y + 16 + 14 * i}">{escape(line)}</tspan>' for i, line in enumerate(words)
         )
         lines.append(
-            f'<a href="{c["url"]}" data-chapter="{c["page"]}" class="map-part-{captions.index(c["part"]) + 1}"><title>{c["number"]}. {escape(c["title"])}</title>'
+            f'<a href="{c["url"]}" data-chapter="{c["page"]}"><title>{c["number"]}. {escape(c["title"])}</title>'
             f'<rect x="{x}" y="{y}" width="{BOX[0]}" height="{BOX[1]}" rx="6"/><text>{text}</text>'
             f'<text class="map-minutes" x="{x + BOX[0] - 8}" y="{y + BOX[1] - 6}" text-anchor="end">{c["minutes"]} min</text></a>'
         )
@@ -171,7 +170,8 @@ def costs_table(chapters):
         )
     )
     head = row(["chapter", "to read", "to run", "needs"], "th")
-    return f'<div class="pst-scrollable-table-container"><table class="table book-costs"><thead>{head}</thead><tbody>{"".join(body)}</tbody></table></div>'
+    table = f'<table class="table book-costs"><thead>{head}</thead><tbody>{"".join(body)}</tbody></table>'
+    return f'<div class="pst-scrollable-table-container">{table}</div>'
 
 
 def _fill(app, doctree, docname):

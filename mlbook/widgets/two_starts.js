@@ -60,7 +60,7 @@ function render({ model, el }) {
 
   /** `at` may lie between two steps; the curve is then between theirs. */
   function draw(at) {
-    if (!panels[0].plot.width) return;
+    if (panels.some(({ plot }) => !plot.width)) return; // not on the page yet
     const before = Math.floor(at), part = at - before, after = Math.min(steps, before + 1);
     const [amplitude, phase, ...xs] = model.get("task"), truth = (x) => amplitude * Math.sin(x - phase);
     panels.forEach(({ name, plot, loss, colour }, i) => {
@@ -84,7 +84,7 @@ function render({ model, el }) {
   function tick(now) {
     frame = 0;
     if (!playing || !visible) return;
-    const time = now - began - HOLD, at = clamp(time / (1.6 * MOVE), [0, steps]);
+    const time = Math.max(0, now - began) - HOLD, at = clamp(time / (1.6 * MOVE), [0, steps]);
     const whole = Math.floor(at), eased = at < steps ? whole + Math.min(1, (at - whole) * 1.6) : steps; // move, then rest
     const step = Math.min(steps, Math.floor(eased + 1e-9));
     if (step !== model.get("step")) setStep(step);
