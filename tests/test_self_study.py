@@ -51,7 +51,6 @@ def test_reading_time_counts_what_is_read():
 def test_seconds_are_those_of_the_build(name):
     cells = [cell.get_text(strip=True) for cell in soup(name).select_one("table").select("tbody td")]
     assert re.fullmatch(r"\d+ seconds on \d+ CPU cores, when this site was built", cells[1]), cells
-    assert int(cells[1].split()[0]) < 120
 
 
 # -- the front page -------------------------------------------------------------------------------------------------

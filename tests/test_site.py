@@ -45,7 +45,8 @@ OVERFLOW = """() => {
 }"""
 HEADINGS = """() => [...document.querySelectorAll('.bd-article h1, .bd-article h2, .bd-article h3, .bd-article h4, .bd-article h5, .bd-article h6')]
     .filter(e => !e.closest('.widget-subarea, .cell_output')).map(e => [Number(e.tagName[1]), e.textContent])"""  # noqa: E501
-# WCAG 2 contrast of text and the first opaque ground behind it, for every paragraph, list item, heading and cell.
+# WCAG 2 contrast of text and the ground behind it, for every element with text of its own: prose, code, menus, labs.
+# Value: how much of the demanded ratio is there (4.5, or 3 for large text), least first.
 CONTRASTS = """() => {
     const parse = s => { const n = s.match(/[\\d.]+/g).map(Number); return n.length === 3 ? [...n, 1] : n; };
     const light = c => { const f = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
@@ -60,15 +61,21 @@ CONTRASTS = """() => {
         }
         return layers.reduceRight((below, c) => over(c, below), [255, 255, 255, 1]);
     };
-    const selector = ['p', 'li', 'h1', 'h2', 'h3', 'td', 'th', 'figcaption', 'summary', 'a.reference']
-        .map(s => '.bd-article ' + s).join(', ');
-    return [...document.querySelectorAll(selector)]
-        .filter(e => e.textContent.trim() && e.checkVisibility() && !e.closest('.widget-subarea'))
-        .map(e => {
-            const back = ground(e), text = over(parse(getComputedStyle(e).color), back);
-            const [a, b] = [light(back), light(text)].sort((x, y) => y - x);
-            return [(a + 0.05) / (b + 0.05), e.tagName + ': ' + e.textContent.trim().slice(0, 60)];
-        }).sort((x, y) => x[0] - y[0]);
+    const hasText = e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+    const seen = new Map();
+    for (const e of document.body.querySelectorAll('*')) {
+        if (!hasText(e) || e.closest('svg, mjx-container, script, style, noscript, [hidden], [aria-hidden="true"]')) continue;
+        if (!e.checkVisibility({ visibilityProperty: true, opacityProperty: true })) continue;
+        const box = e.getBoundingClientRect();
+        if (box.width < 2 || box.height < 2) continue;
+        const style = getComputedStyle(e), back = ground(e), text = over(parse(style.color), back);
+        const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+        const [a, b] = [light(back), light(text)].sort((x, y) => y - x);
+        const share = (a + 0.05) / (b + 0.05) / (large ? 3 : 4.5);
+        const key = `${e.tagName} ${style.color} ${back}`;
+        if (!seen.has(key)) seen.set(key, [share, `${key} ${e.className}: ${e.textContent.trim().slice(0, 60)}`]);
+    }
+    return [...seen.values()].sort((x, y) => x[0] - y[0]);
 }"""
 
 
@@ -109,7 +116,6 @@ def test_phone(open_page, path):
 def test_dark(open_page, path):
     page = open_page(path, dark=True)
     check_contrasts(page, "dark")
-    assert audit(page, "color-contrast") == []
     assert page.problems == []
 
 
@@ -126,7 +132,7 @@ def check_contrasts(page, theme):
     assert page.evaluate("document.documentElement.dataset.theme") == theme
     contrasts = page.evaluate(CONTRASTS)
     assert contrasts, "no text found"
-    assert [pair for pair in contrasts if pair[0] < 4.5] == []
+    assert [pair for pair in contrasts if pair[0] < 1] == []
 
 
 @pytest.mark.parametrize("docname", CHAPTERS)
