@@ -5,10 +5,13 @@ and the shared ones that it imports.
 """
 
 from mlbook.widgets.adapt_sinusoid import AdaptSinusoid
+from mlbook.widgets.carried_over import CarriedOver
 from mlbook.widgets.draw_characters import DrawCharacters
 from mlbook.widgets.four_means import FourMeans
 from mlbook.widgets.latent_map import LatentMap
+from mlbook.widgets.missing_factor import MissingFactor
 from mlbook.widgets.query_batch import QueryBatch
+from mlbook.widgets.real_episode import RealEpisode
 from mlbook.widgets.two_families import TwoFamilies
 from mlbook.widgets.two_manifolds import TwoManifolds
 from mlbook.widgets.two_terms import TwoTerms
@@ -16,10 +19,13 @@ from mlbook.widgets.which_way import WhichWay
 
 __all__ = [
     "AdaptSinusoid",
+    "CarriedOver",
     "DrawCharacters",
     "FourMeans",
     "LatentMap",
+    "MissingFactor",
     "QueryBatch",
+    "RealEpisode",
     "TwoFamilies",
     "TwoManifolds",
     "TwoTerms",
