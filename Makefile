@@ -16,13 +16,14 @@ export PATH := $(abspath $(BIN)):$(PATH)
 test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test test-package colab format lint clean
+.PHONY: help setup book test test-package pdf colab format lint clean
 
 help:
 	@echo 'make book     set up, execute every chapter, build the site into _build/html'
 	@echo 'make test     the same, then test the package, the site in a browser, and every notebook'
 	@echo 'make setup    only set up: the Python environment in $(VENV) and the browser libraries'
 	@echo 'make test-package   only the tests that need no built site'
+	@echo 'make pdf      print the whole book into _build/mlbook.pdf'
 	@echo 'make colab    write the Colab copies of the chapters into _build/colab'
 	@echo 'make format   format the code, strip outputs from the notebooks'
 	@echo 'make lint     check the code without changing it'
@@ -46,12 +47,17 @@ test: book
 test-package: setup
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not site" tests
 
+pdf: book
+	@$(BIN)/python tools/find_browser.py || true
+	@$(BIN)/python tools/make_print.py --pdf
+
 colab: setup
 	@$(BIN)/python tools/make_colab.py _build/colab
 
 format: setup
 	$(BIN)/ruff format mlbook tests tools book/_ext
 	$(BIN)/ruff check --fix mlbook tests tools book/_ext
+	$(BIN)/python tools/reading_time.py --write
 	@for notebook in $(wildcard book/*.ipynb); do $(BIN)/nbstripout "$$notebook"; done
 
 lint: setup

@@ -14,6 +14,7 @@ from mlbook.widgets.query_batch import QueryBatch
 from mlbook.widgets.real_episode import RealEpisode
 from mlbook.widgets.two_families import TwoFamilies
 from mlbook.widgets.two_manifolds import TwoManifolds
+from mlbook.widgets.two_starts import TwoStarts
 from mlbook.widgets.two_terms import TwoTerms
 from mlbook.widgets.which_way import WhichWay
 
@@ -28,6 +29,7 @@ __all__ = [
     "RealEpisode",
     "TwoFamilies",
     "TwoManifolds",
+    "TwoStarts",
     "TwoTerms",
     "WhichWay",
 ]
