@@ -1,7 +1,7 @@
 """Live labs: widgets whose arithmetic runs in the reader's browser, with or without a kernel.
 
 Python prepares weights and data. Each lab is one JavaScript module put together from the files beside this one: its own
-and the shared ones that it imports.
+and the shared ones that it imports. ``gallery.CARDS`` lists them all for the book's gallery.
 """
 
 from mlbook.widgets.adapt_sinusoid import AdaptSinusoid

@@ -60,7 +60,7 @@ function render({ model, el }) {
 
   /** `at` may lie between two steps; the curve is then between theirs. */
   function draw(at) {
-    if (!panels[0].plot.width) return;
+    if (!panels.every(({ plot }) => plot.width)) return; // not all on the page yet
     const before = Math.floor(at), part = at - before, after = Math.min(steps, before + 1);
     const [amplitude, phase, ...xs] = model.get("task"), truth = (x) => amplitude * Math.sin(x - phase);
     panels.forEach(({ name, plot, loss, colour }, i) => {
