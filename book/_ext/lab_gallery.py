@@ -24,8 +24,8 @@ CARD = """\
 :class-card: lab-card
 
 {sentence}
-+++
-{footer}
+
+*{footer}*
 :::
 """
 
