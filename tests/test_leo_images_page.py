@@ -181,7 +181,12 @@ def test_the_reading_of_the_published_ablations():
     tuned = {c: points("", "no-finetuning", c[1], c[0]) for c in cells}
     assert [c for c, (gain, width) in tuned.items() if gain > 1.5 * width] == [("tiered", 5)]
     codes = [points("", "generator-finetuning", k, d)[0] for d, k in cells]
-    assert all(0.5 < gain < 1.5 for gain in codes)  # "about a point, everywhere"
+    assert (round(min(codes), 1), round(max(codes), 1)) == (0.6, 1.2) and PAGE.count("0.6 to 1.2 points") == 2
+    weights = {c: points("generator-finetuning", "generator", c[1], c[0])[0] for c in cells}
+    assert weights["tiered", 5] > 0.85 * steps["tiered", 5] and weights["mini", 5] == pytest.approx(
+        2 / 3 * steps["mini", 5], abs=0.1
+    )
+    assert all(weights[d, 1] < 0.6 for d in ("mini", "tiered"))  # "and little with one"
     sampling = {c: points("", "deterministic", c[1], c[0]) for c in cells}
     assert sampling["mini", 5][0] > 1 > 0 > sampling["tiered", 5][0]
     printed = [row["ci95"] for key, row in results.published().items() if re.match(r"leo-mini-5w1s", key)]

@@ -43,7 +43,9 @@ def pinned_by_torch(python):
         "    try: print('\\n'.join(requires(name) or []))\n"
         "    except PackageNotFoundError: pass"
     )
-    lines = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.splitlines()
+    lines = subprocess.run(
+        [python, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
     exact = [line for line in lines if "==" in line.split(";")[0] and "extra" not in line]
     return {re.match(r"[\w.-]+", line).group().lower() for line in exact}
 
@@ -68,7 +70,10 @@ def constraints(python):
     keep = installed_torch(python)
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     if keep:
-        free = {*keep, *pinned_by_torch(python)}  # torch 2.6 asks for one version of sympy, which is not the newest
+        free = {
+            *keep,
+            *pinned_by_torch(python),
+        }  # torch 2.6 asks for one version of sympy, which is not the newest
         lines = [line for line in lines if line.split("==")[0].lower() not in free]
         lines += [f"{name}=={version}" for name, version in keep.items()]
     return "\n".join(lines) + "\n"

@@ -3,7 +3,7 @@
 // Python hands over `weights` (the initialisations, float32) and `setup` (their names, the ranges, the query inputs). What the
 // reader changes lies in the model's traits, so a notebook with a kernel can read it and other widgets can be linked to it.
 import { countParameters, innerPath, meanSquaredError, predict } from "./network.js";
-import { announcer, button, clamp, format, handle, html, Plot, prefersStillness, slider, svg, unpack, watchWidth } from "./shared.js";
+import { announcer, barChoices, button, clamp, connect, counted, format, frame, grid, handle, html, legendKey, player, Plot, row, slider, svg, unpack, watchWidth } from "./shared.js";
 
 const STATE = ["initialisation", "step", "inner_lr", "amplitude", "phase", "points"];
 
@@ -33,16 +33,12 @@ function render({ model, el }) {
   const setup = model.get("setup"), [xLow, xHigh] = setup.x_range, last = setup.steps;
   const initialisations = unpack(model.get("weights"), countParameters(setup.sizes));
   const curveX = Array.from({ length: 141 }, (_, i) => xLow + ((xHigh - xLow) * i) / 140);
-  const state = () => Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
+  const { state, change, follow } = connect(model, STATE);
   const chosen = () => Math.max(0, setup.names.indexOf(model.get("initialisation")));
   const colour = (i) => `color: var(--mlb-${setup.colours[i]})`;
 
   // -- what the reader does: change traits; drawing follows from that ---------------------------------------------------
 
-  function change(values) {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  }
   const onCurve = (x, { amplitude, phase } = state()) => [x, sine(amplitude, phase, x)];
   const allOnCurve = () => change({ points: state().points.map(([x]) => onCurve(x)) });
   const setStep = (step) => change({ step: clamp(step, [0, last]) });
@@ -72,20 +68,14 @@ function render({ model, el }) {
     change({ points: points.filter((_, i) => i !== index) });
   }
 
-  let timer = null;
-  function stop() {
-    clearInterval(timer);
-    timer = null;
-    draw();
-  }
-  function play() {
-    if (timer) return stop();
-    if (prefersStillness()) return setStep(last);
-    setStep(state().step >= last ? 0 : state().step + 1);
-    timer = setInterval(() => (state().step >= last ? stop() : setStep(state().step + 1)), 450);
-    draw();
-  }
-  const byHand = (action) => () => (timer && stop(), action());
+  const play = player({
+    every: 450,
+    begin: () => setStep(state().step >= last ? 0 : state().step + 1),
+    next: () => state().step < last && (setStep(state().step + 1), true),
+    finish: () => setStep(last),
+    changed: () => draw(),
+  });
+  const { byHand } = play;
 
   // -- the elements -----------------------------------------------------------------------------------------------------
 
@@ -101,23 +91,15 @@ function render({ model, el }) {
     x: [0, last], y: [0.001, 100], log: true, xTicks: [0, 2, 4, 6, 8, 10].filter((n) => n <= last), yTicks: [0.001, 0.01, 0.1, 1, 10, 100],
     xTitle: "inner step", yTitle: "mean squared error", height: () => 205, role: "img",
   });
-  const key = (drawing, words, style) => html("span", { style }, svg("svg", { width: 26, height: 12, "aria-hidden": "true" }, drawing), words);
-  const stroke = (more) => svg("path", { d: "M1 6H25", fill: "none", stroke: "currentColor", "stroke-width": 3, ...more });
-  const legendNow = html("span", {}), legendCurve = key(stroke(), legendNow);
-  const queryNow = html("span", {}), queryKey = key(stroke(), queryNow), supportNow = html("span", {});
-
-  const group = `mlb-${Math.random().toString(36).slice(2)}`; // radio buttons of one lab belong together, of two labs do not
-  const choices = setup.names.map((name, i) => {
-    const bar = html("span", { class: "mlb-bar" }), value = html("span", { class: "mlb-value" });
-    const radio = html("input", { type: "radio", name: group, value: name, "aria-label": name, onchange: () => change({ initialisation: name }) });
-    const track = html("span", { style: colour(i), "aria-hidden": "true" }, bar);
-    return { radio, bar, value, node: html("label", { class: "mlb-choice" }, radio, html("span", { class: "mlb-name" }, name), track, value) };
-  });
+  const thick = { "stroke-width": 3 }, thin = { "stroke-width": 1.5, opacity: 0.6 };
+  const legendNow = html("span", {}), legendCurve = legendKey(thick, legendNow);
+  const queryNow = html("span", {}), queryKey = legendKey(thick, queryNow), supportNow = html("span", {});
+  const choices = barChoices(`Start from … and its query loss after ${last} steps`, setup.names, colour, (name) => change({ initialisation: name }));
   const note = html("p", { class: "mlb-note mlb-about" });
 
   const back = button("◀ Back", byHand(() => setStep(state().step - 1)), { "aria-label": "One inner step back" });
   const step = button("Step ▶", byHand(() => setStep(state().step + 1)), { class: "mlb-main", "aria-label": "One inner step" });
-  const playing = button("", play), reset = button("Reset", byHand(() => setStep(0)), { "aria-label": "Back to inner step 0" });
+  const playing = button("", play.toggle), reset = button("Reset", byHand(() => setStep(0)), { "aria-label": "Back to inner step 0" });
   const whole = (v) => `${v} of ${last}`;
   const sliders = {
     step: slider({ label: "inner step", min: 0, max: last, step: 1, show: whole, input: (v) => byHand(() => setStep(v))() }),
@@ -128,22 +110,20 @@ function render({ model, el }) {
   const add = button("Add point", () => addPoint(onCurve(widestGap(state().points, setup.x_range))));
   const take = button("Remove point", () => removePoint(selected));
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
-  const rows = html("tbody", {}), table = html("table", {},
-    html("thead", {}, html("tr", {}, ...["step", "support", "query"].map((t) => html("th", { scope: "col" }, t)))), rows);
+  const rows = html("tbody", {}), table = grid(["step", "support", "query"], rows);
   const left = html("div", {},
     plot.node,
     html("p", { class: "mlb-legend" },
-      legendCurve, key(stroke({ "stroke-width": 1.5, opacity: 0.6 }), "earlier steps"),
-      key(stroke({ "stroke-dasharray": "6 4" }), "true sine (query set)", "color: var(--mlb-truth)"),
-      key(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "support point")),
+      legendCurve, legendKey(thin, "earlier steps"),
+      legendKey({ ...thick, "stroke-dasharray": "6 4", style: "color: var(--mlb-truth)" }, "true sine (query set)"),
+      legendKey(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "support point")),
     sentence, html("div", { class: "mlb-row" }, step, back, playing, reset),
     sliders.step.node, sliders.inner_lr.node);
   const lossBox = html("div", { class: "mlb-apart" }, lossPlot.node,
-    html("p", { class: "mlb-legend" }, queryKey, key(stroke({ "stroke-width": 2, "stroke-dasharray": "3 3", stroke: "var(--mlb-ink)" }), supportNow),
-      key(stroke({ "stroke-width": 1.5, opacity: 0.6 }), "query, other starts")));
+    html("p", { class: "mlb-legend" }, queryKey, legendKey({ "stroke-width": 2, "stroke-dasharray": "3 3", stroke: "var(--mlb-ink)" }, supportNow),
+      legendKey(thin, "query, other starts")));
   const right = html("div", {},
-    html("fieldset", {}, html("legend", {}, `Start from … and its query loss after ${last} steps`), ...choices.map((c) => c.node)),
-    note, lossBox);
+    choices.node, note, lossBox);
   const bottom = html("div", { class: "mlb-wide" },
     html("div", { class: "mlb-sliders" }, sliders.amplitude.node, sliders.phase.node),
     html("div", { class: "mlb-row" }, button("New random task", randomTask), button("Points onto the sine", allOnCurve), add, take),
@@ -152,9 +132,7 @@ function render({ model, el }) {
       "Drag the points, or focus one and use the arrow keys (with Shift: further; Delete removes it). A double click in the plot adds one. ",
       "Points on the sine follow it; the query loss is the mean squared error ",
       `at ${setup.query_x.length} inputs evenly spaced over the axis.`));
-  const root = html("section", { class: "mlb-lab", "data-lab": "adapt-sinusoid", "aria-label": "Lab: adapt a sinusoid" },
-    html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
-  el.append(root);
+  const root = frame(el, "adapt-sinusoid", "adapt a sinusoid", live, [left, right, bottom]);
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -215,16 +193,13 @@ function render({ model, el }) {
       Number.isFinite(value) ? svg("circle", { cx: lossPlot.X(n), cy: clamp(lossPlot.Y(value), [0, lossPlot.height]), r: 5, style: `fill: ${fill}` }) : "";
     lossPlot.front.replaceChildren(dot(support[n], "var(--mlb-ink)"), dot(query[n], `var(--mlb-${setup.colours[index]})`));
     lossPlot.node.setAttribute("aria-label", `Losses over the inner steps. Query loss: ${query.map(format).join(", ")}. Support loss: ${support.map(format).join(", ")}.`);
-    rows.replaceChildren(...steps.map((i) => html("tr", { "aria-current": i === n && "true" },
-      html("th", { scope: "row" }, `${i}`), html("td", {}, format(support[i])), html("td", {}, format(query[i])))));
+    rows.replaceChildren(...steps.map((i) => row(`${i}`, [support[i], query[i]].map(format), { "aria-current": i === n && "true" })));
 
     const finals = results.map((r) => r.query[last]), most = Math.max(...finals.filter((v) => v < 30), 1e-9); // 30: far off the sine
-    choices.forEach((c, i) => {
-      c.radio.checked = i === index;
-      c.bar.style.cssText = `display: block; width: ${finals[i] < most ? (100 * finals[i]) / most : 100}%`;
-      c.value.textContent = format(finals[i]);
-      c.radio.setAttribute("aria-description", `query loss after ${last} steps ${format(finals[i])}`);
-    });
+    choices.set((i) => ({
+      chosen: i === index, width: finals[i] < most ? (100 * finals[i]) / most : 100,
+      words: format(finals[i]), description: `query loss after ${last} steps ${format(finals[i])}`,
+    }));
     note.textContent = setup.notes[index];
     legendCurve.setAttribute("style", colour(index));
     queryKey.setAttribute("style", colour(index));
@@ -234,10 +209,10 @@ function render({ model, el }) {
     for (const name of ["step", "inner_lr", "amplitude", "phase"]) sliders[name].set(now[name]);
     back.disabled = reset.disabled = n === 0;
     step.disabled = n === last;
-    playing.textContent = timer ? "Pause" : `Play to ${last}`;
+    playing.textContent = play.playing() ? "Pause" : `Play to ${last}`;
     add.disabled = now.points.length >= setup.max_points;
     take.disabled = now.points.length <= 1;
-    const words = `After ${n} inner ${n === 1 ? "step" : "steps"} from ${now.initialisation}: support loss ${format(support[n])}, query loss ${format(query[n])}.`;
+    const words = `After ${counted(n, "inner step")} from ${now.initialisation}: support loss ${format(support[n])}, query loss ${format(query[n])}.`;
     sentence.textContent = words;
     live.say(words);
     // The same numbers unrounded, for tests and for whoever looks at the page from outside. Overflow becomes null.
@@ -247,20 +222,8 @@ function render({ model, el }) {
     });
   }
 
-  // Several changes at once, or a fast pointer, are drawn once per frame.
-  let frame = 0;
-  const soon = () => (frame ||= requestAnimationFrame(() => ((frame = 0), draw())));
-  for (const name of STATE) model.on(`change:${name}`, soon);
-  const endLeft = watchWidth(left, (width) => (plot.fit(width), draw()));
-  const endRight = watchWidth(right, (width) => (lossPlot.fit(width), draw()));
   lossPlot.fit(260);
-  return () => {
-    clearInterval(timer);
-    cancelAnimationFrame(frame);
-    endLeft();
-    endRight();
-    for (const name of STATE) model.off(`change:${name}`, soon);
-  };
+  return follow(draw, play.end, watchWidth(left, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (lossPlot.fit(width), draw())));
 }
 
 export default { render };

@@ -1,11 +1,16 @@
-"""The JavaScript and CSS of the labs, as text for a widget's ``_esm`` and ``_css``."""
+"""What the labs' Python sides share: their JavaScript and CSS as text for ``_esm`` and ``_css``, and checks of arguments."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
+from mlbook.errors import UserError
+
+COMMENT = re.compile(r"^[ \t]*(?://[^\n]*|/\*\*.*?\*/)\n", re.MULTILINE | re.DOTALL)
+"""Whole lines of comment: they stay in the files and out of the pages."""
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w.]+)";\n', re.MULTILINE)
 
 
@@ -29,7 +34,7 @@ def module(name: str) -> str:
         for other in IMPORT.findall(source):
             if other not in parts:
                 add(other)
-        parts[name] = IMPORT.sub("", source)
+        parts[name] = COMMENT.sub("", IMPORT.sub("", source))
 
     add(name)
     return "\n".join(parts.values())
@@ -39,3 +44,11 @@ def module(name: str) -> str:
 def script(name: str) -> str:
     """The same as a plain script that exports nothing: what a web worker is made of, wherever it runs."""
     return re.sub(r"^export (?:default )?", "", module(name), flags=re.MULTILINE)
+
+
+def numbers(values: Sequence[float], name: str, count: int, limits: tuple[float, float]) -> list[float]:
+    """``count`` numbers within the limits, or ``UserError``."""
+    found, (low, high) = [float(value) for value in values], limits
+    if len(found) != count or not all(low <= value <= high for value in found):
+        raise UserError(f"{name}: {count} of them, from {low:g} to {high:g}, not {found}")
+    return found

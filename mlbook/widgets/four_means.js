@@ -1,8 +1,8 @@
 // The lab "Four means": tasks with the losses ½·aᵢ·(θ − cᵢ)², where every method's fixed point is a weighted mean of the cᵢ.
 //
 // k inner steps multiply the distance from a task's bottom by rᵢᵏ with rᵢ = 1 − α·aᵢ; all weights follow from that.
-import { METHODS, markerPath, withLetter } from "./methods.js";
-import { announcer, button, clamp, format, handle, html, Plot, slider, svg, watchWidth } from "./shared.js";
+import { lettered, METHODS, markerPath } from "./methods.js";
+import { announcer, button, clamp, connect, counted, format, frame, grid, html, Plot, slider, svg, watchWidth } from "./shared.js";
 
 const TRAITS = ["alpha", "steps", "bottoms", "curvatures"];
 
@@ -72,12 +72,8 @@ const DASHES = [undefined, "8 4", "2 4"]; // one per task: the colours belong to
 
 function render({ model, el }) {
   const setup = model.get("setup"), [low, high] = setup.x_range, kMax = setup.steps;
-  const state = () => Object.fromEntries(TRAITS.map((name) => [name, model.get(name)]));
+  const { state, change, follow } = connect(model, TRAITS);
   const colour = (key) => `color: var(--mlb-${key})`;
-  const change = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
   const put = (name, i, value) => change({ [name]: state()[name].map((old, j) => (j === i ? value : old)) });
   const opening = state();
 
@@ -103,9 +99,8 @@ function render({ model, el }) {
     return { method, cells, point, node: html("tr", {}, html("th", { scope: "row" }, swatch(method), method.name),
       ...cells.map((c) => html("td", {}, c.value, c.bar)), point) };
   });
-  const table = html("table", { class: "mlb-grid mlb-weights", "aria-label": "Normalised weights of the tasks and fixed points" },
-    html("thead", {}, html("tr", {}, ...["weights", ...tasks.map((_, i) => `w${"₁₂₃"[i]}`), "θ*"].map((t) => html("th", { scope: "col" }, t)))),
-    html("tbody", {}, ...rows.map((r) => r.node)));
+  const table = grid(["weights", ...tasks.map((_, i) => `w${"₁₂₃"[i]}`), "θ*"], html("tbody", {}, ...rows.map((r) => r.node)),
+    { class: "mlb-grid mlb-weights", "aria-label": "Normalised weights of the tasks and fixed points" });
 
   const sliders = {
     alpha: slider({ label: "inner rate α", min: 0.01, max: 1, step: 0.01, show: (v) => v.toFixed(2), input: (v) => change({ alpha: v }) }),
@@ -126,15 +121,8 @@ function render({ model, el }) {
       "Drag the bottom of a task along the θ axis, or focus one and use the arrow keys (with Shift: further). ",
       "Weights, before they are divided by their sum, with r = 1 − α·a: pre-training a, FOMAML a·rᵏ, MAML a·r²ᵏ, Reptile 1 − rᵏ. ",
       "Support and query loss of a task are the same here."));
-  const root = html("section", { class: "mlb-lab", "data-lab": "four-means", "aria-label": "Lab: four means of three tasks" },
-    html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
-  el.append(root);
-
-  const grips = tasks.map((_, i) => {
-    const grip = withLetter(handle(plot, { move: ([c]) => put("bottoms", i, c), remove() {}, select() {} }), svg("text", {}, `${i + 1}`));
-    plot.front.append(grip.node);
-    return grip;
-  });
+  const root = frame(el, "four-means", "four means of three tasks", live, [left, right, bottom]);
+  const grips = tasks.map((_, i) => lettered(plot, `${i + 1}`, ([c]) => put("bottoms", i, c)));
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -213,7 +201,7 @@ function render({ model, el }) {
     stable.style.width = `${Math.min(100, (100 * (edge - 0.01)) / 0.99)}%`;
     limit.textContent = `Stable for all tasks up to α = 2 / largest a = ${format(edge)}.`;
     const place = ({ point, status }) => (!Number.isFinite(point) ? "nowhere" : `${format(point)}${status === "runs away" ? " (runs away)" : ""}`);
-    const words = `With α = ${alpha.toFixed(2)} and ${k} inner ${k === 1 ? "step" : "steps"} the fixed points are ${METHODS.map(({ key, name }) => `${name} ${place(means[key])}`).join(", ")}.`;
+    const words = `With α = ${alpha.toFixed(2)} and ${counted(k, "inner step")} the fixed points are ${METHODS.map(({ key, name }) => `${name} ${place(means[key])}`).join(", ")}.`;
     const said = remarks(now, means);
     sentence.textContent = words;
     notes.replaceChildren(...said.map((text, i) => html("p", { class: i < said.length - 1 || curvatures.some((a) => alpha * a >= 2) ? "mlb-note mlb-warn" : "mlb-note" }, text)));
@@ -226,19 +214,8 @@ function render({ model, el }) {
     });
   }
 
-  // Several changes at once, or a fast pointer, are drawn once per frame.
-  let frame = 0;
-  const soon = () => (frame ||= requestAnimationFrame(() => ((frame = 0), draw())));
-  for (const name of TRAITS) model.on(`change:${name}`, soon);
   curves.fit(260);
-  const endLeft = watchWidth(left, (width) => (plot.fit(width), draw()));
-  const endRight = watchWidth(right, (width) => (curves.fit(width), draw()));
-  return () => {
-    cancelAnimationFrame(frame);
-    endLeft();
-    endRight();
-    for (const name of TRAITS) model.off(`change:${name}`, soon);
-  };
+  return follow(draw, watchWidth(left, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (curves.fit(width), draw())));
 }
 
 export default { render };

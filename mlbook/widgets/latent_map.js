@@ -1,9 +1,9 @@
 // The lab "A map of classifiers": three classes in a plane, the code z of each on a map, and the classifier that LEO decodes.
 import { bumps, countLeoWeights, encode, examine, innerLoop, leoNet, logits, said } from "./leo.js";
-import { withLetter } from "./methods.js";
+import { lettered } from "./methods.js";
 import { cornersOf, partition } from "./partition.js";
-import { arrow, legendKey, radios, stroke } from "./plane.js";
-import { announcer, button, format, handle, html, Plot, svg, unpack, watchWidth } from "./shared.js";
+import { arrow, radios } from "./plane.js";
+import { announcer, button, connect, counted, format, frame, grid, html, inPercent, legendKey, Plot, row, stroke, svg, unique, unpack, watchWidth } from "./shared.js";
 
 const TRAITS = ["points", "codes", "latent", "finetuning", "shots", "draw", "task"];
 const COLOURS = ["--mlb-other-1", "--mlb-other-2", "--mlb-third"];
@@ -40,16 +40,10 @@ export function followed(net, state, setup, queries) {
 
 // -- the lab ----------------------------------------------------------------------------------------------------------
 
-const counted = (n, words) => `${n} ${words} ${n === 1 ? "step" : "steps"}`;
-
 function render({ model, el }) {
   const setup = model.get("setup"), { ways, most, letters } = setup, limits = [-setup.bumps.reach, setup.bumps.reach], side = [-setup.map, setup.map];
   const net = leoNet(unpack(model.get("weights"), countLeoWeights(setup.network))[0], setup.network);
-  const state = () => Object.fromEntries(TRAITS.map((name) => [name, model.get(name)]));
-  const change = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+  const { state, change, follow } = connect(model, TRAITS);
   const fine = cornersOf(...limits, CELLS), coarse = cornersOf(...limits, COARSE), seen = [fine, coarse].map((corners) => bumps(corners, setup.bumps));
   const queriesOf = setup.tasks.map(({ query }) => {
     const places = query.flat();
@@ -76,15 +70,12 @@ function render({ model, el }) {
   const square = (width) => Math.max(60, width - 52) + 60; // Plot's margins
   const plane = new Plot({ x: limits, y: limits, xTicks: [-3, -2, -1, 0, 1, 2, 3], yTicks: [-2, 0, 2], xTitle: "x₁", yTitle: "x₂", height: square, role: "group" });
   const map = new Plot({ x: side, y: side, xTicks: ticks(setup.map / 3), yTicks: ticks(setup.map / 3), xTitle: "z₁", yTitle: "z₂", height: square, role: "group" });
-  const hatch = `mlb-${Math.random().toString(36).slice(2)}`; // patterns are found by name, and a page may hold two labs
+  const hatch = unique(); // patterns are found by name, and a page may hold two labs
   plane.node.prepend(svg("defs", {}, ...letters.map((_, k) =>
     svg("pattern", { id: `${hatch}${k}`, width: 9, height: 9, patternUnits: "userSpaceOnUse", patternTransform: `rotate(${20 + 60 * k})` },
       svg("rect", { width: 9, height: 9, style: `fill: var(${COLOURS[k]}); fill-opacity: 0.16` }), svg("path", { d: "M0 1H9", style: `${colour(k)}; stroke-width: 1; stroke-opacity: 0.45` })))));
 
-  const heads = ["", "support loss", "query loss", "queries right"];
-  const rows = html("tbody", {});
-  const table = html("table", { class: "mlb-grid", "aria-label": "Losses and accuracy" },
-    html("thead", {}, html("tr", {}, ...heads.map((t) => html("th", { scope: "col" }, t)))), rows);
+  const rows = html("tbody", {}), table = grid(["", "support loss", "query loss", "queries right"], rows, { class: "mlb-grid", "aria-label": "Losses and accuracy" });
   const shots = radios("Support points per class", { 1: "1", 3: "3" }, (value) => change({ ...fresh, shots: Number(value) }));
   const sentence = html("p", { class: "mlb-sentence" }), remark = html("p", { class: "mlb-note" }), live = announcer();
   const shape = (k, x, y, r = 3.6) => [
@@ -111,25 +102,15 @@ function render({ model, el }) {
       "Drag a support point (left) or a code (right), or focus one and use the arrow keys (with Shift: further). The codes follow the support points until you move one by hand; Encode lets them follow again. ",
       `Support loss: sum over the support points, which the inner steps descend. LEO was meta-trained with ${setup.trained[0]} latent and ${setup.trained[1]} fine-tuning steps and one support point per class. `,
       "Samples: z drawn from the Gaussians of the encoder, then taken through the same inner steps.")));
-  const root = html("section", { class: "mlb-lab mlb-plane", "data-lab": "latent-map", "aria-label": "Lab: a map of classifiers" },
-    html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
-  el.append(root);
+  const root = frame(el, "latent-map", "a map of classifiers", live, [left, right, bottom], { class: "mlb-lab mlb-plane" });
 
   const supports = Array.from({ length: ways * most }, (_, i) => {
     const move = (place) => change({ points: state().points.map((old, j) => (j === i ? place : old)), latent: 0, finetuning: 0 });
-    const grip = withLetter(handle(plane, { move, remove() {}, select() {} }), svg("text", {}, letters[Math.floor(i / most)]));
-    grip.node.setAttribute("style", colour(Math.floor(i / most)));
-    plane.front.append(grip.node);
-    return grip;
+    return lettered(plane, letters[Math.floor(i / most)], move, colour(Math.floor(i / most)));
   });
   const marks = svg("g", {});
   map.front.append(marks);
-  const codes = letters.map((letter, k) => {
-    const grip = withLetter(handle(map, { move: (place) => moveCode(k, place), remove() {}, select() {} }), svg("text", {}, letter));
-    grip.node.setAttribute("style", colour(k));
-    map.front.append(grip.node);
-    return grip;
-  });
+  const codes = letters.map((letter, k) => lettered(map, letter, (place) => moveCode(k, place), colour(k)));
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -179,20 +160,19 @@ function render({ model, el }) {
     drawPlane(now, found, queries);
     drawMap(now, found);
     shots.set(`${now.shots}`);
-    const percent = (v) => `${Math.round(100 * v)}\u00a0%`;
-    const row = (name, j, current) => html("tr", { "aria-current": current && "true" }, html("th", { scope: "row" }, name),
-      ...[[j.support, format], [j.query, format], [j.accuracy, percent]].map(([v, show]) => html("td", {}, v === undefined ? "–" : show(v))));
+    const line = (name, j, current) => row(name,
+      [[j.support, format], [j.query, format], [j.accuracy, inPercent]].map(([v, show]) => (v === undefined ? "–" : show(v))), { "aria-current": current && "true" });
     const start = now.codes.length ? "codes by hand" : "codes at the means", tuned = now.finetuning > 0;
     rows.replaceChildren(
-      row(start, judged[0], judged.length === 1),
-      row(counted(now.latent, "latent"), now.latent ? judged[now.latent] : {}, !tuned && now.latent > 0),
-      row(counted(now.finetuning, "fine-tuning"), tuned ? last : {}, tuned),
-      row("nearest mean, for comparison", { accuracy: found.control }));
-    const did = [now.latent && counted(now.latent, "latent"), tuned && counted(now.finetuning, "fine-tuning")].filter(Boolean).join(" and ");
+      line(start, judged[0], judged.length === 1),
+      line(counted(now.latent, "latent step"), now.latent ? judged[now.latent] : {}, !tuned && now.latent > 0),
+      line(counted(now.finetuning, "fine-tuning step"), tuned ? last : {}, tuned),
+      line("nearest mean, for comparison", { accuracy: found.control }));
+    const did = [now.latent && counted(now.latent, "latent step"), tuned && counted(now.finetuning, "fine-tuning step")].filter(Boolean).join(" and ");
     const first = did
-      ? `After ${did}: support loss ${format(judged[0].support)} → ${format(last.support)}, queries right ${percent(judged[0].accuracy)} → ${percent(last.accuracy)}.`
-      : `No inner step yet, ${start}: support loss ${format(last.support)}, queries right ${percent(last.accuracy)}.`;
-    const second = found.split === null ? "" : `The ${found.samples.length} samples of z do not agree on ${percent(found.split)} of the queries.`;
+      ? `After ${did}: support loss ${format(judged[0].support)} → ${format(last.support)}, queries right ${inPercent(judged[0].accuracy)} → ${inPercent(last.accuracy)}.`
+      : `No inner step yet, ${start}: support loss ${format(last.support)}, queries right ${inPercent(last.accuracy)}.`;
+    const second = found.split === null ? "" : `The ${found.samples.length} samples of z do not agree on ${inPercent(found.split)} of the queries.`;
     sentence.textContent = first;
     remark.textContent = second;
     live.say([first, second].filter(Boolean).join(" "));
@@ -203,18 +183,7 @@ function render({ model, el }) {
     root.dataset.state = JSON.stringify({ ...now, ...rest, z: path.map((p) => p.z), w: path[path.length - 1].w, samples: strip, words: [first, second] });
   }
 
-  // Several changes at once, or a fast pointer, are drawn once per frame.
-  let frame = 0;
-  const soon = () => (frame ||= requestAnimationFrame(() => ((frame = 0), draw())));
-  for (const name of TRAITS) model.on(`change:${name}`, soon);
-  const endLeft = watchWidth(left, (width) => (plane.fit(width), draw()));
-  const endRight = watchWidth(right, (width) => (map.fit(width), draw()));
-  return () => {
-    cancelAnimationFrame(frame);
-    endLeft();
-    endRight();
-    for (const name of TRAITS) model.off(`change:${name}`, soon);
-  };
+  return follow(draw, watchWidth(left, (width) => (plane.fit(width), draw())), watchWidth(right, (width) => (map.fit(width), draw())));
 }
 
 export default { render };

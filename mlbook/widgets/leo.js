@@ -1,4 +1,4 @@
-// LEO at meta-test (mlbook.meta_learners.leo with means, without dropout) over the features of mlbook.tasks.plane, in plain arrays.
+// LEO at meta-test (mlbook.meta_learners.leo with means, without dropout) in plain arrays.
 //
 // A net is {encoder [n_z·D], relation [three matrices], decoder [2D·n_z], latentRates [n_z], finetuningRates [D]}, matrices by rows.
 
@@ -32,10 +32,12 @@ const relu = (x) => x.map((v) => Math.max(v, 0));
 const average = (rows) => rows[0].map((_, j) => rows.reduce((sum, row) => sum + row[j], 0) / rows.length);
 
 /** Mean and spread of the code of each class; x in blocks of K. [LEO 1] to [LEO 3] */
-export function encode({ encoder, relation }, x, ways) {
-  const h = x.map((row) => times(encoder, row)), K = x.length / ways;
-  const related = h.map((a) => average(h.map((b) => times(relation[2], relu(times(relation[1], relu(times(relation[0], [...a, ...b]))))))));
-  const codes = Array.from({ length: ways }, (_, k) => average(related.slice(k * K, (k + 1) * K))), n = codes[0].length / 2;
+export function encode({ encoder, relation: [first, second, last] }, x, ways) {
+  const h = x.map((row) => times(encoder, row)), n = h[0].length, K = x.length / ways, units = first.length / (2 * n);
+  // the first layer of [a; b] is W_left a + W_right b, and the last is linear: it may come after the means
+  const [left, right] = [0, n].map((side) => h.map((a) => Array.from({ length: units }, (_, i) => dot(first, a, 2 * n * i + side))));
+  const related = left.map((a) => average(right.map((b) => relu(times(second, relu(a.map((v, i) => v + b[i])))))));
+  const codes = Array.from({ length: ways }, (_, k) => times(last, average(related.slice(k * K, (k + 1) * K))));
   return { mean: codes.map((c) => c.slice(0, n)), sigma: codes.map((c) => c.slice(n).map((s) => Math.max(Math.exp(s) - 1, 1e-10))) };
 }
 

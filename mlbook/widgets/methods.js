@@ -1,5 +1,6 @@
 // The four update rules as every lab draws them: a colour, a dash and a marker each, so that none is told by colour alone.
 // Colours: --mlb-… in the style sheets. Sizes fall, so that a rule that lies on another leaves it visible.
+import { handle, svg } from "./shared.js";
 
 export const METHODS = [
   { key: "pretraining", name: "pre-training", dash: undefined, width: 6, size: 8 },
@@ -21,12 +22,15 @@ export function markerPath({ key, size }, x, y) {
   return `M${corners.join("L")}Z`;
 }
 
-/** A point to drag (`handle` of shared.js) with a letter in it: a bigger disc with the text, an svg element, on top. */
-export function withLetter(grip, text) {
+/** A point of `plot` to drag (`handle` of shared.js) with a letter in it: a bigger disc with the letter on top. */
+export function lettered(plot, letter, move, style) {
+  const grip = handle(plot, { move }), text = svg("text", {}, letter);
   grip.node.querySelector(".mlb-ring").setAttribute("r", 15);
   grip.node.querySelector(".mlb-dot").setAttribute("r", 9.5);
   grip.node.classList.add("mlb-lettered");
   text.setAttribute("y", 4.5);
+  if (style) grip.node.setAttribute("style", style);
   grip.node.append(text);
+  plot.front.append(grip.node);
   return grip;
 }

@@ -1,19 +1,10 @@
-// What the labs with two parameters share: arrows in a plane, keys of a legend, and two more controls.
-import { html, svg } from "./shared.js";
+// What the labs with two parameters share: arrows in a plane, and two more controls.
+import { html, svg, unique } from "./shared.js";
 
 // -- a plane of two parameters ----------------------------------------------------------------------------------------
 
 /** For a Plot's `height`: a unit is as long upwards as to the right. */
 export const sameScale = (x, y, bottom) => (width) => ((width - 52) * (y[1] - y[0])) / (x[1] - x[0]) + 22 + bottom; // Plot's margins
-
-/** How a line looks, as attributes of a <path>: in its style, because the style sheet has the last word on width and colour. */
-export const stroke = (colour, width, dash) => ({ style: `color: var(${colour}); stroke-width: ${width}`, "stroke-dasharray": dash });
-
-/** A line of a legend: a stroke or another drawing of 26 × 12 pixels, and what it stands for. */
-export function legendKey(drawing, ...words) {
-  const shape = drawing instanceof Node ? drawing : svg("path", { d: "M1 6H25", fill: "none", stroke: "currentColor", ...drawing });
-  return html("span", {}, svg("svg", { width: 26, height: 12, "aria-hidden": "true" }, shape), ...words);
-}
 
 /** An arrow from one point of `plot` to another; nothing where a number is not finite. */
 export function arrow(plot, from, to, attributes = {}) {
@@ -31,7 +22,7 @@ export function arrow(plot, from, to, attributes = {}) {
 
 /** Radio buttons in a row. `options`: {value: label}; `set` shows a choice without calling `input`. */
 export function radios(legend, options, input) {
-  const name = `mlb-${Math.random().toString(36).slice(2)}`; // the buttons of one lab belong together, of two labs do not
+  const name = unique();
   const buttons = Object.keys(options).map((value) => html("input", { type: "radio", name, value, onchange: () => input(value) }));
   const labels = buttons.map((b) => html("label", {}, b, options[b.value]));
   return {

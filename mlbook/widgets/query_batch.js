@@ -1,7 +1,8 @@
 // The lab "Who is in the batch?": query images go into a batch and out of it, and one adapted network classifies them with three
 // kinds of batch-norm statistics. The arithmetic is in conv4.js; weights and images come from Python.
-import { conv4, softmax, unpackHalf } from "./conv4.js";
-import { announcer, button, html } from "./shared.js";
+import { conv4, softmax } from "./conv4.js";
+import { unpackHalf } from "./half.js";
+import { announcer, button, connect, frame, html } from "./shared.js";
 
 const STATE = ["batch", "watched"];
 const LETTERS = "ABCDE";
@@ -53,11 +54,7 @@ function render({ model, el }) {
   const support = all.slice(0, support_y.length), queries = all.slice(support_y.length), B = queries.length;
   const classOf = (i) => Math.floor(i / Q), name = (i) => `drawing ${(i % Q) + 1} of ${LETTERS[classOf(i)]}`;
   const judged = judgements(network, unpackHalf(model.get("weights")), support, queries);
-  const state = () => Object.fromEntries(STATE.map((trait) => [trait, model.get(trait)]));
-  function change(values) {
-    for (const [trait, value] of Object.entries(values)) model.set(trait, value);
-    model.save_changes();
-  }
+  const { state, change, soon, follow } = connect(model, STATE);
 
   // -- the elements -----------------------------------------------------------------------------------------------------
 
@@ -114,9 +111,7 @@ function render({ model, el }) {
     html("div", { class: "mlb-apart" }, html("table", {}, html("caption", {}, "How many drawings of the batch are called what"), heads(), countRows),
       html("table", {}, chanceTitle, chanceHeads, chanceRows)),
     html("p", { class: "mlb-note" }, "With the keyboard: arrow keys go from query to query, space puts one in or takes it out. The weights never change."));
-  const root = html("section", { class: "mlb-lab", "data-lab": "query-batch", "aria-label": "Lab: who is in the batch?" },
-    html("div", { class: "mlb-columns" }, left, right), live.node);
-  el.append(root);
+  const root = frame(el, "query-batch", "who is in the batch?", live, [left, right]);
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -164,10 +159,7 @@ function render({ model, el }) {
     });
   }
 
-  // Several changes at once are drawn once per frame. Support + one query takes a while for all queries: one per frame.
-  let frame = 0, timer = 0;
-  const soon = () => (frame ||= requestAnimationFrame(() => ((frame = 0), draw())));
-  for (const trait of STATE) model.on(`change:${trait}`, soon);
+  let timer = 0; // support + one query takes a while for all queries: one per frame
   const work = () => {
     const more = judged.next();
     soon();
@@ -175,11 +167,7 @@ function render({ model, el }) {
   };
   draw();
   timer = setTimeout(work, 50);
-  return () => {
-    cancelAnimationFrame(frame);
-    clearTimeout(timer);
-    for (const trait of STATE) model.off(`change:${trait}`, soon);
-  };
+  return follow(draw, () => clearTimeout(timer));
 }
 
 export default { render };

@@ -1,5 +1,55 @@
-// What every lab needs: elements, plots that fit their column, points to drag, sliders, numbers, announcements.
+// What every lab needs: its state, elements, plots that fit their column, points to drag, sliders, tables, numbers, announcements.
 // Colours and sizes are in shared.css. Nothing here knows a lab, and nothing is loaded from anywhere.
+
+// -- the state of a lab -----------------------------------------------------------------------------------------------
+
+/** What the reader changes lies in these traits of the model; a lab reads them as one state, and draws again when any of them changes. */
+export function connect(model, names) {
+  let frame = 0, paint = () => {};
+  const soon = () => (frame ||= requestAnimationFrame(() => ((frame = 0), paint()))); // several changes, or a fast pointer: one drawing per frame
+  return {
+    soon,
+    state: () => Object.fromEntries(names.map((name) => [name, model.get(name)])),
+    change(values) {
+      for (const [name, value] of Object.entries(values)) model.set(name, value);
+      model.save_changes();
+    },
+    /** Draw with `draw` from now on. Returns what `render` has to return: the function that ends this and whatever else is to end. */
+    follow(draw, ...ends) {
+      paint = draw;
+      for (const name of names) model.on(`change:${name}`, soon);
+      return () => {
+        cancelAnimationFrame(frame);
+        for (const end of ends) end();
+        for (const name of names) model.off(`change:${name}`, soon);
+      };
+    },
+  };
+}
+
+/** Steps that play by themselves: `next` takes one and says whether another may follow. Where the reader wants stillness, `finish` goes to the end at once. */
+export function player({ every, begin = () => {}, next, finish, changed }) {
+  let timer = null;
+  const stop = () => {
+    clearInterval(timer);
+    timer = null;
+    changed();
+  };
+  return {
+    playing: () => timer !== null,
+    stop: () => timer && stop(),
+    end: () => clearInterval(timer),
+    toggle() {
+      if (timer) return stop();
+      if (prefersStillness()) return finish();
+      begin();
+      timer = setInterval(() => next() || stop(), every);
+      changed();
+    },
+    /** An action of the reader that ends the playing first. */
+    byHand: (action) => () => (timer && stop(), action()),
+  };
+}
 
 // -- elements ---------------------------------------------------------------------------------------------------------
 
@@ -20,6 +70,37 @@ export const svg = (tag, attributes = {}, ...children) =>
 
 export const button = (text, onclick, attributes = {}) => html("button", { type: "button", onclick, ...attributes }, text);
 
+/** The frame of a lab, put into `el`: two columns, what goes below them, and what only a screen reader hears. */
+export function frame(el, name, label, live, parts, attributes = {}) {
+  const root = html("section", { class: "mlb-lab", "data-lab": name, "aria-label": `Lab: ${label}`, ...attributes },
+    html("div", { class: "mlb-columns" }, ...parts), live.node);
+  el.append(root);
+  return root;
+}
+
+/** A table with these heads of columns, words or [words, what is said of them]; rows go into `body`. */
+export const grid = (heads, body, attributes = {}) =>
+  html("table", attributes, html("thead", {}, html("tr", {}, ...heads.map((head) => {
+    const [words, label] = [head].flat();
+    return html("th", { scope: "col", "aria-label": label }, words);
+  }))), body);
+
+/** One row of a table: its head, then cells of text or elements. */
+export const row = (head, cells, attributes = {}) =>
+  html("tr", attributes, html("th", { scope: "row" }, ...[head].flat()), ...cells.map((cell) => html("td", {}, cell)));
+
+/** How a line looks, as attributes of a <path>: in its style, because the style sheet has the last word on width and colour. */
+export const stroke = (colour, width, dash) => ({ style: `color: var(${colour}); stroke-width: ${width}`, "stroke-dasharray": dash });
+
+/** A line of a legend: a stroke or another drawing of 26 × 12 pixels, and what it stands for. */
+export function legendKey(drawing, ...words) {
+  const shape = drawing instanceof Node ? drawing : svg("path", { d: "M1 6H25", fill: "none", stroke: "currentColor", ...drawing });
+  return html("span", {}, svg("svg", { width: 26, height: 12, "aria-hidden": "true" }, shape), ...words);
+}
+
+/** A name that no other element of the page has: buttons of one lab belong together, of two labs do not. */
+export const unique = () => `mlb-${Math.random().toString(36).slice(2)}`;
+
 /** A labelled range input with its value beside it. `set` shows a value without calling `input`. */
 export function slider({ label, min, max, step, show = format, input }) {
   const value = html("output", {});
@@ -33,6 +114,28 @@ export function slider({ label, min, max, step, show = format, input }) {
   };
 }
 
+/** Radio buttons one below another, each with a bar in its colour and a value beside it. */
+export function barChoices(legend, names, colour, input) {
+  const group = unique();
+  const rows = names.map((name, i) => {
+    const bar = html("span", { class: "mlb-bar" }), value = html("span", { class: "mlb-value" });
+    const radio = html("input", { type: "radio", name: group, value: name, "aria-label": name, onchange: () => input(name) });
+    const track = html("span", { style: colour(i), "aria-hidden": "true" }, bar);
+    return { radio, bar, value, node: html("label", { class: "mlb-choice" }, radio, html("span", { class: "mlb-name" }, name), track, value) };
+  });
+  return {
+    node: html("fieldset", {}, html("legend", {}, legend), ...rows.map((r) => r.node)),
+    /** `of(i)`: {chosen, width in percent, words beside the bar, description for a screen reader} */
+    set: (of) => rows.forEach(({ radio, bar, value }, i) => {
+      const { chosen, width, words, description } = of(i);
+      radio.checked = chosen;
+      bar.style.cssText = `display: block; width: ${width}%`;
+      value.textContent = words;
+      radio.setAttribute("aria-description", description);
+    }),
+  };
+}
+
 // -- numbers ----------------------------------------------------------------------------------------------------------
 
 /** Few digits, of large and small numbers alike, with a true minus sign. No quantity of a lab comes near a million. */
@@ -41,6 +144,11 @@ export function format(number) {
   if (!(size < 1e6)) return "diverged";
   return number.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.1 || size === 0 ? 2 : 3).replace("-", "−");
 }
+
+/** A share from 0 to 1 in whole percent. */
+export const inPercent = (share) => `${Math.round(100 * share)}\u00a0%`;
+
+export const counted = (n, words) => `${n} ${words}${n === 1 ? "" : "s"}`;
 
 export const clamp = (value, [low, high]) => Math.min(high, Math.max(low, value));
 
@@ -138,7 +246,7 @@ export function watchWidth(element, draw) {
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 /** A point of `plot` that follows the mouse, a finger or the arrow keys (0.1 a press, 0.5 with Shift). */
-export function handle(plot, { move, remove, select }) {
+export function handle(plot, { move, remove = () => {}, select = () => {} }) {
   let grip = null, place = [0, 0];
   // The invisible disc is what a finger hits. Only there does a touch drag; elsewhere it scrolls the page.
   const node = svg(

@@ -2,9 +2,9 @@
 //
 // With K support points at x = ±1 the mean squared error of a line θ is ‖θ − ĉ‖² plus a constant, so an inner step takes
 // 1 − 2α of the way to the least-squares line ĉ away, and the expected errors are closed forms (mlbook.verification.two_families).
-import { withLetter } from "./methods.js";
-import { legendKey, radios, sameScale, stroke } from "./plane.js";
-import { announcer, button, clamp, format, handle, html, Plot, slider, svg, watchWidth } from "./shared.js";
+import { lettered } from "./methods.js";
+import { radios, sameScale } from "./plane.js";
+import { announcer, button, clamp, connect, counted, format, frame, grid, html, legendKey, Plot, slider, stroke, svg, watchWidth } from "./shared.js";
 
 const TRAITS = ["centres", "spread", "shots", "steps", "starts"];
 const WAYS = {
@@ -71,11 +71,7 @@ export function apart([a, b], distance, { levels, slopes }) {
 
 function render({ model, el }) {
   const setup = model.get("setup");
-  const state = () => Object.fromEntries(TRAITS.map((name) => [name, model.get(name)]));
-  const change = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+  const { state, change, follow } = connect(model, TRAITS);
   const opening = state(), keys = Object.keys(WAYS);
   let direction = opening.centres; // where a distance of zero leaves no direction, the last one counts
 
@@ -90,10 +86,9 @@ function render({ model, el }) {
     height: () => 220, role: "img",
   });
   const cells = Object.fromEntries(keys.map((key) => [key, { now: html("td", {}), best: html("td", {}) }]));
-  const table = html("table", { class: "mlb-grid", "aria-label": "Expected errors" },
-    html("thead", {}, html("tr", {}, ...["error after", "N steps", "best N"].map((t) => html("th", { scope: "col" }, t)))),
-    html("tbody", {}, ...keys.map((key) =>
-      html("tr", {}, html("th", { scope: "row" }, legendKey(stroke(WAYS[key].colour, WAYS[key].width, WAYS[key].dash), WAYS[key].name)), cells[key].now, cells[key].best))));
+  const table = grid(["error after", "N steps", "best N"], html("tbody", {}, ...keys.map((key) =>
+    html("tr", {}, html("th", { scope: "row" }, legendKey(stroke(WAYS[key].colour, WAYS[key].width, WAYS[key].dash), WAYS[key].name)), cells[key].now, cells[key].best))),
+  { class: "mlb-grid", "aria-label": "Expected errors" });
   const view = radios("The plane shows", Object.fromEntries(keys.map((key) => [key, WAYS[key].name])), (value) => change({ starts: value }));
   const sliders = {
     distance: slider({
@@ -118,16 +113,9 @@ function render({ model, el }) {
       "A line is a point: its level and its slope. \"Known\": a task is told its family; \"chosen\": the start with the smaller support loss. Drag the centre of a family, or focus one and use the arrow keys (with Shift: further). ",
       `Half of the K support points of a task stand at x = −1, half at x = 1, each with noise of standard deviation ${setup.sigma}; α = ${setup.alpha}. `,
       "Error: squared distance of the adapted line from the true one, averaged over x = ±1 and over all tasks of both families (closed form, not only the tasks drawn)."));
-  const root = html("section", { class: "mlb-lab mlb-plane", "data-lab": "two-families", "aria-label": "Lab: one start or two for two families of lines" },
-    html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
-  el.append(root);
-
-  const grips = ["A", "B"].map((name, i) => {
-    const move = (place) => change({ centres: state().centres.map((old, j) => (j === i ? place : old)) });
-    const grip = withLetter(handle(plane, { move, remove() {}, select() {} }), svg("text", {}, name));
-    plane.front.append(grip.node);
-    return grip;
-  });
+  const root = frame(el, "two-families", "one start or two for two families of lines", live, [left, right, bottom], { class: "mlb-lab mlb-plane" });
+  const grips = ["A", "B"].map((name, i) =>
+    lettered(plane, name, (place) => change({ centres: state().centres.map((old, j) => (j === i ? place : old)) })));
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -172,7 +160,7 @@ function render({ model, el }) {
 
   function words(now, { all, best }) {
     const e = all[now.steps], share = Math.round(100 * e.wrong), b = Object.fromEntries(keys.map((key) => [key, all[best[key]][key]]));
-    const first = `After ${now.steps} inner ${now.steps === 1 ? "step" : "steps"}: one start ${format(e.one)}, two with the family known ${format(e.known)}, two chosen by the support loss ${format(e.chosen)}; the support set picks the other family's start for ${share} % of the tasks.`;
+    const first = `After ${counted(now.steps, "inner step")}: one start ${format(e.one)}, two with the family known ${format(e.known)}, two chosen by the support loss ${format(e.chosen)}; the support set picks the other family's start for ${share} % of the tasks.`;
     const gain = b.one / b.chosen;
     const second = gain > 1.1
       ? `Even with the best number of steps for each, one start has ${format(gain)} times the error of two chosen ones: the steps that carry it to the families also fit the noise of the support points.`
@@ -208,19 +196,8 @@ function render({ model, el }) {
     root.dataset.state = JSON.stringify({ ...now, distance, errors, best: over.best, tasks, said });
   }
 
-  // Several changes at once, or a fast pointer, are drawn once per frame.
-  let frame = 0;
-  const soon = () => (frame ||= requestAnimationFrame(() => ((frame = 0), draw())));
-  for (const name of TRAITS) model.on(`change:${name}`, soon);
   curves.fit(260);
-  const endLeft = watchWidth(left, (width) => (plane.fit(width), draw()));
-  const endRight = watchWidth(right, (width) => (curves.fit(width), draw()));
-  return () => {
-    cancelAnimationFrame(frame);
-    endLeft();
-    endRight();
-    for (const name of TRAITS) model.off(`change:${name}`, soon);
-  };
+  return follow(draw, watchWidth(left, (width) => (plane.fit(width), draw())), watchWidth(right, (width) => (curves.fit(width), draw())));
 }
 
 export default { render };

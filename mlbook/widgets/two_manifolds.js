@@ -4,8 +4,8 @@
 // The path of φ follows from the state (the start, the curves, the settings, the number of iterations), so whatever the
 // reader changes, the whole path changes. The arithmetic is in manifolds.js.
 import { along, back, descend, distances, KINDS, minimisers, objective, project, run, settled } from "./manifolds.js";
-import { checkbox, legendKey, radios, sameScale, stroke } from "./plane.js";
-import { announcer, button, clamp, format, handle, html, Plot, prefersStillness, slider, svg, watchWidth } from "./shared.js";
+import { checkbox, radios, sameScale } from "./plane.js";
+import { announcer, button, clamp, connect, counted, format, frame, grid, handle, html, legendKey, player, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
 
 const STATE = ["phi", "curves", "tasks", "target", "inner_steps", "inner_lr", "outer_lr", "steepness", "random", "seed", "iteration"];
 const TARGETS = { projection: "closest point of W", steps: "k gradient steps on L" };
@@ -13,28 +13,18 @@ const COLUMNS = { "": "", exact: "with closest points", "k steps": "with k gradi
 
 function render({ model, el }) {
   const setup = model.get("setup"), { x_range, y_range, last, kinds } = setup;
-  const state = () => Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
-  function change(values) {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  }
+  const { state, change, follow } = connect(model, STATE);
   const colours = ["--mlb-maml", "--mlb-fomaml", "--mlb-other-1"], names = ["W₁", "W₂", "W₃"], other = { projection: "steps", steps: "projection" };
 
-  let timer = null;
-  function stop() {
-    clearInterval(timer);
-    timer = null;
-    draw();
-  }
   const setIteration = (iteration) => change({ iteration: clamp(iteration, [0, last]) });
-  function play() {
-    if (timer) return stop();
-    if (prefersStillness()) return setIteration(last);
-    setIteration(state().iteration >= last ? 0 : state().iteration + 1);
-    timer = setInterval(() => (state().iteration >= last ? stop() : setIteration(state().iteration + 1)), 40);
-    draw();
-  }
-  const byHand = (action) => () => (timer && stop(), action());
+  const play = player({
+    every: 40,
+    begin: () => setIteration(state().iteration >= last ? 0 : state().iteration + 1),
+    next: () => state().iteration < last && (setIteration(state().iteration + 1), true),
+    finish: () => setIteration(last),
+    changed: () => draw(),
+  });
+  const { byHand } = play;
 
   // -- the elements -----------------------------------------------------------------------------------------------------
 
@@ -42,8 +32,7 @@ function render({ model, el }) {
     x: x_range, y: y_range, xTicks: [-4, -2, 0, 2, 4], yTicks: [-3, -2, -1, 0, 1, 2, 3], xTitle: "φ, first parameter", yTitle: "second parameter",
     bottom: 38, height: sameScale(x_range, y_range, 38), role: "group",
   });
-  const nothing = () => {};
-  const start = handle(plot, { move: (phi) => change({ phi }), remove: nothing, select: nothing });
+  const start = handle(plot, { move: (phi) => change({ phi }) });
   const marks = svg("g", { "aria-hidden": "true" });
   const points = kinds.map((_, i) => [0, 1].map((j) => {
     function move(point) {
@@ -52,7 +41,7 @@ function render({ model, el }) {
       curves[i][j] = point;
       change({ curves });
     }
-    const grip = handle(plot, { move, remove: nothing, select: nothing });
+    const grip = handle(plot, { move });
     grip.node.querySelector(".mlb-dot").style.fill = `var(${colours[i]})`;
     return grip;
   }));
@@ -72,7 +61,7 @@ function render({ model, el }) {
   };
 
   const step = button("Step ▶", byHand(() => setIteration(state().iteration + 1)), { class: "mlb-main", "aria-label": "One iteration" });
-  const playing = button("", play), reset = button("Reset", byHand(() => setIteration(0)), { "aria-label": "Back to iteration 0" });
+  const playing = button("", play.toggle), reset = button("Reset", byHand(() => setIteration(0)), { "aria-label": "Back to iteration 0" });
   let here = null; // where φ is now
   const clear = button("Clear path", byHand(() => change({ phi: [clamp(here[0], x_range), clamp(here[1], y_range)], iteration: 0 })), { "aria-label": "Clear the path and start from where φ is" });
   const target = radios("Target of an iteration", TARGETS, (target) => change({ target }));
@@ -87,7 +76,7 @@ function render({ model, el }) {
     steepness: slider({ label: "steepness L₁", min: 0.2, max: 2, step: 0.1, input: (v) => change({ steepness: v }), show: (v) => v.toFixed(1) }),
   };
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer(), rows = html("tbody", {});
-  const table = html("table", {}, html("thead", {}, html("tr", {}, ...Object.entries(COLUMNS).map(([t, label]) => html("th", { scope: "col", "aria-label": label }, t)))), rows);
+  const table = grid(Object.entries(COLUMNS), rows);
   const keys = names.map((name, i) => legendKey(looks.curves[i], name)), farKeys = names.map((name, i) => legendKey(looks.far[i], `D to ${name}`)), otherKey = html("span", {});
   const left = html("div", {}, plot.node,
     html("p", { class: "mlb-legend" }, ...keys, legendKey(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "start of φ"),
@@ -106,9 +95,7 @@ function render({ model, el }) {
       "Drag the start of φ and the points that hold the curves, or focus one and use the arrow keys (with Shift: further). ",
       "The whole path follows at once. W₁ is a line, W₂ a parabola by its vertex and focus, W₃ a circle by its centre and a point on it; ",
       "k, α and the steepness act on gradient steps only."));
-  const root = html("section", { class: "mlb-lab mlb-plane", "data-lab": "two-manifolds", "aria-label": "Lab: Reptile between solution manifolds" },
-    html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
-  el.append(root);
+  const root = frame(el, "two-manifolds", "Reptile between solution manifolds", live, [left, right, bottom], { class: "mlb-lab mlb-plane" });
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -171,9 +158,9 @@ function render({ model, el }) {
 
     const ends = { projection: result.projection[n], steps: result.steps[n] }, columns = [ends.projection, ends.steps, best[0], rest];
     const far = columns.map((p) => p && distances(curves, p)), mean = (d) => d && d.reduce((sum, v) => sum + v ** 2, 0) / (2 * d.length);
-    const row = (name, numbers) => html("tr", {}, html("th", { scope: "row" }, name), ...numbers.map((v) => html("td", {}, v === null ? "–" : format(v))));
-    rows.replaceChildren(...curves.map((_, i) => row(`D to ${names[i]}`, far.map((d) => d && d[i]))),
-      row("½ mean D²", far.map(mean)), row("D to ✕", columns.map((p) => p && gap(p))));
+    const line = (name, numbers) => row(name, numbers.map((v) => (v === null ? "–" : format(v))));
+    rows.replaceChildren(...curves.map((_, i) => line(`D to ${names[i]}`, far.map((d) => d && d[i]))),
+      line("½ mean D²", far.map(mean)), line("D to ✕", columns.map((p) => p && gap(p))));
     for (const name of Object.keys(sliders)) sliders[name].set(now[name]);
     target.set(kind);
     order.set(now.random ? "random" : "turn");
@@ -184,11 +171,11 @@ function render({ model, el }) {
     reset.disabled = n === 0;
     step.disabled = n === last;
     clear.disabled = n === 0 || !here.every(Number.isFinite);
-    playing.textContent = timer ? "Pause" : `Run to ${last}`;
+    playing.textContent = play.playing() ? "Pause" : `Run to ${last}`;
     const pair = (p) => `${format(p[0])}, ${format(p[1])}`;
     plot.node.setAttribute("aria-label", `Reptile between ${now.tasks} solution sets: from (${pair(now.phi)}), φ is at (${pair(here)}) after ${n} iterations. The smallest mean squared distance is at (${best.map(pair).join(") and (")}).`);
     history.node.setAttribute("aria-label", `The objective over the iterations: ${format(values[kind][0])} at the start, ${format(values[kind][n])} at iteration ${n}, ${format(values[kind][last])} at iteration ${last}; its minimum is ${format(least)}.`);
-    const words = `After ${n} ${n === 1 ? "iteration" : "iterations"} towards ${kind === "projection" ? "the closest points" : `the end of ${now.inner_steps} gradient ${now.inner_steps === 1 ? "step" : "steps"}`}: ½ mean D² is ${format(values[kind][n])}, at best ${format(least)}; φ is ${format(gap(here))} away from the best point ✕.`;
+    const words = `After ${counted(n, "iteration")} towards ${kind === "projection" ? "the closest points" : `the end of ${counted(now.inner_steps, "gradient step")}`}: ½ mean D² is ${format(values[kind][n])}, at best ${format(least)}; φ is ${format(gap(here))} away from the best point ✕.`;
     sentence.textContent = words;
     live.say(words);
     // The same numbers unrounded, for tests and for whoever looks at the page from outside. Overflow becomes null.
@@ -198,19 +185,7 @@ function render({ model, el }) {
     });
   }
 
-  // Several changes at once, or a fast pointer, are drawn once per frame.
-  let frame = 0;
-  const soon = () => (frame ||= requestAnimationFrame(() => ((frame = 0), draw())));
-  for (const name of STATE) model.on(`change:${name}`, soon);
-  const endLeft = watchWidth(left, (width) => (plot.fit(width), draw()));
-  const endRight = watchWidth(right, (width) => (history.fit(width), draw()));
-  return () => {
-    clearInterval(timer);
-    cancelAnimationFrame(frame);
-    endLeft();
-    endRight();
-    for (const name of STATE) model.off(`change:${name}`, soon);
-  };
+  return follow(draw, play.end, watchWidth(left, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (history.fit(width), draw())));
 }
 
 export default { render };

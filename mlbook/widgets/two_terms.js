@@ -4,8 +4,8 @@
 // in the model's traits.
 import { averages, COEFFICIENTS, derivatives, exact, expansion, METHODS, remainders } from "./expansion.js";
 import { contours, LogLogPlot, power } from "./contours.js";
-import { arrow, checkbox, legendKey, sameScale, stroke } from "./plane.js";
-import { announcer, clamp, format, handle, html, Plot, slider, svg, watchWidth } from "./shared.js";
+import { arrow, checkbox, sameScale } from "./plane.js";
+import { announcer, barChoices, clamp, connect, format, frame, grid, handle, html, legendKey, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
 
 const STATE = ["phi", "inner_steps", "inner_lr", "method", "same_batch"];
 const ALPHAS = Array.from({ length: 11 }, (_, i) => 10 ** (-3 + i / 4)); // of the curves: from 0.001 to 0.32
@@ -20,11 +20,7 @@ export function scientific(number) {
 
 function render({ model, el }) {
   const { batches, x_range, y_range, steps_range, rate_range } = model.get("setup");
-  const state = () => Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
-  function change(values) {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  }
+  const { state, change, follow } = connect(model, STATE);
 
   // -- the elements -----------------------------------------------------------------------------------------------------
 
@@ -38,20 +34,14 @@ function render({ model, el }) {
     x: x_range, y: y_range, xTicks: [-3, -2, -1, 0, 1, 2, 3], yTicks: [-2, -1, 0, 1, 2], xTitle: "φ, first parameter", yTitle: "second parameter",
     bottom: 38, height: sameScale(x_range, y_range, 38), role: "group",
   });
-  const point = handle(plot, { move: (phi) => change({ phi }), remove() {}, select() {} });
+  const point = handle(plot, { move: (phi) => change({ phi }) });
   plot.front.append(point.node);
   const errors = new LogLogPlot({
     x: [ALPHAS[0], ALPHAS.at(-1)], y: [1e-6, 10], xTicks: [-3, -2, -1].map(power), yTicks: [-6, -5, -4, -3, -2, -1, 0, 1].map(power),
     xTitle: "inner rate α", yTitle: "error ÷ length of the first term", height: () => 250, role: "img",
   });
 
-  const group = `mlb-${Math.random().toString(36).slice(2)}`;
-  const choices = METHODS.map((name) => {
-    const bar = html("span", { class: "mlb-bar" }), value = html("span", { class: "mlb-value" });
-    const radio = html("input", { type: "radio", name: group, value: name, "aria-label": name, onchange: () => change({ method: name }) });
-    const track = html("span", { style: `color: var(${colours.second})`, "aria-hidden": "true" }, bar);
-    return { radio, bar, value, node: html("label", { class: "mlb-choice" }, radio, html("span", { class: "mlb-name" }, name), track, value) };
-  });
+  const choices = barChoices("Method, and the ratio of its second coefficient to its first", METHODS, () => `color: var(${colours.second})`, (method) => change({ method }));
   const sliders = {
     inner_steps: slider({ label: "losses k", min: steps_range[0], max: steps_range[1], step: 1, show: (v) => `${v}`, input: (v) => change({ inner_steps: v }) }),
     inner_lr: slider({
@@ -62,8 +52,7 @@ function render({ model, el }) {
   const same = checkbox("the same mini-batch for all k losses", (same_batch) => change({ same_batch }));
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
   const said = { both: html("span", {}), first: html("span", {}) }, rows = html("tbody", {});
-  const heads = ["", "first coefficient", "second", "error, both terms", "error, first alone"];
-  const table = html("table", {}, html("thead", {}, html("tr", {}, ...heads.map((t) => html("th", { scope: "col" }, t)))), rows);
+  const table = grid(["", "first coefficient", "second", "error, both terms", "error, first alone"], rows);
 
   const left = html("div", {}, plot.node,
     html("p", { class: "mlb-legend" },
@@ -71,7 +60,7 @@ function render({ model, el }) {
       legendKey(looks.exact, "exact"), legendKey(looks.batch, "one mini-batch alone")),
     sentence, sliders.inner_steps.node, sliders.inner_lr.node, same.node);
   const right = html("div", {},
-    html("fieldset", {}, html("legend", {}, "Method, and the ratio of its second coefficient to its first"), ...choices.map((c) => c.node)),
+    choices.node,
     html("div", { class: "mlb-apart" }, errors.node,
       html("p", { class: "mlb-legend" }, legendKey(looks.first, said.first), legendKey(looks.both, said.both), legendKey(looks.guide, "guides: slopes 1 and 2"))));
   const bottom = html("div", { class: "mlb-wide" },
@@ -81,9 +70,7 @@ function render({ model, el }) {
       "the AvgGrad term is always drawn equally long, and the others on its scale. ",
       "Each of the k losses is a mini-batch drawn independently; a tick in the box takes this assumption away. ",
       `The thin lines are contours of the task loss, the mean over its ${batches.length} mini-batches.`));
-  const root = html("section", { class: "mlb-lab mlb-plane", "data-lab": "two-terms", "aria-label": "Lab: the two terms of a meta-gradient" },
-    html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
-  el.append(root);
+  const root = frame(el, "two-terms", "the two terms of a meta-gradient", live, [left, right, bottom], { class: "mlb-lab mlb-plane" });
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -133,14 +120,11 @@ function render({ model, el }) {
     drawErrors(now, curve, at[method]);
 
     const coefficients = Object.fromEntries(METHODS.map((m) => [m, COEFFICIENTS[m](k, inner_lr)])), ratio = (m) => coefficients[m][1] / coefficients[m][0];
-    choices.forEach((c, i) => {
-      c.radio.checked = METHODS[i] === method;
-      c.bar.style.cssText = `display: block; width: ${(100 * ratio(METHODS[i])) / ratio("MAML")}%`;
-      c.value.textContent = scientific(ratio(METHODS[i]));
-      c.radio.setAttribute("aria-description", `ratio ${scientific(ratio(METHODS[i]))}`);
+    choices.set((i) => {
+      const words = scientific(ratio(METHODS[i]));
+      return { chosen: METHODS[i] === method, width: (100 * ratio(METHODS[i])) / ratio("MAML"), words, description: `ratio ${words}` };
     });
-    rows.replaceChildren(...METHODS.map((m) => html("tr", { "aria-current": m === method && "true" }, html("th", { scope: "row" }, m),
-      ...[...coefficients[m], at[m].both, at[m].first].map((v) => html("td", {}, scientific(v))))));
+    rows.replaceChildren(...METHODS.map((m) => row(m, [...coefficients[m], at[m].both, at[m].first].map(scientific), { "aria-current": m === method && "true" })));
     sliders.inner_steps.set(k);
     sliders.inner_lr.set(Math.log10(inner_lr));
     same.set(now.same_batch);
@@ -159,22 +143,12 @@ function render({ model, el }) {
     });
   }
 
-  // Several changes at once, or a fast pointer, are drawn once per frame.
-  let frame = 0;
-  const soon = () => (frame ||= requestAnimationFrame(() => ((frame = 0), draw())));
-  for (const name of STATE) model.on(`change:${name}`, soon);
-  const endLeft = watchWidth(left, (width) => {
+  function fit(width) {
     plot.fit(width);
     hills = contours(plot, loss, [0.5, 1, 2, 4, 8, 16, 32]);
     draw();
-  });
-  const endRight = watchWidth(right, (width) => (errors.fit(width), draw()));
-  return () => {
-    cancelAnimationFrame(frame);
-    endLeft();
-    endRight();
-    for (const name of STATE) model.off(`change:${name}`, soon);
-  };
+  }
+  return follow(draw, watchWidth(left, fit), watchWidth(right, (width) => (errors.fit(width), draw())));
 }
 
 export default { render };

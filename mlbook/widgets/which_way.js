@@ -2,8 +2,8 @@
 //
 // A task's loss is ½·flat·u² + ½·steep·w² with w = v − bend·(1 − cos u), where (u, v) are the coordinates along and across
 // its valley: a bowl for bend 0, a bent valley otherwise. Gradients and Hessians are analytic; support and query loss are equal.
-import { METHODS, markerPath, withLetter } from "./methods.js";
-import { announcer, button, format, handle, html, Plot, prefersStillness, slider, svg, watchWidth } from "./shared.js";
+import { METHODS, markerPath, lettered } from "./methods.js";
+import { announcer, button, connect, counted, format, frame, grid, html, legendKey, player, Plot, row, slider, svg, unique, watchWidth } from "./shared.js";
 
 const TRAITS = ["phi", "alpha", "steps", "centres", "surface", "method", "hidden", "same_length", "follow"];
 export const OUTER_RATE = 0.2, OUTER_STEPS = 400;
@@ -96,25 +96,16 @@ const TASKS = [
 
 function render({ model, el }) {
   const setup = model.get("setup"), limits = [setup.x_range, setup.y_range];
-  const state = () => Object.fromEntries(TRAITS.map((name) => [name, model.get(name)]));
+  const { state, change, soon, follow } = connect(model, TRAITS);
   const tasksOf = ({ surface, centres }) => setup.surfaces[surface].map((shape, i) => ({ ...shape, centre: centres[i] }));
   const colour = (key) => `color: var(--mlb-${key})`;
 
   // -- what the reader does: change traits; drawing follows from that ---------------------------------------------------
 
-  let walked = {}, start = null, timer = null; // trails by method, and where they begin
-  function change(values) {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  }
-  function stop() {
-    clearInterval(timer);
-    timer = null;
-    soon();
-  }
+  let walked = {}, start = null; // trails by method, and where they begin
   /** A change that makes the trails wrong: they belonged to another start or another setting. */
   function anew(values) {
-    if (timer) stop();
+    play.stop();
     [walked, start] = [{}, null];
     change(values);
   }
@@ -127,16 +118,8 @@ function render({ model, el }) {
     change({ phi: path[path.length - 1] });
     return path.length > count && trail.length <= OUTER_STEPS;
   }
-  function run() {
-    if (timer) return stop();
-    if (prefersStillness()) return walk(OUTER_STEPS);
-    timer = setInterval(() => walk(4) || stop(), 30);
-    soon();
-  }
-  function backToStart() {
-    if (timer) stop();
-    if (start) change({ phi: start });
-  }
+  const play = player({ every: 30, next: () => walk(4), finish: () => walk(OUTER_STEPS), changed: soon });
+  const backToStart = play.byHand(() => start && change({ phi: start }));
   const opening = Object.fromEntries(["phi", "centres"].map((name) => [name, setup[name]]));
 
   // -- the elements -----------------------------------------------------------------------------------------------------
@@ -146,20 +129,18 @@ function render({ model, el }) {
     x: limits[0], y: limits[1], xTicks: [-3, -2, -1, 0, 1, 2, 3], yTicks: [-2, -1, 0, 1, 2], xTitle: "φ₁", yTitle: "φ₂", bottom: 22,
     height: (width) => Math.max(60, width - 52) * ratio + 44, role: "group",
   });
-  const key = (drawing, words, style) => html("span", { style }, svg("svg", { width: 26, height: 14, "aria-hidden": "true" }, drawing), words);
-  const stroke = (more) => svg("path", { d: "M1 7H25", fill: "none", stroke: "currentColor", "stroke-width": 2, ...more });
   const swatch = (method) =>
     svg("svg", { width: 36, height: 20, style: colour(method.key), "aria-hidden": "true" },
       svg("path", { d: "M0 10H22", fill: "none", stroke: "currentColor", "stroke-width": method.width, "stroke-dasharray": method.dash }),
       svg("path", { d: markerPath(method, 26, 10), class: "mlb-marker" }));
 
-  const group = `mlb-${Math.random().toString(36).slice(2)}`;
+  const group = unique();
   const rows = METHODS.map((method) => {
     const shown = html("input", {
       type: "checkbox", "aria-label": `Show ${method.name}`,
       onchange: () => change({ hidden: METHODS.map((m) => m.key).filter((k) => (k === method.key ? !shown.checked : state().hidden.includes(k))) }),
     });
-    const radio = html("input", { type: "radio", name: group, "aria-label": `Walk with ${method.name}`, onchange: () => (timer && stop(), change({ method: method.key })) });
+    const radio = html("input", { type: "radio", name: group, "aria-label": `Walk with ${method.name}`, onchange: play.byHand(() => change({ method: method.key })) });
     const angle = html("td", {});
     return { method, shown, radio, angle, node: html("tr", {}, html("th", { scope: "row" }, swatch(method), method.name),
       html("td", {}, html("label", {}, shown)), angle, html("td", {}, html("label", {}, radio))) };
@@ -168,47 +149,38 @@ function render({ model, el }) {
     const input = html("input", { type: "checkbox", onchange: () => change({ [name]: input.checked }) });
     return { input, node: html("label", { class: "mlb-tick" }, input, label) };
   };
-  const same = check("all arrows the same length", "same_length"), follow = check("trace all four walks from here", "follow");
+  const same = check("all arrows the same length", "same_length"), trace = check("trace all four walks from here", "follow");
   const choices = Object.keys(setup.surfaces).map((name) => {
     const radio = html("input", { type: "radio", name: `${group}s`, onchange: () => anew({ surface: name }) });
     return { name, radio, node: html("label", { class: "mlb-tick" }, radio, name) };
   });
   const alpha = slider({ label: "inner rate α", min: setup.rates[0], max: setup.rates[1], step: 0.01, show: (v) => v.toFixed(2), input: (v) => anew({ alpha: v }) });
   const steps = slider({ label: "inner steps N", min: 1, max: 10, step: 1, show: (v) => `${v}`, input: (v) => anew({ steps: v }) });
-  const once = button("Outer step", () => (timer && stop(), walk(1)), { class: "mlb-main", "aria-label": "One outer step" }), running = button("", run);
+  const once = button("Outer step", play.byHand(() => walk(1)), { class: "mlb-main", "aria-label": "One outer step" }), running = button("", play.toggle);
   const back = button("To start", backToStart, { "aria-label": "Back to start" }), reset = button("Reset", () => anew(opening), { "aria-label": "Reset φ and the tasks" });
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
-  const numbers = html("tbody", {}), head = (...words) => html("thead", {}, html("tr", {}, ...words.map((w) => html("th", { scope: "col" }, w))));
+  const numbers = html("tbody", {});
   const left = html("div", {}, plot.node,
     html("p", { class: "mlb-legend" },
-      ...TASKS.map((t) => key(stroke({ "stroke-dasharray": t.dash }), `loss of task ${t.name}`, t.style)),
-      key(svg("circle", { cx: 13, cy: 7, r: 3.5, fill: "currentColor" }), "inner steps"),
-      key(svg("path", { d: markerPath({ ...METHODS[2], size: 5.5 }, 13, 7), class: "mlb-end" }), "end of a walk")),
+      ...TASKS.map((t) => legendKey({ "stroke-width": 2, "stroke-dasharray": t.dash, style: t.style }, `loss of task ${t.name}`)),
+      legendKey(svg("circle", { cx: 13, cy: 6, r: 3.5, fill: "currentColor" }), "inner steps"),
+      legendKey(svg("path", { d: markerPath({ ...METHODS[2], size: 4.8 }, 13, 6), class: "mlb-end" }), "end of a walk")),
     sentence, html("div", { class: "mlb-row" }, once, running, back, reset));
   const right = html("div", {},
-    html("table", { class: "mlb-grid", "aria-label": "Update directions at φ" }, head("update", "show", "turned", "walk"), html("tbody", {}, ...rows.map((r) => r.node))),
-    same.node, follow.node, alpha.node, steps.node,
+    grid(["update", "show", "turned", "walk"], html("tbody", {}, ...rows.map((r) => r.node)), { class: "mlb-grid", "aria-label": "Update directions at φ" }),
+    same.node, trace.node, alpha.node, steps.node,
     html("fieldset", { class: "mlb-apart" }, html("legend", {}, "Loss surfaces"), html("div", { class: "mlb-pair" }, ...choices.map((c) => c.node))));
   const bottom = html("div", { class: "mlb-wide" },
     html("details", {}, html("summary", {}, "The four vectors in numbers"),
-      html("table", {}, head("mean over tasks", "φ₁", "φ₂", "length"), numbers)),
+      grid(["mean over tasks", "φ₁", "φ₂", "length"], numbers)),
     html("p", { class: "mlb-note" },
       "Drag φ or the bottom of a task, or focus one and use the arrow keys (with Shift: further). Support and query loss of a task are the same here. ",
       "Turned: the angle from the pre-training arrow, anticlockwise positive. Reptile's mean of (end − φ) is divided by α: the sum of the inner gradients. ",
       `An outer step is ${OUTER_RATE} times the vector (Reptile: divided by N as well); a walk ends after ${OUTER_STEPS} of them.`));
-  const root = html("section", { class: "mlb-lab", "data-lab": "which-way", "aria-label": "Lab: which way does φ move?" },
-    html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
-  el.append(root);
-
-  const lettered = (letter, style, move) => {
-    const grip = withLetter(handle(plot, { move, remove() {}, select() {} }), svg("text", {}, letter));
-    grip.node.setAttribute("style", style);
-    plot.front.append(grip.node);
-    return grip;
-  };
+  const root = frame(el, "which-way", "which way does φ move?", live, [left, right, bottom]);
   const bottoms = TASKS.map(({ name, style }, i) =>
-    lettered(name, style, (point) => anew({ centres: state().centres.map((c, j) => (j === i ? point : c)) })));
-  const phiHandle = lettered("φ", "color: var(--mlb-ink)", (point) => anew({ phi: point })); // last: on top of the others
+    lettered(plot, name, (point) => anew({ centres: state().centres.map((c, j) => (j === i ? point : c)) }), style));
+  const phiHandle = lettered(plot, "φ", (point) => anew({ phi: point }), "color: var(--mlb-ink)"); // last: on top of the others
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -270,15 +242,14 @@ function render({ model, el }) {
       radio.checked = key === now.method;
       angle.textContent = key === "pretraining" ? "0°" : degrees(angles[key]);
     });
-    numbers.replaceChildren(...METHODS.map(({ key, name }, i) => html("tr", {}, html("th", { scope: "row" }, name),
-      ...found[key].map((v) => html("td", {}, format(v))), html("td", {}, format(lengths[i])))));
+    numbers.replaceChildren(...METHODS.map(({ key, name }, i) => row(name, [...found[key], lengths[i]].map(format))));
     choices.forEach(({ name, radio }) => (radio.checked = name === now.surface));
-    [same.input.checked, follow.input.checked] = [now.same_length, now.follow];
+    [same.input.checked, trace.input.checked] = [now.same_length, now.follow];
     alpha.set(now.alpha);
     steps.set(now.steps);
-    running.textContent = timer ? "Pause" : "Run";
+    running.textContent = play.playing() ? "Pause" : "Run";
     back.disabled = !start;
-    const place = `φ = (${now.phi.map(format).join(", ")})`, inner = `${now.steps} inner ${now.steps === 1 ? "step" : "steps"}`;
+    const place = `φ = (${now.phi.map(format).join(", ")})`, inner = counted(now.steps, "inner step");
     const raised = TASKS.filter((_, i) => !(lossAt(tasks[i], found.paths[i][now.steps]).loss <= lossAt(tasks[i], now.phi).loss)).map((t) => t.name);
     const warning = raised.length ? ` The inner steps raise the loss of task ${raised.join(" and of task ")}: α is too large there.` : "";
     const words = `At ${place} with ${inner}, the update of Reptile is turned ${degrees(angles.reptile)}, of FOMAML ${degrees(angles.fomaml)} and of MAML ${degrees(angles.maml)} from that of pre-training.${warning}`;
@@ -288,22 +259,10 @@ function render({ model, el }) {
     plot.node.setAttribute("aria-label", `Contour lines of two losses with bottoms at (${now.centres[0].map(format).join(", ")}) and (${now.centres[1].map(format).join(", ")}), and the update directions at φ. ${words}`);
     // The same numbers unrounded, for tests and for whoever looks at the page from outside. Overflow becomes null.
     const { paths, ...vectors } = found, lengthsWalked = Object.fromEntries(Object.entries(walked).map(([name, path]) => [name, path.length - 1]));
-    root.dataset.state = JSON.stringify({ ...now, paths, directions: vectors, angles, ends, walked: lengthsWalked, running: timer !== null });
+    root.dataset.state = JSON.stringify({ ...now, paths, directions: vectors, angles, ends, walked: lengthsWalked, running: play.playing() });
   }
 
-  // Several changes at once, or a fast pointer, are drawn once per frame.
-  let frame = 0;
-  function soon() {
-    frame ||= requestAnimationFrame(() => ((frame = 0), draw()));
-  }
-  for (const name of TRAITS) model.on(`change:${name}`, soon);
-  const end = watchWidth(left, (width) => (plot.fit(width), draw()));
-  return () => {
-    clearInterval(timer);
-    cancelAnimationFrame(frame);
-    end();
-    for (const name of TRAITS) model.off(`change:${name}`, soon);
-  };
+  return follow(draw, play.end, watchWidth(left, (width) => (plot.fit(width), draw())));
 }
 
 export default { render };
