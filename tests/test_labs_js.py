@@ -73,7 +73,10 @@ def test_labs_share_what_they_show_and_load_no_manager(show):
     labs.nth(0).click()
     assert [labs.nth(i).inner_text() for i in range(3)] == ["2 2.5 1", "2 2.5 1", "7 2.5 1"]
     assert page.evaluate("getComputedStyle(document.querySelector('.place')).color") == "rgb(1, 2, 3)"
-    assert page.evaluate("performance.getEntriesByType('resource').filter(r => /embed-amd/.test(r.name)).length") == 0
+    assert (
+        page.evaluate("performance.getEntriesByType('resource').filter(r => /embed-amd/.test(r.name)).length")
+        == 0
+    )
     assert page.problems == []
 
 

@@ -122,7 +122,9 @@ def test_every_option_of_every_quiz_is_explained(name):
         assert len(options) >= 3
         assert sum("quiz-right" in option["class"] for option in options) == 1
         for option in options:
-            assert len(option.select_one(".quiz-why").get_text(strip=True)) > 8, option.get_text()
+            least = 9 if "quiz-wrong" in option["class"] else 6  # "by (2.4)." will do for the right one
+            assert len(option.select_one(".quiz-why").get_text(strip=True)) >= least, option.get_text()
+            assert len(re.findall(r"\([a-e]\)", option.select_one(".quiz-option").get_text())) == 1
 
 
 @pytest.mark.site
