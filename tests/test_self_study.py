@@ -253,7 +253,7 @@ def test_definitions_on_a_phone(open_page):
     assert page.url.endswith("04_maml.html"), "the first touch shows, the second follows"
     box = tip.bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= 390
-    page.locator("h1").tap()
+    page.locator(".bd-article h1").tap()
     assert not tip.is_visible()
 
 
