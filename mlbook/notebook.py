@@ -169,7 +169,7 @@ def ours_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
     ours = row["ours"]
     if ours is None:
         return results.status(row)
-    measure = "accuracy" if "accuracy" in ours else "mse"
+    measure = next(m for m in ("accuracy", "mse", "loss") if m in ours)
     if steps:
         last = len(ours["by_step"]) - 1
         return " / ".join(

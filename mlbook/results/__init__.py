@@ -159,7 +159,7 @@ def as_text(rows: list[dict]) -> str:
     for row in rows:
         theirs, mine = row["published"], row["ours"]
         measure = next(
-            (m for m in ("accuracy", "mse", "return") if m in ((mine or theirs) or {})), "accuracy"
+            (m for m in ("accuracy", "mse", "loss", "return") if m in ((mine or theirs) or {})), "accuracy"
         )
         left = _percent(theirs["value"], theirs["ci95"], theirs["measure"]) if theirs else "–"
         if mine is None:
