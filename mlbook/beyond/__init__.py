@@ -2,7 +2,7 @@
 
 from mlbook.beyond.learned_optimizer import LearnedOptimizer
 from mlbook.beyond.optimizees import Classifier, Quadratic
-from mlbook.beyond.rules import HAND_DESIGNED, Adam, RMSprop, SGD, losses, tuned
+from mlbook.beyond.rules import HAND_DESIGNED, SGD, Adam, RMSprop, losses, tuned
 
 __all__ = [
     "HAND_DESIGNED",

@@ -147,7 +147,9 @@ def relaxed(
     """
 
     def estimate(outer: Outer) -> Estimate:
-        mean = lambda point: sum(loss(point, draw(point, generator)) for _ in range(samples)) / samples
+        def mean(point: Outer) -> Tensor:
+            return sum(loss(point, draw(point, generator)) for _ in range(samples)) / samples
+
         return gradient_of(mean, outer)
 
     return estimate
@@ -200,7 +202,7 @@ def categorical(name: str) -> Callable[[Outer, torch.Generator], tuple[Tensor, T
 
 
 def gumbel_softmax(name: str, temperature: float) -> Callable[[Outer, torch.Generator], Tensor]:
-    """For ``relaxed``: softmax((η[name] + Gumbel noise) / temperature), one-hot in the limit of temperature 0 (Jang et al. 2017)."""
+    """For ``relaxed``: softmax((η[name] + Gumbel noise) / temperature), one-hot as temperature → 0. Jang et al. (2017)."""
     if not temperature > 0:
         raise UserError(f"the temperature must be positive, got {temperature}")
 

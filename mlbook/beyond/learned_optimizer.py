@@ -1,12 +1,12 @@
 """A learned optimiser: a recurrent network that turns gradients into steps (Andrychowicz et al. 2016).
 
 Greek to Python: φ ``phi`` (weights of the network), θ ``theta`` [T, P] (T problems with P coordinates each), ∇_t ``gradient``,
-h_t ``memory``, g_t ``change`` = the output times ``scale``, w_t = 1. One small LSTM serves every coordinate of every problem: they
-are the rows of one batch [T·P]. From the official code: two layers of 20 units, a linear output, gradients as inputs that are
-not differentiated, losses summed over the points of an unroll of 20 steps, Adam at 0.001 for φ.
+h_t ``memory``, g_t ``change`` = the output times ``scale``, w_t = 1. One small LSTM serves every coordinate of every problem:
+they are the rows of one batch [T·P]. From the official code: two layers of 20 units, a linear output, gradients as inputs that
+are not differentiated, losses summed over the points of an unroll of 20 steps, Adam at 0.001 for φ.
 
-Ours: first weights uniform within 1/√units and a forget bias of 1 (the official library's LSTM adds that bias in its formula), and
-each problem's own gradient as the input on quadratics, where the official code has the gradient of the mean over 128 problems.
+Ours: first weights uniform within 1/√units and a forget bias of 1 (the official library's LSTM adds that bias in its formula),
+and each problem's own gradient as the input on quadratics, where the official code has the gradient of the mean over 128.
 """
 
 from __future__ import annotations

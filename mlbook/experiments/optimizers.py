@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from mlbook.beyond.learned_optimizer import LearnedOptimizer
 from mlbook.beyond.optimizees import Classifier, Optimizee, Quadratic
@@ -74,7 +73,7 @@ def _quadratic(name: str = "", **learner) -> Experiment:
     values = {"scale": 0.1, "meta_lr": 3e-3, "meta_lr_decay": "cosine", **learner}
     presets = {
         "quick": Preset(200, 128, evaluation_tasks=1_000),
-        "colab": Preset(2_000, 128, evaluation_tasks=2_000),
+        "colab": Preset(1_000, 128, evaluation_tasks=2_000),
         "paper": Preset(10_000, 128, evaluation_tasks=2_000),
     }
     return _row("learned-optimizer-quadratic" + name, "quadratic", "quadratic", presets, **values)
@@ -84,8 +83,8 @@ def _bowl() -> Experiment:
     """Ours: the optimiser of the race on a surface of the plane, 60 steps."""
     presets = {
         "quick": Preset(100, 128, evaluation_tasks=1_000),
-        "colab": Preset(1_500, 128, evaluation_tasks=2_000),
-        "paper": Preset(1_500, 128, evaluation_tasks=2_000),
+        "colab": Preset(600, 128, evaluation_tasks=2_000),
+        "paper": Preset(600, 128, evaluation_tasks=2_000),
     }
     learner = {"scale": 0.1, "meta_lr": 3e-3, "meta_lr_decay": "cosine", "steps": 60, "test_steps": 60}
     return _row("learned-optimizer-bowl", "bowl", "quadratic", presets, **learner)
@@ -97,8 +96,8 @@ def _images(dataset: str, name: str) -> Experiment:
     learner = {"p": 10.0, "scale": 0.01, "meta_lr": 3e-3, "meta_lr_decay": "cosine"}
     presets = {
         "quick": Preset(20, 1, evaluation_tasks=10),
-        "colab": Preset(400, 1, evaluation_tasks=600),
-        "paper": Preset(10_000, 1, evaluation_tasks=600),
+        "colab": Preset(150, 1, evaluation_tasks=200),
+        "paper": Preset(10_000, 1, evaluation_tasks=200),
     }
     return _row(name, dataset, "mlp_784-20-10_sigmoid", presets, n_way=10, **learner)
 

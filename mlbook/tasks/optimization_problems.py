@@ -47,6 +47,10 @@ class ImageProblem(NamedTuple):
         return self.start.shape[0]
 
 
+def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
 def normal(shape: tuple[int, ...], spread: float, generator: torch.Generator) -> Tensor:
     return spread * torch.randn(shape, generator=generator, device=generator.device)
 
@@ -59,8 +63,7 @@ class Quadratics:
     n: int = 10
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> QuadraticProblem:
-        draw = lambda *shape: torch.rand(*shape, generator=generator, device=generator.device)
-        W, y = draw(n_tasks, self.n, self.n), draw(n_tasks, self.n)
+        W, y = uniform((n_tasks, self.n, self.n), generator), uniform((n_tasks, self.n), generator)
         return QuadraticProblem(W, y, normal((n_tasks, self.n), 0.01, generator))
 
 
@@ -73,13 +76,12 @@ class Bowls:
     radius: float = 3.0
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> QuadraticProblem:
-        draw = lambda *shape: torch.rand(*shape, generator=generator, device=generator.device)
         low, high = self.curvature
-        curvatures = low * (high / low) ** draw(n_tasks, 2)
-        angle = math.pi * draw(n_tasks)
+        curvatures = low * (high / low) ** uniform((n_tasks, 2), generator)
+        angle = math.pi * uniform((n_tasks,), generator)
         turn = torch.stack([angle.cos(), angle.sin(), -angle.sin(), angle.cos()], -1).view(-1, 2, 2)
         W = (curvatures / 2).sqrt()[:, :, None] * turn  # the Hessian of ‖Wθ‖² is 2WᵀW
-        start = self.radius * (2 * draw(n_tasks, 2) - 1)
+        start = self.radius * (2 * uniform((n_tasks, 2), generator) - 1)
         return QuadraticProblem(W, torch.zeros_like(start), start)
 
 
