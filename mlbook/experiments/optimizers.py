@@ -72,7 +72,7 @@ def _quadratic(name: str = "", **learner) -> Experiment:
     zero along a cosine (not a constant 0.001), both by short trials on other problems."""
     values = {"scale": 0.1, "meta_lr": 3e-3, "meta_lr_decay": "cosine", **learner}
     presets = {
-        "quick": Preset(200, 128, evaluation_tasks=1_000),
+        "quick": Preset(100, 128, evaluation_tasks=1_000),
         "colab": Preset(1_000, 128, evaluation_tasks=2_000),
         "paper": Preset(10_000, 128, evaluation_tasks=2_000),
     }
@@ -96,7 +96,7 @@ def _images(dataset: str, name: str) -> Experiment:
     learner = {"p": 10.0, "scale": 0.01, "meta_lr": 3e-3, "meta_lr_decay": "cosine"}
     presets = {
         "quick": Preset(20, 1, evaluation_tasks=10),
-        "colab": Preset(150, 1, evaluation_tasks=200),
+        "colab": Preset(100, 1, evaluation_tasks=200),
         "paper": Preset(10_000, 1, evaluation_tasks=200),
     }
     return _row(name, dataset, "mlp_784-20-10_sigmoid", presets, n_way=10, **learner)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vjp
+from torch.func import grad, vjp
 
 from mlbook.beyond.learned_optimizer import CoordinateRule
 from mlbook.models.functional import Params
@@ -66,7 +66,7 @@ def by_adjoints(
     """dL/dφ of ``summed_loss`` by the recursion above; without ``second_derivatives`` ∂∇_t/∂φ counts as zero."""
     points, memories = run(f, rule(phi), theta, steps)
     slope = grad(f)
-    direct = lam = slope(points[steps])  # λ_N, w_t = 1
+    lam = slope(points[steps])  # λ_N, w_t = 1
     nu = [(torch.zeros_like(h), torch.zeros_like(c)) for h, c in memories[steps]]
     total = {name: torch.zeros_like(p) for name, p in phi.items()}
     for t in reversed(range(steps)):
@@ -77,5 +77,5 @@ def by_adjoints(
         direct = gradient if t > 0 else torch.zeros_like(gradient)  # L starts at θ_1
         lam = direct + lam
         if second_derivatives:
-            lam = lam + jvp(slope, (points[t],), (kappa,))[1]  # H(θ_t) κ_t
+            lam = lam + vjp(slope, points[t])[1](kappa)[0]  # H(θ_t) κ_t, and H is its own transpose
     return total
