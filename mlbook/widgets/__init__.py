@@ -8,6 +8,7 @@ from mlbook.widgets.adapt_sinusoid import AdaptSinusoid
 from mlbook.widgets.draw_characters import DrawCharacters
 from mlbook.widgets.four_means import FourMeans
 from mlbook.widgets.latent_map import LatentMap
+from mlbook.widgets.optimizer_race import OptimizerRace
 from mlbook.widgets.query_batch import QueryBatch
 from mlbook.widgets.two_families import TwoFamilies
 from mlbook.widgets.two_manifolds import TwoManifolds
@@ -19,6 +20,7 @@ __all__ = [
     "DrawCharacters",
     "FourMeans",
     "LatentMap",
+    "OptimizerRace",
     "QueryBatch",
     "TwoFamilies",
     "TwoManifolds",
