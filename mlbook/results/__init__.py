@@ -37,6 +37,12 @@ def reproductions_of_leo() -> list[dict]:
     return json.loads((ROOT / "results" / "reproductions_leo.json").read_text())
 
 
+@cache
+def reproductions_of_learned_optimizers() -> list[dict]:
+    """What a user of the official code got: base-10 logarithms of mean final losses, learned beside its own Adam."""
+    return json.loads((ROOT / "results" / "reproductions_optimizers.json").read_text())
+
+
 def runs() -> list[dict]:
     """All run records, in the order of their file names."""
     return [json.loads(path.read_text()) for path in sorted((ROOT / "results" / "runs").glob("*.json"))]
