@@ -57,7 +57,7 @@ def curves(rule, optimizee, problems, n: int, steps: int, line: ProgressLine | N
 
 
 def condition(config: dict, meta, change: dict, n: int, n_tuning: int) -> dict:
-    """All rivals with rates tuned on problems of the meta-validation characters, and the learned rule, on meta-test characters."""
+    """Rivals with rates tuned on problems of meta-validation characters, and the learned rule, on meta-test characters."""
     steps = change.get("steps", config["test_steps"])
     config = {**config, "model": change.get("model", config["model"]), "test_steps": steps}
     optimizee = optimizers.optimizee(config["model"])

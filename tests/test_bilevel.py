@@ -12,53 +12,33 @@ from package_fixtures import rng
 
 from mlbook.beyond import bilevel
 from mlbook.errors import UserError
+from mlbook.verification.outer_gradients import OneOfTwoRates, RateOfDescent
 
-A, START, N = 0.7, 1.3, 6
-RATES = torch.tensor([0.3, 1.1], dtype=torch.float64)
+DESCENT = RateOfDescent()
+A, START, N = DESCENT.a, DESCENT.start_at, DESCENT.steps
+CHOICE = OneOfTwoRates(DESCENT)
+RATES = torch.tensor(CHOICE.rates, dtype=torch.float64)
+final, by_hand, loss_of_choice = DESCENT.final, DESCENT.by_hand, CHOICE.loss
 
 
-class Descent:
-    """weights: w_t of every point; only the last counts by default."""
-
-    def __init__(self, weights=None):
-        self.weights = [0.0] * N + [1.0] if weights is None else weights
-
-    def start(self):
-        return torch.tensor(START, dtype=torch.float64)
-
-    def step(self, outer, state, t):
-        return state - outer["alpha"] * A * state
-
-    def loss(self, outer, state, t):
-        return self.weights[t] * 0.5 * A * state**2
-
-    def cut(self, state):
-        return state.detach()
+def descent(weights):
+    return RateOfDescent(weights=weights)
 
 
 def outer(alpha=0.3):
     return {"alpha": torch.tensor(alpha, dtype=torch.float64)}
 
 
-def by_hand(alpha, last=N):
-    """d/dα of ½aθ_N² where the last ``last`` steps depend on α: each step's share is the same."""
-    return -last * A * A * (1 - alpha * A) ** (2 * N - 1) * START**2
-
-
-def final(alpha):
-    return 0.5 * A * ((1 - alpha * A) ** N * START) ** 2
-
-
 def test_exact_is_the_derivative_by_hand():
     for alpha in (0.1, 0.3, 1.9):
-        found = bilevel.exact(Descent(), N)(outer(alpha))
+        found = bilevel.exact(DESCENT, N)(outer(alpha))
         assert float(found.gradient["alpha"]) == pytest.approx(by_hand(alpha), rel=1e-12)
         assert float(found.value) == pytest.approx(float(final(alpha)), rel=1e-12)
 
 
 @pytest.mark.parametrize("window", [1, 2, 3])
 def test_truncated_has_the_share_of_the_last_window_only(window):
-    found = bilevel.truncated(Descent(), N, window)(outer())
+    found = bilevel.truncated(DESCENT, N, window)(outer())
     assert float(found.gradient["alpha"]) == pytest.approx(by_hand(0.3, window), rel=1e-12)
     assert abs(by_hand(0.3, window)) < abs(by_hand(0.3)) / 1.9, "it is biased"
     assert float(found.value) == pytest.approx(float(final(0.3)), rel=1e-12), "its value is not"
@@ -67,14 +47,14 @@ def test_truncated_has_the_share_of_the_last_window_only(window):
 def test_truncated_may_have_the_wrong_sign():
     """Just before the end of each window the loss is forgiven: what follows is paid by the next one, which does not look back."""
     weights = [0.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0]
-    exact = bilevel.exact(Descent(weights), N)(outer(0.05)).gradient["alpha"]
-    cut = bilevel.truncated(Descent(weights), N, 1)(outer(0.05)).gradient["alpha"]
+    exact = bilevel.exact(descent(weights), N)(outer(0.05)).gradient["alpha"]
+    cut = bilevel.truncated(descent(weights), N, 1)(outer(0.05)).gradient["alpha"]
     assert float(exact) * float(cut) < 0
 
 
 def test_windows_carry_the_state_on_and_let_the_outer_variable_move():
     point, values = outer(), []
-    for estimate in bilevel.windows(Descent([0.0, *[1.0] * N]), N, 2):
+    for estimate in bilevel.windows(descent([0.0, *[1.0] * N]), N, 2):
         values.append(float(estimate(point).value))
         point["alpha"].zero_()  # from here on nothing moves
     still = A * ((1 - 0.3 * A) ** 2 * START) ** 2
@@ -82,32 +62,24 @@ def test_windows_carry_the_state_on_and_let_the_outer_variable_move():
 
 
 def test_an_uneven_last_window():
-    parts = list(bilevel.windows(Descent(), N, 4))
+    parts = list(bilevel.windows(DESCENT, N, 4))
     assert len(parts) == 2
     first, last = (part(outer()) for part in parts)
     assert float(first.gradient["alpha"]) == 0
     assert float(last.gradient["alpha"]) == pytest.approx(by_hand(0.3, 2), rel=1e-12)
     with pytest.raises(UserError, match="at least 1"):
-        next(bilevel.windows(Descent(), N, 0))
+        next(bilevel.windows(DESCENT, N, 0))
 
 
 # -- one of two rates ----------------------------------------------------------------------------------------------------
-
-
-def loss_of_choice(outer, choice):
-    """choice: one-hot, or a mixture of the two."""
-    return final((choice * RATES.to(choice.dtype)).sum())
 
 
 def logits(value=0.4):
     return {"choice": torch.tensor([0.0, value], dtype=torch.float64)}
 
 
-def expected_gradient(value=0.4):
-    """dJ/dψ of J = (1 − p) f₀ + p f₁: p(1 − p)(f₁ − f₀) for the second logit, the opposite for the first."""
-    p = 1 / (1 + math.exp(-value))
-    second = p * (1 - p) * float(final(RATES[1]) - final(RATES[0]))
-    return torch.tensor([-second, second], dtype=torch.float64)
+def expected_gradient():
+    return CHOICE.by_hand(logits()["choice"])
 
 
 def estimates(estimator, repeats):
@@ -168,7 +140,7 @@ def test_the_same_outer_loop_with_each_estimate(kind):
     """All four find a good rate: 1/a is the best, and the second of the two is the better."""
     if kind in ("exact", "truncated"):
         point = outer(0.3)
-        estimator = bilevel.exact(Descent(), N) if kind == "exact" else bilevel.truncated(Descent(), N, 2)
+        estimator = bilevel.exact(DESCENT, N) if kind == "exact" else bilevel.truncated(DESCENT, N, 2)
     else:
         point = logits(0.0)
         draw = bilevel.categorical("choice") if kind != "relaxed" else bilevel.gumbel_softmax("choice", 0.5)
@@ -191,7 +163,7 @@ def test_combine_sees_the_estimate_before_it_is_used():
     def instead(found):
         return bilevel.Estimate(found.value, {"alpha": torch.tensor(0.25)})
 
-    bilevel.outer_step(point, bilevel.exact(Descent(), N), optimizer, instead)
+    bilevel.outer_step(point, bilevel.exact(DESCENT, N), optimizer, instead)
     assert float(point["alpha"]) == pytest.approx(0.05)
 
 

@@ -96,8 +96,8 @@ def _images(dataset: str, name: str) -> Experiment:
     learner = {"p": 10.0, "scale": 0.01, "meta_lr": 3e-3, "meta_lr_decay": "cosine"}
     presets = {
         "quick": Preset(20, 1, evaluation_tasks=10),
-        "colab": Preset(150, 1, evaluation_tasks=200),
-        "paper": Preset(10_000, 1, evaluation_tasks=200),
+        "colab": Preset(150, 1, evaluation_tasks=100),
+        "paper": Preset(10_000, 1, evaluation_tasks=100),
     }
     return _row(name, dataset, "mlp_784-20-10_sigmoid", presets, n_way=10, **learner)
 
