@@ -16,14 +16,16 @@ export PATH := $(abspath $(BIN)):$(PATH)
 test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test test-package colab format lint clean
+.PHONY: help setup book test test-package test-colab pdf colab format lint clean
 
 help:
 	@echo 'make book     set up, execute every chapter, build the site into _build/html'
 	@echo 'make test     the same, then test the package, the site in a browser, and every notebook'
 	@echo 'make setup    only set up: the Python environment in $(VENV) and the browser libraries'
 	@echo 'make test-package   only the tests that need no built site'
+	@echo 'make pdf      print the whole book into _build/mlbook.pdf'
 	@echo 'make colab    write the Colab copies of the chapters into _build/colab'
+	@echo 'make test-colab     run every Colab copy in a fresh environment with the ipywidgets of Colab'
 	@echo 'make format   format the code, strip outputs from the notebooks'
 	@echo 'make lint     check the code without changing it'
 	@echo 'make clean    remove what was built (not $(VENV))'
@@ -43,8 +45,15 @@ test: book
 	@$(BIN)/python tools/find_browser.py || true
 	$(BIN)/python -m pytest -q --durations=10 -n $(JOBS) --dist loadfile --nbmake --nbmake-timeout=300 tests $(wildcard book/*.ipynb)
 
+test-colab: setup
+	$(BIN)/python tools/run_colab.py
+
 test-package: setup
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not site" tests
+
+pdf: book
+	@$(BIN)/python tools/find_browser.py || true
+	@$(BIN)/python tools/make_print.py --pdf
 
 colab: setup
 	@$(BIN)/python tools/make_colab.py _build/colab
@@ -52,6 +61,7 @@ colab: setup
 format: setup
 	$(BIN)/ruff format mlbook tests tools book/_ext
 	$(BIN)/ruff check --fix mlbook tests tools book/_ext
+	$(BIN)/python tools/reading_time.py --write
 	@for notebook in $(wildcard book/*.ipynb); do $(BIN)/nbstripout "$$notebook"; done
 
 lint: setup

@@ -14,7 +14,9 @@ answer other than 2xx or 3xx, a console error, an exception in JavaScript).
 
 import contextlib
 import functools
+import gzip
 import http.server
+import re
 import threading
 from pathlib import Path
 from urllib.parse import urlparse
@@ -130,3 +132,47 @@ UNDRAWN_WIDGETS = """() =>
   [...document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]')]
     .filter(script => !script.parentElement.querySelector('.widget-subarea > *, .jupyter-widgets, .anywidget')).length
 """
+
+AXE = ROOT / "node_modules/axe-core/axe.min.js"
+# Not what MathJax makes inside a formula: thousands of elements, and its own business.
+RUN_AXE = """async (only) => {
+    const found = await axe.run({ exclude: [["mjx-container > *"]] }, {
+        preload: false,
+        runOnly: only ? { type: "rule", values: only } : { type: "tag", values: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"] },
+        resultTypes: ["violations"],
+    });
+    return found.violations.filter(v => ["serious", "critical"].includes(v.impact)).map(v =>
+        `${v.id} (${v.impact}): ${v.help}: ${v.nodes.slice(0, 4).map(n => n.html.slice(0, 160)).join(" | ")}`);
+}"""
+
+
+def audit(page, *rules):
+    """The serious and critical findings of axe-core on an open page, one line each; `rules`: these only."""
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    return page.evaluate(RUN_AXE, list(rules) or None)
+
+
+# What a page asks for, packed by gzip as every host of static pages does. Widgets: what draws them, and what they carry.
+STATE = re.compile(rb'<script type="application/vnd.jupyter.widget-state\+json">.*?</script>', re.DOTALL)
+IS_WIDGET = re.compile(r"require\.js|embed-amd|anywidget|widgets-offline|js/labs\.js")
+PACKED = {".woff2", ".woff", ".png", ".webp", ".jpg"}
+
+
+def weights(page):
+    """{without, with}: bytes of an open page without and with its widgets; and the files that weigh most."""
+    names = page.evaluate("performance.getEntriesByType('resource').map(r => r.name)")
+    sizes = {}
+    for name in {page.url, *names}:
+        address = urlparse(name)
+        if address.scheme not in {"http", "https"}:
+            continue
+        data = (HTML / address.path.lstrip("/")).read_bytes()
+        sizes[address.path] = (
+            len(data) if Path(address.path).suffix in PACKED else len(gzip.compress(data, 6))
+        )
+    document = (HTML / urlparse(page.url).path.lstrip("/")).read_bytes()
+    state = len(gzip.compress(document, 6)) - len(gzip.compress(STATE.sub(b"", document), 6))
+    widgets = state + sum(size for name, size in sizes.items() if IS_WIDGET.search(name))
+    total = sum(sizes.values())
+    largest = sorted(sizes.items(), key=lambda item: -item[1])[:6]
+    return {"without": total - widgets, "with": total, "largest": largest}

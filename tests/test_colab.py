@@ -1,7 +1,10 @@
 """The Colab copies: nothing of MyST is left in them, and they say the same as the site."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import make_colab
 import pytest
@@ -198,6 +201,20 @@ def test_solutions_and_hidden_cells_are_folded(toy):
     assert "colab" not in notebook["metadata"], "the source notebook was changed"
 
 
+def test_outputs_come_along_and_labs_say_what_they_are(toy):
+    notebook, book = toy
+    lab = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "Lab()"}
+    twin = json.loads(json.dumps(notebook))
+    twin["cells"][4]["outputs"] = [
+        {"output_type": "stream", "name": "stdout", "text": "42"},
+        {"output_type": "display_data", "metadata": {}, "data": lab},
+    ]
+    cells = make_colab.convert(notebook, "book/04_maml", book, twin)["cells"]
+    outputs = next(cell for cell in cells if "".join(cell["source"]) == "answer = 42")["outputs"]
+    assert outputs[0]["text"] == "42" and outputs[1]["data"] == {"text/plain": make_colab.LAB}
+    assert "widget-view" in json.dumps(twin), "the executed notebook was changed"
+
+
 def test_unknown_constructs_are_refused(toy):
     translate = Translator(toy[1], "book/04_maml")
     with pytest.raises(ValueError, match="directive {frobnicate}"):
@@ -211,15 +228,32 @@ def test_unknown_constructs_are_refused(toy):
 
 
 def test_copies_of_the_chapters(tmp_path):
-    """Every chapter there is; main() itself refuses to write a copy with a directive left in it."""
-    make_colab.main(tmp_path / "colab")
+    """Every chapter there is, by the command itself, which refuses to write a copy with a directive left in it."""
+    command = [sys.executable, ROOT / "tools/make_colab.py", tmp_path / "colab"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment)
     chapters = sorted(path.name for path in (ROOT / "book").glob("[0-9][0-9]_*.ipynb"))
     assert sorted(path.name for path in (tmp_path / "colab").iterdir()) == chapters
     for path in (tmp_path / "colab").iterdir():
         copy = json.loads(path.read_text(encoding="utf-8"))
         original = json.loads((ROOT / "book" / path.name).read_text(encoding="utf-8"))
-        count = [sum(cell["cell_type"] == "code" for cell in nb["cells"]) for nb in (copy, original)]
-        assert count[0] == count[1] + 1  # the one that switches on the labs
+        code = [[c for c in nb["cells"] if c["cell_type"] == "code"] for nb in (copy, original)]
+        answers = [cell for cell in copy["cells"] if "answer" in cell["metadata"].get("tags", [])]
+        exercises = sum("".join(cell["source"]).count("{exercise}") for cell in original["cells"])
+        assert len(answers) == exercises >= 4
+        stubs = [cell for cell in answers if cell["cell_type"] == "code"]
+        assert stubs and len(code[0]) == len(code[1]) + 1 + len(stubs)  # one switches on the labs
+        assert len({cell["id"] for cell in copy["cells"]}) == len(copy["cells"])
         for cell in copy["cells"]:
             if cell["cell_type"] == "markdown":
                 assert leftovers(cell["source"]) == []
+
+
+def test_a_copy_runs_as_on_colab():
+    """From an empty folder, with Colab's ipywidgets, installing the package itself; `make test-colab` runs them all."""
+    command = [sys.executable, ROOT / "tools/run_colab.py", "01_learning_to_learn"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if "Could not find a version that satisfies" in done.stderr or "No matching distribution" in done.stderr:
+        pytest.skip("pip reaches no package index, so Colab's ipywidgets cannot be installed")
+    assert done.returncode == 0, done.stderr
+    assert "01_learning_to_learn.ipynb" in done.stdout and " 7.7.1" in done.stdout

@@ -222,3 +222,29 @@ def test_what_is_said_of_five_shots():
     assert values[1] - 0.01 < values[0] < values[1] < values[2]
     one = results.run_record("leo-mini-wrn-10-4-5w1s")
     assert one["meta_steps"] == 10_000
+
+
+def test_what_is_said_of_five_shots_ablations():
+    """ "last by far, even behind the nearest centroid", "more than steps on the weights", "still add", "next to nothing"."""
+    rows = results.benchmark("leo_pairs")["mini-wrn-10-4-5w5s"]["rows"]
+    short = {name.removeprefix("leo-mini-wrn-10-4-5w5s").lstrip("-"): row for name, row in rows.items()}
+    accuracy = {name: row["accuracy"] for name, row in short.items()}
+    variants = ["generator", "generator-finetuning", "random-prior", "deterministic", "no-finetuning"]
+    assert all(short[name]["meta_steps"] == 5_000 for name in ["", *variants])
+    assert (
+        accuracy["generator"]
+        == min(accuracy.values())
+        < accuracy["centroid-features-mini-wrn-10-4-5w5s"] - 0.02
+    )
+    assert accuracy["generator"] < accuracy["generator-finetuning"] < accuracy["no-finetuning"] < accuracy[""]
+    clear = {name: abs(row["difference"]) > row["difference_ci95"] for name, row in short.items()}
+    assert clear["no-finetuning"] and not clear["deterministic"]
+    assert 0 < -short["random-prior"]["difference"] < 0.003
+    simple = [name for name in accuracy if "features" in name and not name.startswith("metasgd")]
+    assert max(accuracy[name] for name in ["", *variants]) < min(accuracy[name] for name in simple)
+    for name in variants:
+        looks = [
+            score
+            for _, score in results.run_record(f"leo-mini-wrn-10-4-5w5s-{name}")["early_stopping"]["looks"]
+        ]
+        assert looks == sorted(looks), name

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 from book_labels import Book
-from browser import HTML, ROOT
+from browser import HTML, ROOT, audit, weights
 from chapter_numbers import chapter_number
 
 pytestmark = pytest.mark.site
@@ -90,8 +90,11 @@ def test_page(open_page, path):
     assert page.evaluate(RAW_MARKUP) == []
     assert page.evaluate(MISSING_ALT) == []
     assert len(page.inner_text(".bd-article")) > 200, "the page is almost empty"
+    weight = weights(page)
+    assert weight["without"] < 1_500_000 and weight["with"] < 5_000_000, weight
     check_headings(page.evaluate(HEADINGS))
     check_contrasts(page, "light")
+    assert audit(page) == []
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -106,6 +109,7 @@ def test_phone(open_page, path):
 def test_dark(open_page, path):
     page = open_page(path, dark=True)
     check_contrasts(page, "dark")
+    assert audit(page, "color-contrast") == []
     assert page.problems == []
 
 
@@ -123,6 +127,14 @@ def check_contrasts(page, theme):
     contrasts = page.evaluate(CONTRASTS)
     assert contrasts, "no text found"
     assert [pair for pair in contrasts if pair[0] < 4.5] == []
+
+
+@pytest.mark.parametrize("docname", CHAPTERS)
+def test_first_paint_waits_for_no_script_of_ours(docname):
+    """MathJax and our own scripts are fetched beside the page, not before it."""
+    html = (HTML / f"{docname}.html").read_text(encoding="utf-8")
+    ours = re.findall(r'<script[^>]*src="[^"]*(?:mathjax/|js/self_study|js/glossary)[^"]*"[^>]*>', html)
+    assert len(ours) == 3 and all(re.search(r"\b(defer|async)\b", tag) for tag in ours), ours
 
 
 def test_front_door(open_page):

@@ -7,9 +7,12 @@ tests/test_site.py compares the two.
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import yaml
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "book/_ext"))  # where Sphinx finds them
 from chapter_numbers import chapter_number, split_title
 from colab_links import colab_url
 from set_repository import pages

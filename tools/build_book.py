@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+import make_print
+
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
 
@@ -23,7 +25,7 @@ def inputs():
     """A hash of everything outside the cells that a chapter's outputs depend on."""
     digest = hashlib.sha256(sys.version.encode())
     files = [path for path in (ROOT / "mlbook").rglob("*") if "__pycache__" not in path.parts]
-    files += [ROOT / "constraints.txt", *(ROOT / "book/_ext").glob("*.py")]
+    files += [ROOT / "constraints.txt", *(ROOT / "book/_ext").glob("*.py"), ROOT / "_toc.yml"]
     for path in sorted(files):
         if path.is_file():
             digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
@@ -53,6 +55,7 @@ def main():
         for report in sorted((BUILD / "html/reports").rglob("*.log")):
             print(f"\n--- {report.relative_to(ROOT)}\n{report.read_text()}")
         sys.exit("The book was not built: the warnings above are errors here.")
+    make_print.main()
     stamp.write_text(now)
     print(
         f"\nThe book is built ({time.monotonic() - start:.0f} s). Open {BUILD.name}/html/index.html in a browser, or"

@@ -1,14 +1,17 @@
 """Write copies of the chapters that read well in Colab (and in plain Jupyter) into a folder.
 
-    python tools/make_colab.py [_build/colab]      # `make colab` calls it
+    python tools/make_colab.py [_build/colab]      # `make colab` calls it, after the build
 
 The chapters are written in MyST Markdown, whose boxes, citations and cross-references are raw text outside the built
 site. Here boxes become HTML boxes, solutions and drop-downs become <details>, references become links with the numbers
-they have on the site, and a GPU is asked for. tools/myst_to_plain.py translates the Markdown; this file knows notebooks.
+they have on the site, and a GPU is asked for. Every exercise gets a cell to answer in. Where the site has been built, the copies
+have its outputs, so that there is something to see before anything is run; a lab comes alive when its cell is run.
+tools/myst_to_plain.py translates the Markdown; this file knows notebooks.
 """
 
 import copy
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -17,6 +20,9 @@ import myst_to_plain
 from book_labels import Book
 from set_repository import ROOT
 
+EXECUTED = ROOT / "_build/jupyter_execute"
+EXERCISE = re.compile(r"^:{3,}\{exercise\}[^\S\n]*(.*)\n:label: *(\S+)", re.MULTILINE)
+LAB = "A lab. It comes alive when this cell is run."
 HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 
 # Colab draws labs only after this; plain Jupyter needs nothing.
@@ -49,24 +55,57 @@ def _fold(cell, title):
     cell["metadata"]["cellView"] = "form"
 
 
-def convert(notebook, docname, book):
-    """The Colab copy of one notebook (both as parsed JSON)."""
+def stub(label, title, book):
+    """The cell in which a reader answers an exercise: code for what asks for code, text for the rest."""
+    _, number, *_ = book.references[label]
+    if re.search(r"\b(code|experiment)\b", title):
+        source = f"# Exercise {number}: your code. The solution is folded below, with the properties it is checked for.\n..."
+        code = {"cell_type": "code", "execution_count": None, "outputs": []}
+    else:
+        source, code = f"*Exercise {number}: your answer (double-click to write).*", {"cell_type": "markdown"}
+    return {"id": f"answer-{label}", "metadata": {"tags": ["answer"]}, "source": source, **code}
+
+
+def outputs_of(executed):
+    """[(source, outputs)] of an executed notebook's code cells; of a lab only that it is one."""
+    found = []
+    for cell in executed["cells"] if executed else []:
+        if cell["cell_type"] != "code":
+            continue
+        outputs = copy.deepcopy(cell["outputs"])
+        for output in outputs:
+            if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
+                output["data"] = {"text/plain": LAB}
+        found.append((_source(cell), outputs))
+    return found
+
+
+def convert(notebook, docname, book, executed=None):
+    """The Colab copy of one notebook (as parsed JSON), with the outputs of its executed twin where there is one."""
     result = copy.deepcopy(notebook)
     translate = myst_to_plain.Translator(book, docname)
     note = (
         f"*Colab copy of [{book.title(docname)}]({book.page_url(docname)}). For a GPU: Runtime → Change runtime "
         "type → T4 GPU; the quick settings need none.*"
     )
-    cells = _first_cells(note)
+    cells, twins = _first_cells(note), iter(outputs_of(executed))
     for cell in result["cells"]:
         cell["metadata"] = dict(cell.get("metadata", {}))
         if cell["cell_type"] == "markdown":
-            text = translate(_source(cell)).strip()
+            source = _source(cell)
+            text = translate(source).strip()
             if not text:
                 continue
             cell["source"] = text
+            cells.append(cell)
+            cells += [stub(label, title, book) for title, label in EXERCISE.findall(source)]
+            continue
         elif cell["cell_type"] == "code":
-            cell["outputs"], cell["execution_count"] = [], None
+            source, outputs = next(twins, (None, []))
+            cell["outputs"] = (
+                outputs if source == _source(cell) else []
+            )  # the text has changed since the build
+            cell["execution_count"] = None
             if translate.inside_solution:
                 _fold(cell, "Solution")
             elif HIDDEN & set(cell["metadata"].get("tags", [])):
@@ -88,7 +127,9 @@ def main(folder):
     copies = {}
     for path in sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb")):
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        copies[path.name] = convert(notebook, f"book/{path.stem}", book)
+        twin = EXECUTED / f"book/{path.name}"
+        executed = json.loads(twin.read_text(encoding="utf-8")) if twin.exists() else None
+        copies[path.name] = convert(notebook, f"book/{path.stem}", book, executed)
         for cell in copies[path.name]["cells"]:
             left = cell["cell_type"] == "markdown" and myst_to_plain.leftovers(_source(cell))
             if left:

@@ -7,6 +7,7 @@ An installed PyTorch is never replaced: neither one in the given environment, no
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,19 @@ def installed_torch(python):
     return found if (major, minor) >= (2, 4) else {}
 
 
+def pinned_by_torch(python):
+    """Names of the packages of which an interpreter's torch or torchvision asks for one version only, in small letters."""
+    code = (
+        "from importlib.metadata import requires, PackageNotFoundError\n"
+        "for name in ('torch', 'torchvision'):\n"
+        "    try: print('\\n'.join(requires(name) or []))\n"
+        "    except PackageNotFoundError: pass"
+    )
+    lines = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.splitlines()
+    exact = [line for line in lines if "==" in line.split(";")[0] and "extra" not in line]
+    return {re.match(r"[\w.-]+", line).group().lower() for line in exact}
+
+
 def create(folder):
     import venv
 
@@ -50,11 +64,12 @@ def create(folder):
 
 
 def constraints(python):
-    """constraints.txt, but with the torch that is already there."""
+    """constraints.txt, but with the torch that is already there, and without a say in what that torch asks for."""
     keep = installed_torch(python)
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     if keep:
-        lines = [line for line in lines if not line.startswith(("torch==", "torchvision=="))]
+        free = {*keep, *pinned_by_torch(python)}  # torch 2.6 asks for one version of sympy, which is not the newest
+        lines = [line for line in lines if line.split("==")[0].lower() not in free]
         lines += [f"{name}=={version}" for name, version in keep.items()]
     return "\n".join(lines) + "\n"
 

@@ -62,7 +62,7 @@ def copy(target):
         "require.js": modules / "requirejs/require.js",
         "embed-amd.js": manager / "embed-amd.js",
         "anywidget.js": ANYWIDGET,
-        "mathjax/tex-mml-chtml.js": mathjax / "tex-mml-chtml.js",
+        "mathjax/tex-chtml.js": mathjax / "tex-chtml.js",
     }
     files |= {font.name: font for font in manager.glob("*.woff2")}
     fonts = "output/chtml/fonts/woff-v2"

@@ -1,7 +1,8 @@
-"""Serve MathJax, require.js, the widget manager and anywidget from the site itself.
+"""Serve MathJax and what draws the labs from the site itself.
 
-`make` puts them into book/_static/vendor (tools/vendor.py). Where that folder is missing, Sphinx's and MyST-NB's own
-defaults stand, which are links to public CDNs: the book still works, but only with a network.
+The labs need js/labs.js alone. MathJax, and the widget manager for a page that has other widgets than labs, are put into
+book/_static/vendor by `make` (tools/vendor.py). Where that folder is missing, Sphinx's default stands, a link to a CDN: the
+labs still work, and the formulas do with a network.
 """
 
 from pathlib import Path
@@ -10,21 +11,15 @@ from sphinx.util import logging
 
 LOGGER = logging.getLogger(__name__)
 
-WIDGET_SCRIPTS = {  # the order matters
-    "vendor/require.js": {},
-    "js/widgets-offline.js": {},
-    "vendor/embed-amd.js": {},
-}
+WIDGET_SCRIPTS = {"js/labs.js": {"loading_method": "defer"}}
 
 
 def _choose(app, config):
+    config.nb_ipywidgets_js = WIDGET_SCRIPTS
     if (Path(app.srcdir) / "book/_static/vendor/complete").exists():
-        config.mathjax_path = "vendor/mathjax/tex-mml-chtml.js"
-        config.nb_ipywidgets_js = WIDGET_SCRIPTS
+        config.mathjax_path = "vendor/mathjax/tex-chtml.js"
     else:
-        LOGGER.info(
-            "book/_static/vendor is missing: the pages will load MathJax and the widget manager from CDNs"
-        )
+        LOGGER.info("book/_static/vendor is missing: the pages will load MathJax from a CDN")
 
 
 def setup(app):

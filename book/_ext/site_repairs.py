@@ -1,5 +1,11 @@
 """Small repairs to the built pages."""
 
+import re
+from pathlib import Path
+
+# The theme loads its icons twice, as fonts and as a script of 1.5 MB that draws them once more.
+ICON_SCRIPT = re.compile(r'\s*<script src="[^"]*fontawesome[^"]*\.js[^"]*"></script>')
+
 
 def _title_beside_logo(app, config):
     # Not in _config.yml: theme options given there replace all that Jupyter Book sets, the buttons included.
@@ -20,7 +26,17 @@ def _drop_duplicates(app, pagename, templatename, context, doctree):
     files[:] = keep
 
 
+def _icons_once(app, exception):
+    if exception is None and app.builder.format == "html":
+        for path in Path(app.outdir).rglob("*.html"):
+            text = path.read_text(encoding="utf-8")
+            lighter = ICON_SCRIPT.sub("", text)
+            if lighter != text:
+                path.write_text(lighter, encoding="utf-8")
+
+
 def setup(app):
+    app.connect("build-finished", _icons_once)
     app.connect("config-inited", _title_beside_logo)
     app.connect("html-page-context", _drop_duplicates, priority=999)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -12,6 +12,7 @@ from mlbook.widgets.optimizer_race import OptimizerRace
 from mlbook.widgets.query_batch import QueryBatch
 from mlbook.widgets.two_families import TwoFamilies
 from mlbook.widgets.two_manifolds import TwoManifolds
+from mlbook.widgets.two_starts import TwoStarts
 from mlbook.widgets.two_terms import TwoTerms
 from mlbook.widgets.which_way import WhichWay
 
@@ -24,6 +25,7 @@ __all__ = [
     "QueryBatch",
     "TwoFamilies",
     "TwoManifolds",
+    "TwoStarts",
     "TwoTerms",
     "WhichWay",
 ]

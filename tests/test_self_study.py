@@ -1,0 +1,298 @@
+"""What a reader who studies alone uses: quizzes, progress, definitions, times, the print edition."""
+
+import json
+import re
+
+import pytest
+import reading_time
+import yaml
+from browser import HTML, ROOT
+from bs4 import BeautifulSoup
+
+BOOK = ROOT / "book"
+CHAPTERS = sorted(path.stem for path in BOOK.glob("[0-9][0-9]_*.ipynb"))
+ANSWERED = "book/05_second_derivative.html"
+STORE = "JSON.parse(localStorage.getItem('mlbook-progress'))"
+
+
+def soup(page):
+    return BeautifulSoup((HTML / f"book/{page}.html").read_text(encoding="utf-8"), "html.parser")
+
+
+# -- times ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_minutes_are_measured(name):
+    """`make format` writes them; a text that has grown since makes this fail."""
+    notebook = json.loads((BOOK / f"{name}.ipynb").read_text(encoding="utf-8"))
+    assert reading_time.stated(notebook) == reading_time.minutes(notebook)
+
+
+def test_reading_time_counts_what_is_read():
+    def chapter(*cells):
+        return {
+            "cells": [
+                {"cell_type": kind, "source": [text], "metadata": {"tags": tags}}
+                for kind, text, *tags in cells
+            ]
+        }
+
+    words = ("markdown", "word " * 1600)
+    assert reading_time.minutes(chapter(words)) == 10
+    assert reading_time.minutes(chapter(words, ("markdown", "$$x$$\n\n" * 20))) == 15
+    assert reading_time.minutes(chapter(words, ("code", "x = 1\n" * 100))) == 15
+    assert reading_time.minutes(chapter(words, ("code", "x = 1\n" * 100, "hide-input"))) == 10
+    assert reading_time.minutes(chapter(words, ("markdown", "## Exercises\n" + "word " * 9000))) == 10
+
+
+@pytest.mark.site
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_seconds_are_those_of_the_build(name):
+    cells = [cell.get_text(strip=True) for cell in soup(name).select_one("table").select("tbody td")]
+    assert re.fullmatch(r"\d+ seconds on \d+ CPU cores, when this site was built", cells[1]), cells
+    assert int(cells[1].split()[0]) < 120
+
+
+# -- the front page -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.site
+def test_the_map_shows_every_chapter_and_its_needs():
+    index = soup("index")
+    links = index.select(".book-map a")
+    assert [link["data-chapter"] for link in links] == CHAPTERS
+    rows = index.select("table.book-costs tbody tr")
+    assert len(rows) == len(CHAPTERS) + 1
+    minutes = [int(row.select("td")[1].get_text().split()[0]) for row in rows[:-1]]
+    hours, rest = map(int, re.findall(r"\d+", rows[-1].select("td")[1].get_text()))
+    assert sum(minutes) == 60 * hours + rest
+
+
+@pytest.mark.site
+def test_arrows_of_the_map():
+    from book_map import reduced, rows_of
+
+    wanted = {1: [], 2: [1], 3: [1, 2], 4: [1, 2], 5: [4], 6: [2, 4, 5]}
+    assert reduced(wanted) == {1: [], 2: [1], 3: [2], 4: [2], 5: [4], 6: [5]}
+    assert rows_of([[1, 2, 3], [4, 5, 6]], wanted) == {1: 0, 2: 1, 3: 2, 4: 2, 5: 3, 6: 4}
+
+
+@pytest.mark.site
+def test_the_live_figure_moves_and_can_be_stopped(open_page):
+    page = open_page("book/index.html")
+    figure = page.locator('[data-lab="two-starts"]')
+    state = lambda: json.loads(figure.get_attribute("data-state"))  # noqa: E731
+    page.wait_for_function(
+        "JSON.parse(document.querySelector('[data-lab=two-starts]').dataset.state).step > 0", timeout=30_000
+    )
+    figure.get_by_role("button", name="Pause").press("Enter")
+    assert not state()["playing"]
+    step = state()["step"]
+    page.wait_for_timeout(1500)
+    assert state()["step"] == step
+    figure.get_by_role("button", name="One step").click()
+    assert state()["step"] == (step + 1 if step < 5 else 0)
+    task = state()["task"]
+    figure.get_by_role("button", name="Another task").click()
+    assert state()["task"] != task
+    assert page.problems == []
+
+
+@pytest.mark.site
+def test_the_live_figure_rests_where_motion_is_unwanted(open_page):
+    page = open_page("book/index.html", reduced_motion=True, width=390, height=844)
+    figure = page.locator('[data-lab="two-starts"]')
+    page.wait_for_timeout(1500)
+    state = json.loads(figure.get_attribute("data-state"))
+    assert not state["playing"] and state["step"] == 0
+    figure.get_by_role("button", name="One step").tap()
+    assert json.loads(figure.get_attribute("data-state"))["step"] == 1
+
+
+# -- quizzes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.site
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_every_option_of_every_quiz_is_explained(name):
+    questions = soup(name).select(".quiz-question")
+    assert len(questions) >= 4
+    for question in questions:
+        options = question.select(".quiz-options > li")
+        assert len(options) >= 3
+        assert sum("quiz-right" in option["class"] for option in options) == 1
+        for option in options:
+            assert len(option.select_one(".quiz-why").get_text(strip=True)) > 8, option.get_text()
+
+
+@pytest.mark.site
+def test_answering_a_quiz(open_page):
+    page = open_page(ANSWERED)
+    question = page.locator(".quiz-question").first
+    wrong, right = question.locator("li.quiz-wrong").first, question.locator("li.quiz-right")
+    assert question.locator(".quiz-why").count() == 0, "nothing is told before an answer"
+    assert not page.locator(".quiz-answers").is_visible()
+    wrong.get_by_role("button").click()
+    assert wrong.locator(".quiz-told").inner_text().startswith("No. ")
+    assert right.locator(".quiz-why").count() == 0
+    assert page.evaluate(STORE) is None
+    right.get_by_role("button").press("Enter")
+    assert right.locator(".quiz-told").inner_text().startswith("Right. ")
+    assert page.evaluate(STORE)["quiz"] == {"05_second_derivative": [1]}
+    assert page.problems == []
+
+
+@pytest.mark.site
+def test_answers_are_there_without_javascript(site, browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(site + ANSWERED)
+    assert page.locator(".quiz-answers").is_visible()
+    assert not page.locator(".quiz-why").first.is_visible()
+    context.close()
+
+
+# -- progress -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.site
+def test_progress_is_kept_shown_and_carried(open_page, site, tmp_path):
+    page = open_page(ANSWERED)
+    exercise = page.locator("div.exercise").first
+    exercise.get_by_label("Done").check()
+    page.get_by_label("I have finished this chapter").press("Space")
+    assert "1 of" in page.locator(".study-summary").inner_text()
+    assert page.locator(".bd-sidebar-primary .study-tick").count() == 1
+    page.reload()
+    assert page.get_by_label("I have finished this chapter").is_checked()
+
+    page.goto(site + "book/progress.html")
+    table = page.locator(".study-table")
+    assert table.locator("tbody tr").count() == len(CHAPTERS)
+    row = table.locator("tr", has_text="5. ").first
+    assert row.get_by_role("checkbox").is_checked() and "1 of" in row.inner_text()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save to a file").click()
+    file = tmp_path / "progress.json"
+    saved.value.save_as(file)
+    assert list(json.loads(file.read_text())["chapters"]) == ["05_second_derivative"]
+
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Forget everything").click()
+    assert page.evaluate(STORE)["chapters"] == {}
+    table.get_by_label("Chapter 1 finished").check()
+    page.locator("#study-file").set_input_files(file)
+    page.get_by_text("are both kept").wait_for()
+    assert sorted(page.evaluate(STORE)["chapters"]) == ["01_learning_to_learn", "05_second_derivative"]
+    assert page.problems == []
+
+
+@pytest.mark.site
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not JSON",
+        "[1]",
+        '{"version": 2}',
+        '{"version": 1, "chapters": {"<b>": "2026-01-01", "04_maml": "soon"}}',
+    ],
+)
+def test_a_file_that_is_no_progress(open_page, tmp_path, text):
+    page = open_page("book/progress.html")
+    file = tmp_path / "other.json"
+    file.write_text(text)
+    page.locator("#study-file").set_input_files(file)
+    page.locator(".study-message:not(:empty)").wait_for()
+    kept = page.evaluate(STORE)
+    assert kept is None or kept == {"version": 1, "chapters": {}, "exercises": {}, "quiz": {}}
+    assert page.problems == []
+
+
+@pytest.mark.site
+def test_all_exercises_are_on_the_list():
+    listed = json.loads(soup("progress").select_one("#study-list").string)
+    assert [chapter["page"] for chapter in listed] == CHAPTERS
+    for chapter in listed:
+        page = soup(chapter["page"])
+        assert [e["id"] for e in chapter["exercises"]] == [e["id"] for e in page.select("div.exercise")]
+        assert chapter["quiz"] == len(page.select(".quiz-question"))
+        assert len(chapter["exercises"]) >= 4
+
+
+# -- definitions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.site
+def test_definitions_beside_the_words(open_page):
+    page = open_page("book/04_maml.html")
+    links = page.locator("a.glossary-term")
+    assert links.count() > 10
+    tip = page.locator("#glossary-tip")
+    assert not tip.is_visible()
+    links.nth(2).hover()
+    tip.wait_for()
+    assert "简" in tip.inner_text() and "繁" in tip.inner_text()
+    page.keyboard.press("Escape")
+    assert not tip.is_visible()
+    links.nth(3).focus()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    tip.wait_for()
+    assert links.nth(3).get_attribute("aria-describedby") == "glossary-tip"
+    assert page.problems == []
+
+
+@pytest.mark.site
+def test_definitions_on_a_phone(open_page):
+    page = open_page("book/04_maml.html", width=390, height=844)
+    link, tip = page.locator("a.glossary-term").nth(1), page.locator("#glossary-tip")
+    link.tap()
+    tip.wait_for()
+    assert page.url.endswith("04_maml.html"), "the first touch shows, the second follows"
+    box = tip.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+    page.locator("h1").tap()
+    assert not tip.is_visible()
+
+
+@pytest.mark.site
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_definitions_lead_to_entries(name):
+    page = soup(name)
+    entries = json.loads(page.select_one("#glossary-entries").string)
+    anchors = [link["href"].split("#")[1] for link in page.select("a.glossary-term")]
+    assert set(anchors) == set(entries) and len(anchors) == len(set(anchors)), "the first mention only"
+    glossary = {term["id"] for term in soup("glossary").select("dt[id]")}
+    assert set(anchors) <= glossary
+
+
+def test_words_are_found_as_words():
+    from glossary_terms import pattern_of
+
+    assert pattern_of("task").search("All Tasks are") and not pattern_of("task").search(
+        "multitask or task-level"
+    )
+    assert pattern_of("support set").search("two support\nsets")
+    assert not pattern_of("MAML").search("FOMAML") and not pattern_of("Adam").search("adam")
+
+
+# -- the print edition ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.site
+def test_the_whole_book_on_one_page(open_page):
+    whole = soup("complete")
+    assert [a["id"] for a in whole.select("article.bd-article") if re.match(r"\d\d_", a["id"])] == CHAPTERS
+    ids = [node["id"] for node in whole.select("[id]")]
+    assert len(ids) == len(set(ids))
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    elsewhere = {chapter["file"].split("/")[1] for part in toc["parts"] for chapter in part["chapters"]}
+    for link in whole.select("article a[href]"):
+        target, _, anchor = link["href"].partition("#")
+        if not target:
+            assert not anchor or anchor in ids, link["href"]
+        else:
+            assert re.match(r"\w+:", target) or target.removesuffix(".html") in elsewhere, link["href"]
+    assert not whole.select("article details:not([open])")
+    assert "widget-view" not in str(whole)
