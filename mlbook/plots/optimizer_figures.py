@@ -130,7 +130,7 @@ def steps_of(rule: CoordinateRule, sizes: Tensor, *, others: dict[str, object], 
                     sizes, change.detach(), color=COLOURS[name], linestyle=DASHES[name],
                     linewidth=2.4 if name == "learned" else 1.6, label=name,
                 )  # fmt: skip
-    axes[0].set(xlabel="gradient ∇", ylabel="step g", title="first step")
+    axes[0].set(xlabel="gradient ∇", ylabel="step g", title="first step", ylim=(-0.5, 0.5))
     axes[1].set(xlabel="gradient ∇", title=f"after {history} equal gradients")
     axes[0].legend(frameon=False, fontsize=9)
     alt = (

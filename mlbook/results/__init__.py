@@ -155,8 +155,9 @@ def _percent(value: float | None, ci95: float | None, measure: str) -> str:
     if value is None:
         return "–"
     scale = 100 if measure == "accuracy" else 1
-    interval = "" if ci95 is None else f" ± {scale * ci95:.2f}"
-    return f"{scale * value:.2f}{interval}"
+    digits = 4 if measure == "loss" else 2
+    interval = "" if ci95 is None else f" ± {scale * ci95:.{digits}f}"
+    return f"{scale * value:.{digits}f}{interval}"
 
 
 def as_text(rows: list[dict]) -> str:
