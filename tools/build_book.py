@@ -34,7 +34,9 @@ def inputs():
     """{what: hash}: everything outside the cells that the chapters' outputs depend on, and what the pages depend on besides."""
     package = [path for path in (ROOT / "mlbook").rglob("*") if "__pycache__" not in path.parts]
     # Chapters fall back to generated glyphs where a data set is missing, so importing one changes their outputs.
-    data = subprocess.run([sys.executable, "-m", "mlbook", "data", "list"], cwd=ROOT, capture_output=True).stdout
+    data = subprocess.run(
+        [sys.executable, "-m", "mlbook", "data", "list"], cwd=ROOT, capture_output=True
+    ).stdout
     return {
         "outputs": digest_of([*package, ROOT / "constraints.txt"], data),
         "pages": digest_of([*(ROOT / "book/_ext").glob("*.py"), ROOT / "_toc.yml", ROOT / "_config.yml"]),

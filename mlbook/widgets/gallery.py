@@ -114,5 +114,11 @@ CARDS = (
         "14_side_by_side#play-first",
         opens={"alpha": 0.3, "steps": 3},
     ),
+    Card(
+        "OptimizerRace",
+        "A race of optimisers",
+        "Shape a surface and send a trained recurrent network down it, against four rules with rates that you set.",
+        "15_learned_optimizers#play-first",
+    ),
 )
 """In the order of the book."""
