@@ -30,7 +30,7 @@ class Evaluation:
     """What a number on a page rests on."""
 
     measure: str
-    """``accuracy`` (0 to 1) or ``mse``."""
+    """``accuracy`` (0 to 1), ``mse`` or ``return``."""
     mean: tuple[float | None, ...]
     """Mean over tasks after 0, 1, ..., n inner steps; None for steps that were not scored."""
     ci95_by_step: tuple[float | None, ...]
@@ -110,6 +110,8 @@ def task_scores(
     query_batches: what is classified together (default: all queries of a task).
     """
     wanted = range(steps + 1) if scored_steps is None else set(scored_steps)
+    if learner.measure == "return":  # an agent collects its own data after every step
+        return learner.returns(meta, episodes, steps)[:, sorted(wanted)]
     together = None if query_batches is None else query_batches.index(episodes.query_y)
 
     def one_task(episode: Episode, together: Tensor | None) -> Tensor:

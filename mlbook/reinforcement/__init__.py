@@ -1,5 +1,6 @@
 """Reinforcement learning by policy gradients: environments for many tasks at once, a Gaussian policy, MAML around both."""
 
+from mlbook.reinforcement.cheetah import HalfCheetah
 from mlbook.reinforcement.maml_rl import MAMLRL, Derivatives, Round, per_task
 from mlbook.reinforcement.navigation import Navigation, official_goals
 from mlbook.reinforcement.policy import GaussianPolicy, divergence
@@ -30,6 +31,7 @@ __all__ = [
     "Errands",
     "GaussianPolicy",
     "Goals",
+    "HalfCheetah",
     "Navigation",
     "Rollouts",
     "Round",

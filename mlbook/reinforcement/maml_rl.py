@@ -6,7 +6,7 @@ Greek to Python: θ ``meta["params"]``, α ``inner_lr``, θ′ ``adapted``, N in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -85,9 +85,9 @@ class MAMLRL:
     """Rate of Adam, ``outer="gradient"`` only."""
     discount: float = 0.99
     gae: float = 1.0
-    engine: str = field(default="rollouts", init=False, repr=False)
 
     measure = "return"
+    engine = "rollouts"
     one_by_one = False
     inductive = False
     fast_engine_fits = False
@@ -213,8 +213,8 @@ class MAMLRL:
     ):
         """The step of ``trust_region_step`` under the divergence of the *adapted* policies.
 
-        At θ the divergence and its gradient are zero, so its second derivative with respect to θ is Jᵀ F J, with J = dθ′/dθ and F the
-        second derivative with respect to θ′: third derivatives are not needed.
+        At θ the divergence and its gradient are zero, so its second derivative with respect to θ is Jᵀ F J, with J = dθ′/dθ and
+        F the second derivative with respect to θ′: third derivatives are not needed.
         """
         kl = Derivatives(
             lambda p: mean_divergence(self.policy, old, p, rounds[-1].rollouts, self.curvature_every), old
@@ -239,7 +239,7 @@ class MAMLRL:
     def judge(
         self, params: Params, rounds: list[Round], old: Params, log_prob: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Outer loss and divergence of a candidate θ on given rounds: the inner steps are taken anew from it, on the same data."""
+        """Outer loss and divergence of a candidate θ on given rounds: the inner steps are taken anew, on the same data."""
         adapted = per_task(params, len(log_prob))
         for n, found in enumerate(rounds[:-1]):
             leaf = {name: p.detach().requires_grad_() for name, p in adapted.items()}

@@ -96,8 +96,8 @@ def linear_baseline(rollouts: Rollouts, discount: float, ridge: float = 1e-5) ->
 def advantages(rollouts: Rollouts, *, discount: float, gae: float, standardise: bool = True) -> Tensor:
     """Generalised advantage estimates Â_t (Schulman et al. 2016), [T, M, H], 0 after the end.
 
-    discount γ; gae λ (1: discounted return minus baseline). standardise: shift and scale them, over all steps of a task, to mean 0
-    and standard deviation 1, which the official code calls centring.
+    discount γ; gae λ (1: discounted return minus baseline). standardise: shift and scale them, over all steps of a task, to
+    mean 0 and standard deviation 1, which the official code calls centring.
     """
     value = linear_baseline(rollouts, discount)
     following = torch.cat([value[..., 1:], torch.zeros_like(value[..., :1])], -1)

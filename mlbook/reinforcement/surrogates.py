@@ -28,8 +28,8 @@ def dice_surrogate(log_prob: Tensor, advantage: Tensor, mask: Tensor) -> Tensor:
     """The same value of the gradient, and right second derivatives as well, [T] (DiCE: Foerster et al. 2018; with a baseline:
     Farquhar et al. 2019, equation 10, λ = 1).
 
-    □_t = exp(c_t − stop(c_t)) with c_t = Σ_{u ≤ t} log π(a_u | s_u) is 1 everywhere and carries the derivatives of the probability of
-    the trajectory up to t. The loss is −mean((□_t − □_{t−1})·Â_t).
+    □_t = exp(c_t − stop(c_t)) with c_t = Σ_{u ≤ t} log π(a_u | s_u) is 1 everywhere and carries the derivatives of the probability
+    of the trajectory up to t. The loss is −mean((□_t − □_{t−1})·Â_t).
     """
     total = (log_prob * mask).cumsum(-1)
     box = (total - total.detach()).exp()
