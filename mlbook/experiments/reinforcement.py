@@ -61,7 +61,7 @@ def _cheetah(what: str, method: str = "maml") -> Experiment:
         published="maml-cheetah-direction" if (what, method) == ("direction", "maml") else None,
         presets={
             "quick": Preset(2, 2, evaluation_tasks=2, options={"horizon": 20, "trajectories": 4}),
-            "colab": Preset(100, 4, evaluation_tasks=20, options={"horizon": 100, "trajectories": 10}),
+            "colab": Preset(200, 10, evaluation_tasks=20, options={"horizon": 100, "trajectories": 10}),
             "paper": Preset(500, 40, evaluation_tasks=40),
         },
     )

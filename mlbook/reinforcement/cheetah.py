@@ -40,7 +40,8 @@ class HalfCheetah:
     """Velocity v of the body along the track, action a in [−1, 1]⁶.
 
     ``direction``: goal g = ±1, reward g·v − 0.05‖a‖². ``velocity``: g uniform in [0, 2], reward −|v − g| − 0.05‖a‖². An
-    episode never ends before the horizon. Observations are gymnasium's 17 (joint angles and speeds); the official code had 20 of its simulator.
+    episode never ends before the horizon. Observations are gymnasium's 17 (joint angles and speeds); the
+    official code had 20 of its simulator.
     """
 
     task: Literal["direction", "velocity"] = "direction"

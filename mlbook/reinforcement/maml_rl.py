@@ -53,6 +53,7 @@ class Round(NamedTuple):
 
     rollouts: Rollouts
     advantage: Tensor  # [T, M, H]
+    log_prob: Tensor  # [T, M, H]   log π of the actions under the policy that took them
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class MAMLRL:
     damping: float = 1e-5
     """Multiple of the identity that is added to the curvature of the divergence."""
     curvature_every: int = 4
-    """The curvature of the divergence is taken at each such step of the trajectories; the bound is checked at all of them."""
+    """The curvature (of the divergence, and of the inner loss within it) is taken from each such trajectory; gradients come from
+    all of them, and the bound is checked on all."""
     meta_lr: float = 1e-3
     """Rate of Adam, ``outer="gradient"`` only."""
     discount: float = 0.99
@@ -122,7 +124,9 @@ class MAMLRL:
         rollouts = self.world.roll(
             self.policy, params, errands.goal, errands.noise[:, n], errands.reset[:, n]
         )  # [RL 3]
-        return Round(rollouts, advantages(rollouts, discount=self.discount, gae=self.gae))  # [RL 4]
+        with torch.no_grad():
+            log_prob = self.policy.log_prob(params, rollouts.observations, rollouts.actions)
+        return Round(rollouts, advantages(rollouts, discount=self.discount, gae=self.gae), log_prob)  # [RL 4]
 
     def inner(self, params: Params, round_: Round) -> Derivatives:
         """The inner loss on one round, with its derivatives, at parameters per task."""
@@ -183,9 +187,7 @@ class MAMLRL:
         rounds, inner, adapted = self.explore(params, errands)
         last = rounds[-1]
         old = detached({"": adapted})[""]
-        with torch.no_grad():
-            log_prob = self.policy.log_prob(old, last.rollouts.observations, last.rollouts.actions)
-        outer = Derivatives(lambda p: outer_loss(self.policy, p, *last, log_prob), old)
+        outer = Derivatives(lambda p: outer_loss(self.policy, p, *last), old)
         gradient = mean_over_tasks(self.pull_back(inner, outer.gradient))
         metrics = {
             "loss": outer.value.mean(),
@@ -194,8 +196,8 @@ class MAMLRL:
         }
         if self.outer == "gradient":
             state = outer_step(state, {"params": gradient}, lr=self.meta_lr_at(progress))
-            return state, {**metrics, "kl": self.judge(state.meta["params"], rounds, old, log_prob)[1]}
-        moved = self.trust_region(params, gradient, rounds, inner, old, log_prob, metrics["loss"])
+            return state, {**metrics, "kl": self.judge(state.meta["params"], rounds, old)[1]}
+        moved = self.trust_region(params, gradient, rounds, inner, old, metrics["loss"])
         with torch.no_grad():
             for name, p in params.items():
                 p.copy_(moved.params[name])
@@ -208,7 +210,6 @@ class MAMLRL:
         rounds: list[Round],
         inner: list[Derivatives],
         old: Params,
-        log_prob: Tensor,
         loss: Tensor,
     ):
         """The step of ``trust_region_step`` under the divergence of the *adapted* policies.
@@ -216,13 +217,14 @@ class MAMLRL:
         At θ the divergence and its gradient are zero, so its second derivative with respect to θ is Jᵀ F J, with J = dθ′/dθ and
         F the second derivative with respect to θ′: third derivatives are not needed.
         """
-        kl = Derivatives(
-            lambda p: mean_divergence(self.policy, old, p, rounds[-1].rollouts, self.curvature_every), old
-        )
+        some = [self.thinned(found) for found in rounds]
+        kl = Derivatives(lambda p: mean_divergence(self.policy, old, p, some[-1].rollouts), old)
+        if self.curvature_every > 1 and not self.first_order:
+            inner = [self.inner(d.at, found) for d, found in zip(inner, some[:-1], strict=True)]
 
         def product(v: Params) -> Params:
             """(Jᵀ F J + damping) v, mean over tasks."""
-            forward = self.push_forward(inner, per_task(v, len(log_prob)))
+            forward = self.push_forward(inner, per_task(v, len(rounds[-1].log_prob)))
             back = mean_over_tasks(self.pull_back(inner, kl.times(forward)))  # [TRPO 1]
             return plus(back, self.damping, v)
 
@@ -230,17 +232,21 @@ class MAMLRL:
             params,
             gradient,
             product,
-            lambda candidate: self.judge(candidate, rounds, old, log_prob),
+            lambda candidate: self.judge(candidate, rounds, old),
             loss=loss,
             max_kl=self.max_kl,
             cg_steps=self.cg_steps,
         )  # [RL 8]
 
-    def judge(
-        self, params: Params, rounds: list[Round], old: Params, log_prob: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def thinned(self, found: Round) -> Round:
+        """Each ``curvature_every``-th trajectory."""
+        every = self.curvature_every
+        some = Rollouts(*(f[:, ::every] for f in found.rollouts))
+        return Round(some, found.advantage[:, ::every], found.log_prob[:, ::every])
+
+    def judge(self, params: Params, rounds: list[Round], old: Params) -> tuple[Tensor, Tensor]:
         """Outer loss and divergence of a candidate θ on given rounds: the inner steps are taken anew, on the same data."""
-        adapted = per_task(params, len(log_prob))
+        adapted = per_task(params, len(rounds[-1].log_prob))
         for n, found in enumerate(rounds[:-1]):
             leaf = {name: p.detach().requires_grad_() for name, p in adapted.items()}
             loss = inner_loss(self.surrogate, self.policy, leaf, *found).sum()
@@ -248,7 +254,7 @@ class MAMLRL:
             adapted = plus(detached({"": leaf})[""], -self.rate(n), gradient)
         with torch.no_grad():
             last = rounds[-1]
-            loss = outer_loss(self.policy, adapted, *last, log_prob).mean()
+            loss = outer_loss(self.policy, adapted, *last).mean()
             return loss, mean_divergence(self.policy, old, adapted, last.rollouts).mean()
 
 

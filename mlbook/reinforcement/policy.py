@@ -19,8 +19,8 @@ class GaussianPolicy:
     """π_θ(a | s) = N(mean_θ(s), diag(exp(2·log_std))), ReLU units; one set of parameters, or one per task.
 
     Parameters: ``layers.i.weight`` [out, in], ``layers.i.bias`` [out], ``log_std`` [A], each with a tasks axis in front where
-    they are one per task. Source: Finn et al. 2017, appendix A.2 (two hidden layers of 100); the spread, which does not depend on the
-    state, from the official code.
+    they are one per task. Source: Finn et al. 2017, appendix A.2 (two hidden layers of 100); the spread, which does not depend on
+    the state, from the official code.
     """
 
     observation_size: int = 2
