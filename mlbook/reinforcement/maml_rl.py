@@ -123,10 +123,10 @@ class MAMLRL:
         """Round n of rollouts with parameters shared or per task."""
         rollouts = self.world.roll(
             self.policy, params, errands.goal, errands.noise[:, n], errands.reset[:, n]
-        )  # [RL 3]
+        )  # [RL 1]
         with torch.no_grad():
             log_prob = self.policy.log_prob(params, rollouts.observations, rollouts.actions)
-        return Round(rollouts, advantages(rollouts, discount=self.discount, gae=self.gae), log_prob)  # [RL 4]
+        return Round(rollouts, advantages(rollouts, discount=self.discount, gae=self.gae), log_prob)  # [RL 2]
 
     def inner(self, params: Params, round_: Round) -> Derivatives:
         """The inner loss on one round, with its derivatives, at parameters per task."""
@@ -140,7 +140,7 @@ class MAMLRL:
             yield params, found
             if n < steps:
                 gradient = self.inner(params, found).gradient
-                params = plus(params, -self.rate(n), gradient)  # [RL 5]
+                params = plus(params, -self.rate(n), gradient)  # [RL 3]
 
     def returns(self, meta: Meta, errands: Errands, steps: int) -> Tensor:
         """Mean undiscounted return of every task after 0, 1, …, ``steps`` inner steps, [T, steps + 1]."""
@@ -157,8 +157,8 @@ class MAMLRL:
         for n in range(self.inner_steps):
             rounds.append(self.collect(params, errands, n))
             inner.append(self.inner(params, rounds[-1]))
-            params = plus(params, -self.rate(n), inner[-1].gradient)  # [RL 5]
-        rounds.append(self.collect(params, errands, self.inner_steps))  # [RL 6]
+            params = plus(params, -self.rate(n), inner[-1].gradient)  # [RL 3]
+        rounds.append(self.collect(params, errands, self.inner_steps))  # [RL 4]
         return rounds, inner, params
 
     def pull_back(self, inner: list[Derivatives], v: Params) -> Params:
@@ -166,7 +166,7 @@ class MAMLRL:
         if self.first_order:
             return v
         for n in range(len(inner) - 1, -1, -1):
-            v = plus(v, -self.rate(n), inner[n].times(v))  # [RL 7]
+            v = plus(v, -self.rate(n), inner[n].times(v))  # [RL 5]
         return v
 
     def push_forward(self, inner: list[Derivatives], v: Params) -> Params:
@@ -236,7 +236,7 @@ class MAMLRL:
             loss=loss,
             max_kl=self.max_kl,
             cg_steps=self.cg_steps,
-        )  # [RL 8]
+        )  # [RL 6]
 
     def thinned(self, found: Round) -> Round:
         """Each ``curvature_every``-th trajectory."""

@@ -26,7 +26,7 @@ def log_surrogate(log_prob: Tensor, advantage: Tensor, mask: Tensor, old_log_pro
 
 def dice_surrogate(log_prob: Tensor, advantage: Tensor, mask: Tensor, old_log_prob: Tensor) -> Tensor:
     """The same value of the gradient, and right second derivatives as well, [T] (DiCE: Foerster et al. 2018; with a baseline:
-    Farquhar et al. 2019, equation 10, λ = 1).
+    Farquhar et al. 2019, λ = 1).
 
     □_t = exp(c_t − c_t^old) with c_t = Σ_{u ≤ t} log π(a_u | s_u) is 1 at the parameters that collected the data and carries the
     derivatives of the probability of the trajectory up to t. The loss is −mean((□_t − □_{t−1})·Â_t).

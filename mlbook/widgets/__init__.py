@@ -6,6 +6,7 @@ and the shared ones that it imports.
 
 from mlbook.widgets.adapt_sinusoid import AdaptSinusoid
 from mlbook.widgets.draw_characters import DrawCharacters
+from mlbook.widgets.find_the_goal import FindTheGoal
 from mlbook.widgets.four_means import FourMeans
 from mlbook.widgets.latent_map import LatentMap
 from mlbook.widgets.query_batch import QueryBatch
@@ -17,6 +18,7 @@ from mlbook.widgets.which_way import WhichWay
 __all__ = [
     "AdaptSinusoid",
     "DrawCharacters",
+    "FindTheGoal",
     "FourMeans",
     "LatentMap",
     "QueryBatch",

@@ -1,6 +1,7 @@
 // The lab "Who is in the batch?": query images go into a batch and out of it, and one adapted network classifies them with three
 // kinds of batch-norm statistics. The arithmetic is in conv4.js; weights and images come from Python.
-import { conv4, softmax, unpackHalf } from "./conv4.js";
+import { conv4, softmax } from "./conv4.js";
+import { unpackHalf } from "./half.js";
 import { announcer, button, html } from "./shared.js";
 
 const STATE = ["batch", "watched"];
