@@ -34,7 +34,7 @@ class Navigation:
     """The oracle's environment: the goal stands in the observation, (s, g)."""
     ends: bool = True
     """Whether a trajectory ends at the goal (within ``CLOSE``). It then collects no further reward; all rewards are negative, so
-    ending is worth a little."""
+    an end is worth something, and much once a policy walks around the goal."""
 
     action_size = 2
 
