@@ -244,4 +244,4 @@ def test_touch_on_a_phone(open_lab, tmp_path):
 def test_contrast(open_lab, dark):
     lab = open_lab(dark=dark)
     lab.press("Gradient step ▶")
-    lab.assert_contrast(dark=dark, lines=".mlb-curve")
+    lab.assert_contrast(dark=dark, lines=".mlb-curve, .mlb-trajectory")

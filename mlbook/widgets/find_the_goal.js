@@ -57,7 +57,7 @@ function render({ model, el }) {
   const choice = radios("The policy starts as", Object.fromEntries(names.map((name) => [name, name])), (start) => change({ start, step: 0 }));
   const about = html("p", { class: "mlb-note mlb-about" }), sentence = html("p", { class: "mlb-sentence" }), live = announcer();
   const body = html("tbody", {});
-  const heads = ["steps", "mean return", "distance at the end", "spread of an action"];
+  const heads = ["steps", "return", "distance", "spread"];
   const table = html("table", { class: "mlb-grid", "aria-label": "After each gradient step" },
     html("thead", {}, html("tr", {}, ...heads.map((t) => html("th", { scope: "col" }, t)))), body);
   const left = html("div", {}, plane.node,
@@ -72,6 +72,7 @@ function render({ model, el }) {
     html("p", { class: "mlb-note" },
       "Drag the goal, or focus it and use the arrow keys (with Shift: further): the agent then starts anew. ",
       `Each round is ${setup.trajectories} trajectories of at most ${setup.horizon} moves of up to ${setup.reach} along each axis; the reward of a move is minus the distance to the goal after it. `,
+      "Return and distance from the goal at the end are means over the walks, the spread is that of one move. ",
       "A gradient step uses this round's rollouts and nothing else, with rate α at first and α/2 later. Rollouts, baseline and gradient are computed in this page."));
   const root = html("section", { class: "mlb-lab mlb-plane", "data-lab": "find-the-goal", "aria-label": "Lab: find the goal" },
     html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
