@@ -51,7 +51,8 @@ def test_every_published_key_of_an_experiment_exists():
     for experiment in EXPERIMENTS.values():
         if experiment.published is not None:
             row = results.published()[experiment.published]
-            measure = "mse" if experiment.dataset == "sinusoid" else "accuracy"
+            agent = experiment.learner.get("method") == "maml_rl"
+            measure = "return" if agent else "mse" if experiment.dataset == "sinusoid" else "accuracy"
             assert row["measure"] == measure, experiment.name
 
 
