@@ -89,7 +89,9 @@ def test_a_run_record_belongs_to_an_experiment_and_to_its_configuration(stem):
     mode = config.get("test_batch_norm", "transductive")
     assert evaluation["protocol"] == {"batch_norm": mode, "seed": 1, **experiments.protocol(config)}
     if record["preset"] != "quick":
-        assert evaluation["tasks"] >= 600
+        # a half-cheetah is simulated step by step, and its directions are two
+        simulated = record["experiment"].split("-")[1] == "cheetah"
+        assert evaluation["tasks"] >= (20 if simulated else 600)
 
 
 @pytest.mark.parametrize("path", PRETRAINED, ids=lambda path: path.stem)
