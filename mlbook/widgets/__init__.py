@@ -7,6 +7,7 @@ and the shared ones that it imports. ``gallery.CARDS`` lists them all for the bo
 from mlbook.widgets.adapt_sinusoid import AdaptSinusoid
 from mlbook.widgets.carried_over import CarriedOver
 from mlbook.widgets.draw_characters import DrawCharacters
+from mlbook.widgets.find_the_goal import FindTheGoal
 from mlbook.widgets.four_means import FourMeans
 from mlbook.widgets.latent_map import LatentMap
 from mlbook.widgets.missing_factor import MissingFactor
@@ -23,6 +24,7 @@ __all__ = [
     "AdaptSinusoid",
     "CarriedOver",
     "DrawCharacters",
+    "FindTheGoal",
     "FourMeans",
     "LatentMap",
     "MissingFactor",

@@ -76,6 +76,13 @@ CARDS = (
         "06_images#play-first",
     ),
     Card(
+        "FindTheGoal",
+        "Find the goal",
+        "Hide a goal, let a meta-learned agent explore, and give it one gradient step from its own rollouts.",
+        "07_reinforcement_learning#play-first",
+        opens={"step": 1},
+    ),
+    Card(
         "TwoFamilies",
         "One start or two",
         "Pull two families of lines apart, and find out when one common start is no longer enough.",
