@@ -23,6 +23,8 @@ CLOSED = (
     nodes.table,
     nodes.strong,
 )
+# Everyday words as well: only some of their mentions mean the term.
+AMBIGUOUS = {"advantage", "baseline", "return", "way"}
 CLOSED_CLASSES = {"quiz-question", "cell_output", "admonition-title", "math"}
 
 
@@ -35,7 +37,7 @@ def entries(env):
         definition = next(child for child in item if isinstance(child, nodes.definition))
         text = " ".join(definition.astext().split())
         for term in item:
-            if isinstance(term, nodes.term):
+            if isinstance(term, nodes.term) and term.astext() not in AMBIGUOUS:
                 found[term.astext()] = (term["ids"][0], text)
     return found
 
