@@ -227,10 +227,11 @@ def _evaluate(options) -> int:
 def _sentence(name: str, result: dict) -> str:
     measure = result["measure"]
     scale, unit = (100, " %") if measure == "accuracy" else (1, "")
+    digits = 4 if measure == "loss" else 2
     value, interval = scale * result[measure], scale * result["ci95"]
     protocol = ", ".join(f"{k} {v}" for k, v in result["protocol"].items())
     return (
-        f"{name}: {measure} {value:.2f} ± {interval:.2f}{unit} after {result['step']} inner steps "
+        f"{name}: {measure} {value:.{digits}f} ± {interval:.{digits}f}{unit} after {result['step']} inner steps "
         f"over {result['tasks']} meta-test tasks ({protocol})"
     )
 

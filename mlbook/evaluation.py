@@ -30,7 +30,7 @@ class Evaluation:
     """What a number on a page rests on."""
 
     measure: str
-    """``accuracy`` (0 to 1) or ``mse``."""
+    """``accuracy`` (0 to 1), ``mse``, or ``loss`` of what an optimiser minimises."""
     mean: tuple[float | None, ...]
     """Mean over tasks after 0, 1, ..., n inner steps; None for steps that were not scored."""
     ci95_by_step: tuple[float | None, ...]
@@ -109,6 +109,8 @@ def task_scores(
 
     query_batches: what is classified together (default: all queries of a task).
     """
+    if scores := getattr(learner, "scores", None):  # an optimiser: its problems have no query sets
+        return scores(meta, episodes, steps, range(steps + 1) if scored_steps is None else scored_steps)
     wanted = range(steps + 1) if scored_steps is None else set(scored_steps)
     together = None if query_batches is None else query_batches.index(episodes.query_y)
 

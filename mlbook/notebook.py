@@ -218,7 +218,7 @@ def ours_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
     ours = row["ours"]
     if ours is None:
         return results.status(row)
-    measure = "accuracy" if "accuracy" in ours else "mse"
+    measure = next(m for m in ("accuracy", "mse", "loss") if m in ours)
     if steps:
         last = len(ours["by_step"]) - 1
         return " / ".join(
@@ -243,7 +243,7 @@ def how_cell(row: dict) -> str:
 def _value(value: float | None, ci95: float | None, measure: str) -> str:
     if value is None:
         return "–"
-    scale, digits, unit = (100, 1, " %") if measure == "accuracy" else (1, 2, "")
+    scale, digits, unit = (100, 1, " %") if measure == "accuracy" else (1, 4 if measure == "loss" else 2, "")
     interval = "" if ci95 is None else f" ± {scale * ci95:.{digits}f}"
     return f"{scale * value:.{digits}f}{interval}{unit}"
 

@@ -278,7 +278,9 @@ def test_every_experiment_can_be_built():
         for preset in e.presets:
             config = experiments.config(e, preset)
             learner = experiments.build_learner(config)
-            assert learner.measure == ("mse" if e.dataset.startswith("sinusoid") else "accuracy")
+            optimizer = e.learner.get("method") == "learned_optimizer"
+            measure = "loss" if optimizer else "mse" if e.dataset.startswith("sinusoid") else "accuracy"
+            assert learner.measure == measure
             assert e.report_step <= e.test_steps
     assert torch.equal(torch.get_rng_state(), before)
 

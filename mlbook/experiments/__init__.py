@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mlbook.errors import UserError
-from mlbook.experiments import images, latent, regression, reptile
+from mlbook.experiments import images, latent, optimizers, regression, reptile
 from mlbook.experiments.row import Experiment, Preset
 from mlbook.meta_learners import (
     LEO,
@@ -46,6 +46,7 @@ from mlbook.tasks import (
     mini_imagenet,
     omniglot,
 )
+from mlbook.tasks.optimization_problems import ImageProblems
 from mlbook.training import TaskDistribution
 
 PRESETS = ("quick", "colab", "paper")
@@ -168,6 +169,8 @@ def build_learner(config: dict) -> MetaLearner:
     """The meta-learner that a configuration describes."""
     options = dict(config["learner"])
     method = options.pop("method", "maml")
+    if method == optimizers.METHOD:
+        return optimizers.learner(config)
     if method == "leo":
         size = {"features": config["features"][1]} if "features" in config else {}
         return LEO(n_way=config["n_way"], **size, **options)
@@ -196,6 +199,8 @@ def build_learner(config: dict) -> MetaLearner:
 def build_tasks(config: dict, split: str) -> TaskDistribution:
     """Meta-train, meta-validation or meta-test tasks on the CPU; ``DataError`` when the data set is not there."""
     test = split != "train"
+    if config["learner"].get("method") == optimizers.METHOD:
+        return optimizers.tasks(config, split, pool_of)
     if "features" in config:
         return _feature_tasks(config, split)
     n_query = config["test_query"] if test else config["n_query"]
@@ -258,7 +263,7 @@ def pool_of(config: dict, split: str) -> ClassPool:
 
 def to_device(tasks, device: torch.device):
     """Task distribution whose samples are born on ``device``."""
-    if isinstance(tasks, Augmented):
+    if isinstance(tasks, (Augmented, ImageProblems)):
         return tasks.on(device)
     if isinstance(tasks, (MiniBatches, Noisy)):
         return replace(tasks, tasks=to_device(tasks.tasks, device))
@@ -271,6 +276,8 @@ def to_device(tasks, device: torch.device):
 
 def protocol(config: dict) -> dict:
     """What has to be the same for two results to be compared."""
+    if config["learner"].get("method") == optimizers.METHOD:
+        return optimizers.protocol(config)
     values = {
         "dataset": config["dataset"],
         "split": "test",
@@ -297,4 +304,6 @@ def protocol(config: dict) -> dict:
     return values | {"rotated": config["dataset"] in ("omniglot", "glyphs")}
 
 
-EXPERIMENTS = {row.name: row for part in (regression, images, reptile, latent) for row in part.rows()}
+EXPERIMENTS = {
+    row.name: row for part in (regression, images, reptile, latent, optimizers) for row in part.rows()
+}

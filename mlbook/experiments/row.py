@@ -25,12 +25,13 @@ class Experiment:
     name: str
     dataset: str
     """``sinusoid``, ``sinusoid_grid``, ``sinusoid_or_line``, ``plane``, ``omniglot``, ``glyphs``, ``mini``
-    (miniImageNet) or the name of imported images."""
+    (miniImageNet) or the name of imported images; for learned optimisers also ``quadratic`` and ``bowl``."""
     model: str
     """A name that ``build_model`` knows."""
     learner: dict
     """Arguments of MAML, or of the class that ``method`` names (``reptile``, ``classifier``, ``backbone``, ``leo``,
-    ``leo_regression``, ``linear_head``); MAML's ``adapt`` is ``all``, ``no_beta`` (all but batch norm's β) or ``head``."""
+    ``leo_regression``, ``linear_head``, ``learned_optimizer``); MAML's ``adapt`` is ``all``, ``no_beta`` (all but batch norm's
+    β) or ``head``."""
     k_shot: int
     """Support examples per class (or points) in meta-training."""
     n_query: int

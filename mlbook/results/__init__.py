@@ -37,6 +37,12 @@ def reproductions_of_leo() -> list[dict]:
     return json.loads((ROOT / "results" / "reproductions_leo.json").read_text())
 
 
+@cache
+def reproductions_of_learned_optimizers() -> list[dict]:
+    """What a user of the official code got: base-10 logarithms of mean final losses, learned beside its own Adam."""
+    return json.loads((ROOT / "results" / "reproductions_optimizers.json").read_text())
+
+
 def runs() -> list[dict]:
     """All run records, in the order of their file names."""
     return [json.loads(path.read_text()) for path in sorted((ROOT / "results" / "runs").glob("*.json"))]
@@ -149,8 +155,9 @@ def _percent(value: float | None, ci95: float | None, measure: str) -> str:
     if value is None:
         return "–"
     scale = 100 if measure == "accuracy" else 1
-    interval = "" if ci95 is None else f" ± {scale * ci95:.2f}"
-    return f"{scale * value:.2f}{interval}"
+    digits = 4 if measure == "loss" else 2
+    interval = "" if ci95 is None else f" ± {scale * ci95:.{digits}f}"
+    return f"{scale * value:.{digits}f}{interval}"
 
 
 def as_text(rows: list[dict]) -> str:
@@ -159,7 +166,7 @@ def as_text(rows: list[dict]) -> str:
     for row in rows:
         theirs, mine = row["published"], row["ours"]
         measure = next(
-            (m for m in ("accuracy", "mse", "return") if m in ((mine or theirs) or {})), "accuracy"
+            (m for m in ("accuracy", "mse", "loss", "return") if m in ((mine or theirs) or {})), "accuracy"
         )
         left = _percent(theirs["value"], theirs["ci95"], theirs["measure"]) if theirs else "–"
         if mine is None:

@@ -10,6 +10,7 @@ from mlbook.widgets.draw_characters import DrawCharacters
 from mlbook.widgets.four_means import FourMeans
 from mlbook.widgets.latent_map import LatentMap
 from mlbook.widgets.missing_factor import MissingFactor
+from mlbook.widgets.optimizer_race import OptimizerRace
 from mlbook.widgets.query_batch import QueryBatch
 from mlbook.widgets.real_episode import RealEpisode
 from mlbook.widgets.two_families import TwoFamilies
@@ -25,6 +26,7 @@ __all__ = [
     "FourMeans",
     "LatentMap",
     "MissingFactor",
+    "OptimizerRace",
     "QueryBatch",
     "RealEpisode",
     "TwoFamilies",

@@ -1,0 +1,109 @@
+"""Chapter 15: its figures, and what its text says of recorded trainings."""
+
+import json
+
+import pytest
+import torch
+from package_fixtures import ROOT
+
+from benchmarks import optimizers as benchmark
+from mlbook import experiments, results
+from mlbook.beyond import SGD, Adam, LearnedOptimizer, Quadratic, losses, tuned
+from mlbook.beyond.rules import HAND_DESIGNED
+from mlbook.evaluation import fixed_episodes
+from mlbook.plots import optimizer_figures
+from mlbook.run import load_checkpoint
+from mlbook.tasks import glyphs
+from mlbook.tasks.optimization_problems import Quadratics
+from mlbook.tensor_file import load_tensors
+
+QUADRATIC = "learned-optimizer-quadratic"
+
+
+@pytest.fixture(scope="module")
+def trained():
+    config, meta = load_checkpoint(results.pretrained_path(QUADRATIC))
+    return experiments.build_learner(config), meta
+
+
+def test_the_trained_rule_ends_below_tuned_adam_and_above_tuned_momentum(trained):
+    """The comparison of the page, on problems of other seeds."""
+    learner, meta = trained
+    tuning, fresh = (Quadratics().sample(200, torch.Generator().manual_seed(seed)) for seed in (31, 32))
+    mine = learner.scores(meta, fresh, 100, range(101))
+    differences = {}
+    for name in ("Adam", "momentum"):
+        rate, _ = tuned(HAND_DESIGNED[name], Quadratic(), tuning, 100)
+        theirs = losses(HAND_DESIGNED[name](rate), Quadratic(), fresh, 100)
+        differences[name] = theirs[:, 100] - mine[:, 100]
+        assert mine[:, 1:].mean() < theirs[:, 1:].mean(), "in the mean over the way, for which it was trained"
+    interval = 1.96 * differences["Adam"].std() / len(fresh.start) ** 0.5
+    assert differences["Adam"].mean() > 2 * interval
+    assert differences["momentum"].mean() < 0
+
+
+def test_the_ablation_has_all_its_rows_with_equal_length():
+    names = ["", "-log-sign", "-unroll-5", "-unroll-100", "-second-derivatives"]
+    found = {r["experiment"]: r for r in results.runs() if r["preset"] == "quick"}
+    rows = [found[QUADRATIC + name] for name in names]
+    assert len({(r["meta_steps"], r["evaluation"]["tasks"], r["config"]["seed"]) for r in rows}) == 1
+
+
+def test_the_figures_say_what_they_show():
+    rule = LearnedOptimizer(Quadratic()).rule(
+        LearnedOptimizer(Quadratic()).init(torch.Generator().manual_seed(0)).meta["params"]
+    )
+    drawn = [
+        optimizer_figures.unrolled_graph(),
+        optimizer_figures.preprocessing(),
+        optimizer_figures.loss_curves({"Adam": [1.0, 0.5, None], "learned": [1.0, 0.2, 0.1]}, trained=1),
+        optimizer_figures.steps_of(
+            rule, torch.linspace(-1, 1, 11), others={"Adam": Adam(0.1), "SGD": SGD(0.1)}
+        ),
+    ]
+    for fig, alt in drawn:
+        assert fig.axes and len(alt) > 60 and alt.endswith(".")
+    assert "Adam diverged" in drawn[2][1] and "learned 0.1" in drawn[2][1]
+
+
+# -- the benchmark ---------------------------------------------------------------------------------------------------
+
+
+def test_the_record_is_of_the_shipped_weights():
+    record = results.benchmark("optimizers")
+    _, header = load_tensors(results.pretrained_path(record["experiment"]))
+    assert record["run"] == header["run"]
+    assert list(record["conditions"]) == list(benchmark.CONDITIONS)
+    for row in record["conditions"].values():
+        assert set(row["rules"]) == {"learned", *benchmark.RIVALS}
+        for rule, its in row["rules"].items():
+            assert len(its["by_step"]) == row["steps"] + 1
+            if rule != "learned":
+                grid = row["rates"][rule]["grid"]
+                finite = {float(rate): value for rate, value in grid.items() if value is not None}
+                assert row["rates"][rule]["rate"] == min(finite, key=finite.get)
+
+
+def test_a_small_benchmark(tmp_path, monkeypatch):
+    name = "learned-optimizer-mlp-glyphs"
+    config = experiments.config(experiments.get(name), "quick")
+    learner = experiments.build_learner(config)
+    meta = learner.init(torch.Generator().manual_seed(0)).meta
+    monkeypatch.setattr(benchmark, "RATES", (0.1, 1.0))
+    found = benchmark.condition(config, meta, {"steps": 3, "model": "mlp_784-4-10_relu"}, 3, 2)
+    assert found["steps"] == 3 and found["model"] == "mlp_784-4-10_relu"
+    its = found["rules"]["learned"]
+    assert its["minus_learned"]["mean"] == 0 and its["by_step"][0] == pytest.approx(2.303, abs=0.05)
+    # the same three problems for every rule
+    problems = next(iter(fixed_episodes(experiments.build_tasks(config, "test"), 3, benchmark.SEED)))
+    assert problems.n_tasks == 3 and glyphs.load("test").n_examples * 10 == problems.x.shape[1]
+
+
+def test_the_page_quotes_the_issue_and_not_from_memory():
+    rows = {row["problem"]: row["log10_final_loss"] for row in results.reproductions_of_learned_optimizers()}
+    assert rows["quadratic"] == {"learned": -0.70, "Adam": -0.06}
+    assert rows["mnist"] == {"learned": 0.18, "Adam": -0.31}
+    text = (ROOT / "book" / "15_learned_optimizers.ipynb").read_text(encoding="utf-8")
+    cells = json.loads(text)["cells"]
+    prose = "".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    assert "issue 31" in prose and "0.18" not in prose
