@@ -109,7 +109,8 @@ def run(
 
     with join(where, preset_values.meta_batch_size) as processes:
         processes.wait()  # until all have looked at the folder
-        use_graph = graph and where.type == "cuda" and processes.count == 1
+        fits = getattr(learner, "can_be_captured", True)
+        use_graph = graph and fits and where.type == "cuda" and processes.count == 1
         trained = _train(
             config,
             learner,
