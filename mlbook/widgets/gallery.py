@@ -114,5 +114,11 @@ CARDS = (
         "14_side_by_side#play-first",
         opens={"alpha": 0.3, "steps": 3},
     ),
+    Card(
+        "ChoiceGradients",
+        "The estimator playground",
+        "Drag what four options give, and see which estimate of a choice's gradient is off, and which only trembles.",
+        "16_augmentation#play-first",
+    ),
 )
 """In the order of the book."""
