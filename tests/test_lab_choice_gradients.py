@@ -98,14 +98,21 @@ def test_mouse_and_sliders(open_page):
     judge(opening)
     lab.drag("Output of option 2", 0, 40)
     dragged = lab.state()
-    assert dragged["outputs"][1] < opening["outputs"][1] - 0.3 and dragged["outputs"][0] == opening["outputs"][0]
+    assert (
+        dragged["outputs"][1] < opening["outputs"][1] - 0.3 and dragged["outputs"][0] == opening["outputs"][0]
+    )
     judge(dragged)
     lab.slide("temperature", 1.5)
     lab.slide("logit of 3", 1.2)
     lab.slide("wanted t", -0.5)
     lab.slide("control scale", 1.0)
     shaped = lab.state()
-    assert (shaped["temperature"], shaped["logits"][2], shaped["target"], shaped["scale"]) == (1.5, 1.2, -0.5, 1.0)
+    assert (shaped["temperature"], shaped["logits"][2], shaped["target"], shaped["scale"]) == (
+        1.5,
+        1.2,
+        -0.5,
+        1.0,
+    )
     judge(shaped)
     lab.press("New draws")
     again = lab.state()

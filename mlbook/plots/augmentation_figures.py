@@ -106,8 +106,8 @@ def over_temperature(
     axes[1].set(xlabel="temperature", title="standard deviation of one draw")
     axes[0].legend(frameon=False, fontsize=9)
     ends = "; ".join(
-        f"{name} is off by {bias[name][0]:.3f} at {temperatures[0]:g} and {bias[name][-1]:.3f} at {temperatures[-1]:g}, with standard "
-        f"deviations {spread[name][0]:.2f} and {spread[name][-1]:.2f}"
+        f"{name} is off by {bias[name][0]:.3f} at {temperatures[0]:g} and {bias[name][-1]:.3f} at {temperatures[-1]:g}, "
+        f"standard deviations {spread[name][0]:.2f} and {spread[name][-1]:.2f}"
         for name in LOOKS
     )
     return fig, f"Two panels over the temperature. {ends}. The shaded band of height {noise:.3f} is chance."
