@@ -23,14 +23,19 @@ from mlbook.run import load_checkpoint
 RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "optimizers.json"
 NAME = "learned-optimizer-mlp"
 RIVALS = ("SGD", "momentum", "RMSprop", "Adam")
-RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+RATES = {
+    "SGD": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+    "momentum": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+    "RMSprop": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+    "Adam": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+}
 TUNING_SEED, SEED = 11, 12
 CONDITIONS = {
     "as trained": {},
-    "200 steps": {"steps": 200},
-    "40 units": {"model": "mlp_784-40-10_sigmoid"},
-    "two hidden layers": {"model": "mlp_784-20-20-10_sigmoid"},
     "ReLU": {"model": "mlp_784-20-10_relu"},
+    "two hidden layers": {"model": "mlp_784-20-20-10_sigmoid"},
+    "40 units": {"model": "mlp_784-40-10_sigmoid"},
+    "200 steps": {"steps": 200},
 }
 """Section 3.2 of the paper: what is changed between training and use, one thing at a time."""
 AT_ONCE = 10
@@ -67,7 +72,7 @@ def condition(config: dict, meta, change: dict, n: int, n_tuning: int) -> dict:
     test = experiments.build_tasks(config, "test")
     rules, rates = {"learned": experiments.build_learner(config).rule(meta["params"])}, {}
     for name in RIVALS:
-        rate, grid = tuned(HAND_DESIGNED[name], optimizee, tuning, steps, RATES)
+        rate, grid = tuned(HAND_DESIGNED[name], optimizee, tuning, steps, RATES[name])
         rates[name] = {
             "rate": rate,
             "grid": {f"{r:g}": v if v < float("inf") else None for r, v in grid.items()},

@@ -30,7 +30,7 @@ class Evaluation:
     """What a number on a page rests on."""
 
     measure: str
-    """``accuracy`` (0 to 1), ``mse``, or ``loss`` of what an optimiser minimises."""
+    """``accuracy`` (0 to 1), ``mse``, ``loss`` of what an optimiser minimises, or ``return`` of an agent."""
     mean: tuple[float | None, ...]
     """Mean over tasks after 0, 1, ..., n inner steps; None for steps that were not scored."""
     ci95_by_step: tuple[float | None, ...]
@@ -112,6 +112,8 @@ def task_scores(
     if scores := getattr(learner, "scores", None):  # an optimiser: its problems have no query sets
         return scores(meta, episodes, steps, range(steps + 1) if scored_steps is None else scored_steps)
     wanted = range(steps + 1) if scored_steps is None else set(scored_steps)
+    if learner.measure == "return":  # an agent collects its own data after every step
+        return learner.returns(meta, episodes, steps)[:, sorted(wanted)]
     together = None if query_batches is None else query_batches.index(episodes.query_y)
 
     def one_task(episode: Episode, together: Tensor | None) -> Tensor:

@@ -218,13 +218,13 @@ def ours_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
     ours = row["ours"]
     if ours is None:
         return results.status(row)
-    measure = next(m for m in ("accuracy", "mse", "loss") if m in ours)
+    measure = next(m for m in ("accuracy", "mse", "loss", "return") if m in ours)
     if steps:
         last = len(ours["by_step"]) - 1
         return " / ".join(
             _value(ours["by_step"][s], ours["ci95_by_step"][s], measure) if s <= last else "–" for s in steps
         )
-    return _value(ours[measure], ours["ci95"], measure)
+    return _value(ours["by_step"][ours["step"]], ours["ci95"], measure)
 
 
 def how_cell(row: dict) -> str:

@@ -30,6 +30,7 @@ from mlbook.meta_learners import MAML, Reptile, fast_conv4
 from mlbook.meta_learners.convolutions import PRECISIONS
 from mlbook.meta_learners.protocol import Meta, MetaLearner
 from mlbook.progress import ProgressLine
+from mlbook.reinforcement import official_goals
 from mlbook.tensor_file import load_tensors, save_tensors, write_atomically
 from mlbook.training import TaskDistribution, train
 
@@ -95,6 +96,8 @@ def run(
         raise UserError(
             f"{name} takes its tasks one after the other (Adam's moments live on); train it in one process"
         )
+    if started() > 1 and learner.measure == "return":
+        raise UserError(f"{name} computes all its tasks at once; train it in one process")
     learner = fastest(learner, where, precision)
     tasks = experiments.build_tasks(config, "train")
     test_tasks = experiments.build_tasks(config, "test")
@@ -109,8 +112,10 @@ def run(
 
     with join(where, preset_values.meta_batch_size) as processes:
         processes.wait()  # until all have looked at the folder
-        fits = getattr(learner, "can_be_captured", True)
-        use_graph = graph and fits and where.type == "cuda" and processes.count == 1
+        # a trust region looks at numbers before it goes on, which a recorded graph cannot
+        recordable = processes.count == 1 and learner.measure != "return"
+        recordable = recordable and getattr(learner, "can_be_captured", True)
+        use_graph = graph and where.type == "cuda" and recordable
         trained = _train(
             config,
             learner,
@@ -146,6 +151,11 @@ def run(
     }
     n_tasks = evaluation_tasks or preset_values.evaluation_tasks
     record = {**record, "evaluation": evaluate_config(config, meta, test_tasks, n_tasks=n_tasks).as_dict()}
+    if config["dataset"] == "navigation":
+        goals = official_goals()
+        published_tasks = replace(test_tasks, fixed=goals)
+        found = evaluate_config(config, meta, published_tasks, n_tasks=len(goals)).as_dict()
+        record["official_goals"] = {k: found[k] for k in ("mean", "ci95_by_step", "tasks")}
     _write(out / "record.json", record)
     for other in experiment.also:
         its = experiments.config(experiments.get(other), preset, meta_steps=meta_steps, seed=seed)
@@ -370,7 +380,8 @@ def _read_log(path: Path, last_step: int) -> list[str]:
 
 
 def _columns(measure: str) -> list[str]:
-    return ["meta_step", "loss"] + (["accuracy"] if measure == "accuracy" else [])
+    more = {"accuracy": ["accuracy"], "return": ["before", "after", "kl"]}
+    return ["meta_step", "loss", *more.get(measure, [])]
 
 
 def _device_name(device: torch.device) -> str:

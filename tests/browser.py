@@ -134,8 +134,8 @@ UNDRAWN_WIDGETS = """() =>
 """
 
 AXE = ROOT / "node_modules/axe-core/axe.min.js"
-# Not what MathJax makes inside a formula: thousands of elements, and its own business. Contrast, which takes axe a minute on a long
-# page, is measured by tests/test_site.py in a second.
+# Not what MathJax makes inside a formula: thousands of elements, and its own business. Contrast, which takes axe a minute on
+# a long page, is measured by tests/test_site.py in a second.
 RUN_AXE = """async () => {
     const found = await axe.run({ exclude: [["mjx-container > *"]] }, {
         preload: false,

@@ -189,7 +189,7 @@ def test_another_city_is_said(open_lab):
     lab.control("radio", "another city").click()
     state = seen(lab)
     judge(state)
-    assert state["fresh"]["both"] > 3 * at_home and state["best"] == "nothing"
+    assert state["fresh"]["both"] > 2 * at_home and state["best"] == "nothing"
     assert "another city" in lab.root.locator(".mlb-note").first.text_content()
     assert lab.page.problems == []
 

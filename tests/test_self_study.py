@@ -122,7 +122,9 @@ def test_every_option_of_every_quiz_is_explained(name):
         assert len(options) >= 3
         assert sum("quiz-right" in option["class"] for option in options) == 1
         for option in options:
-            assert len(option.select_one(".quiz-why").get_text(strip=True)) > 8, option.get_text()
+            least = 9 if "quiz-wrong" in option["class"] else 6  # "by (2.4)." will do for the right one
+            assert len(option.select_one(".quiz-why").get_text(strip=True)) >= least, option.get_text()
+            assert len(re.findall(r"\([a-e]\)", option.select_one(".quiz-option").get_text())) == 1
 
 
 @pytest.mark.site
@@ -251,7 +253,7 @@ def test_definitions_on_a_phone(open_page):
     assert page.url.endswith("04_maml.html"), "the first touch shows, the second follows"
     box = tip.bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= 390
-    page.locator("h1").tap()
+    page.locator(".bd-article h1").tap()
     assert not tip.is_visible()
 
 

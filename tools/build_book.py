@@ -3,11 +3,12 @@
     python tools/build_book.py       # `make book` calls it
 
 A chapter whose cells did not change is not executed again, as long as nothing else changed that its outputs depend on:
-the package, the extensions, and which data sets are there. Jupyter Book's cache looks at the cells alone, so it is
-emptied here when the rest is different.
+the package, and which data sets are there. Jupyter Book's cache looks at the cells alone, so it is emptied here when the rest is
+different. The pages are all written again when an extension or the table of contents changed.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -21,26 +22,38 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
 
 
-def inputs():
-    """A hash of everything outside the cells that a chapter's outputs depend on."""
-    digest = hashlib.sha256(sys.version.encode())
-    files = [path for path in (ROOT / "mlbook").rglob("*") if "__pycache__" not in path.parts]
-    files += [ROOT / "constraints.txt", *(ROOT / "book/_ext").glob("*.py"), ROOT / "_toc.yml"]
+def digest_of(files, more=b""):
+    digest = hashlib.sha256(sys.version.encode() + more)
     for path in sorted(files):
         if path.is_file():
             digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
-    # Chapters fall back to generated glyphs where a data set is missing, so importing one changes their outputs.
-    data = subprocess.run([sys.executable, "-m", "mlbook", "data", "list"], cwd=ROOT, capture_output=True)
-    digest.update(data.stdout)
     return digest.hexdigest()
+
+
+def inputs():
+    """{what: hash}: everything outside the cells that the chapters' outputs depend on, and what the pages depend on besides."""
+    package = [path for path in (ROOT / "mlbook").rglob("*") if "__pycache__" not in path.parts]
+    # Chapters fall back to generated glyphs where a data set is missing, so importing one changes their outputs.
+    data = subprocess.run(
+        [sys.executable, "-m", "mlbook", "data", "list"], cwd=ROOT, capture_output=True
+    ).stdout
+    return {
+        "outputs": digest_of([*package, ROOT / "constraints.txt"], data),
+        "pages": digest_of([*(ROOT / "book/_ext").glob("*.py"), ROOT / "_toc.yml", ROOT / "_config.yml"]),
+    }
 
 
 def main():
     start = time.monotonic()
-    stamp, now = BUILD / "inputs.sha256", inputs()
-    if not stamp.exists() or stamp.read_text() != now:
-        for folder in (".jupyter_cache", ".doctrees", "html", "jupyter_execute"):
-            shutil.rmtree(BUILD / folder, ignore_errors=True)
+    stamp, now = BUILD / "inputs.json", inputs()
+    before = json.loads(stamp.read_text()) if stamp.exists() else {}
+    old = []
+    if before != now:
+        old += [".doctrees", "html"]
+    if before.get("outputs") != now["outputs"]:
+        old += [".jupyter_cache", "jupyter_execute"]
+    for folder in old:
+        shutil.rmtree(BUILD / folder, ignore_errors=True)
     stamp.unlink(missing_ok=True)  # an interrupted build leaves none
     BUILD.mkdir(exist_ok=True)
     environment = {
@@ -56,7 +69,7 @@ def main():
             print(f"\n--- {report.relative_to(ROOT)}\n{report.read_text()}")
         sys.exit("The book was not built: the warnings above are errors here.")
     make_print.main()
-    stamp.write_text(now)
+    stamp.write_text(json.dumps(now))
     print(
         f"\nThe book is built ({time.monotonic() - start:.0f} s). Open {BUILD.name}/html/index.html in a browser, or"
     )

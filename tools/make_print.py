@@ -42,6 +42,8 @@ def article(soup, name, names):
         (view.find_parent(class_="cell") or view).replace_with(note)
     for node in found.select(DROPPED):
         node.decompose()
+    for node in found.select('section[id$="-content"]'):  # of boxes: the same in each
+        del node["id"]
     for details in found.select("details"):
         details["open"] = ""
     for node in found.select("[id]"):

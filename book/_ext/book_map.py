@@ -109,8 +109,8 @@ def draw(chapters):
             lines.append(f'<path class="map-arrow" marker-end="url(#map-tip)" d="{curve}"/>')
     for c in chapters:
         x, y = place[c["number"]]
-        words = textwrap.wrap(f"{c['number']} {c['title']}", 24)
-        words = [*words[:2], words[2][:21].rstrip(" :,") + " …"] if len(words) > 3 else words
+        words = textwrap.wrap(f"{c['number']} {c['title']}", 22)
+        words = [*words[:2], words[2][:18].rstrip(" :,") + " …"] if len(words) > 3 else words
         text = "".join(
             f'<tspan x="{x + 8}" y="{y + 16 + 14 * i}">{escape(line)}</tspan>' for i, line in enumerate(words)
         )

@@ -64,7 +64,7 @@ class _Gallery(SphinxDirective):
                     footer=place(card.page)[0].upper() + place(card.page)[1:] + also,
                 )
             )
-        text = "::::{grid} 1 2 2 3\n:gutter: 3\n\n" + "\n".join(cards) + "\n::::\n"
+        text = "::::{grid} 1 2 2 2\n:gutter: 3\n\n" + "\n".join(cards) + "\n::::\n"
         return (
             self.parse_text_to_nodes(text) if hasattr(self, "parse_text_to_nodes") else self.old_parse(text)
         )

@@ -52,39 +52,43 @@ def _text(part):
     return "".join(node.astext() for node in part).strip()
 
 
+def _numbered(paragraph):
+    """(number, the inline nodes behind it) of a paragraph that begins with **1.**, or (None, [])."""
+    children = [
+        child for child in paragraph.children if child.astext()
+    ]  # MyST puts an empty text before the number
+    number = (
+        children and isinstance(children[0], nodes.strong) and re.fullmatch(r"(\d+)\.", children[0].astext())
+    )
+    return (int(number.group(1)), children[1:]) if number else (None, [])
+
+
 def split_question(paragraph):
     """(number, stem, {letter: inline nodes}) of a question's paragraph, or None when it is not one."""
-    number = (
-        re.fullmatch(r"(\d+)\.", paragraph[0].astext()) if isinstance(paragraph[0], nodes.strong) else None
-    )
-    if not number:
+    number, children = _numbered(paragraph)
+    if number is None:
         return None
     letters = [
-        m
-        for child in paragraph.children
-        if isinstance(child, nodes.Text)
-        for m in OPTION.findall(child.astext())
+        m for child in children if isinstance(child, nodes.Text) for m in OPTION.findall(child.astext())
     ]
-    stem, *options = _pieces(paragraph.children[1:], OPTION)
-    return int(number.group(1)), stem, dict(zip(letters, options, strict=True))
+    stem, *options = _pieces(children, OPTION)
+    return number, stem, dict(zip(letters, options, strict=True))
 
 
 def split_answer(paragraph):
     """(number, right letter, whole answer, {letter: explanation as inline nodes}) of an answer's paragraph, or None."""
-    number = (
-        re.fullmatch(r"(\d+)\.", paragraph[0].astext()) if isinstance(paragraph[0], nodes.strong) else None
-    )
-    right = re.match(r"\s*\(([a-e])\)", paragraph[1].astext()) if number and len(paragraph) > 1 else None
+    number, children = _numbered(paragraph)
+    right = re.match(r"\s*\(([a-e])\)", children[0].astext()) if children else None
     if not right:
         return None
-    whole = [child.deepcopy() for child in paragraph.children[1:]]
+    whole = [child.deepcopy() for child in children]
     whole[0] = nodes.Text(re.sub(r"^\s*\([a-e]\)[.,:]?\s*", "", whole[0].astext()))
     why = {}
-    for part in _pieces([nodes.Text(whole[0].astext()), *paragraph.children[2:]], EXPLANATION):
+    for part in _pieces(whole, EXPLANATION):
         match = LETTERS.match(_text(part))
         for letter in re.findall(r"[a-e]", match.group(0).replace("and", "")) if match else []:
             why[letter] = [node.deepcopy() for node in part]
-    return int(number.group(1)), right.group(1), whole, why
+    return number, right.group(1), whole, why
 
 
 def _box(doctree, title):
@@ -93,19 +97,26 @@ def _box(doctree, title):
             yield box
 
 
+def _reason_for(right, whole, why):
+    """What is said of the right option: the words before the other letters, else its own sentence, else all of it."""
+    first = _pieces(whole, EXPLANATION)[0]
+    if not LETTERS.match(_text(first)) and len(_text(first)) > 3:
+        return first
+    return why.get(right) or [node.deepcopy() for node in whole]
+
+
 def _question(number, stem, options, right, whole, why):
     item = nodes.container(classes=["quiz-question"])
     item += nodes.paragraph("", "", nodes.strong("", f"{number}."), *stem)
     choices = nodes.bullet_list(classes=["quiz-options"])
     for letter, option in options.items():
         choice = nodes.list_item(classes=["quiz-right" if letter == right else "quiz-wrong"])
-        choice += nodes.paragraph(
-            "", f"({letter}) ", nodes.Text(f"({letter}) "), *option, classes=["quiz-option"]
-        )
-        reason = [node.deepcopy() for node in whole] if letter == right else why[letter]
+        choice += nodes.paragraph("", "", nodes.Text(f"({letter}) "), *option, classes=["quiz-option"])
+        reason = _reason_for(right, whole, why) if letter == right else why[letter]
         choice += nodes.container("", nodes.paragraph("", "", *reason), classes=["quiz-why"])
         choices += choice
-    return item + choices
+    item += choices
+    return item
 
 
 def _make_quizzes(app, doctree):
@@ -135,6 +146,8 @@ def _make_quizzes(app, doctree):
                 continue
             paragraph.replace_self(_question(number, stem, options, right, whole, why))
             count += 1
+        if not any("quiz-question" in node["classes"] for node in quiz.findall(nodes.container)):
+            LOGGER.warning("a quiz in which no question was found", location=quiz)
         quiz["classes"].append("quiz")
         answers["classes"].append("quiz-answers")
     return count

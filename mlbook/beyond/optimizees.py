@@ -68,7 +68,7 @@ class Classifier:
 
     def loss(self, theta: Tensor, problem: ImageProblem, t: int) -> Tensor:
         rows = problem.batches[:, t]
-        x = problem.x.gather(1, rows.unsqueeze(-1).expand(-1, -1, problem.x.shape[-1]))
+        x = problem.x[torch.arange(len(rows), device=rows.device).unsqueeze(1), rows]
         return self._cross_entropy(theta, x, problem.labels.gather(1, rows))
 
     def judged(self, theta: Tensor, problem: ImageProblem) -> Tensor:

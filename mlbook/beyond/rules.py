@@ -87,8 +87,8 @@ HAND_DESIGNED: dict[str, Callable[[float], Rule]] = {
 }
 
 
-def losses(rule: Rule, optimizee: Optimizee, problems, steps: int) -> Tensor:
-    """f of every problem, on all its data, after 0, 1, …, ``steps`` steps: [T, steps + 1]."""
+def losses(rule: Rule, optimizee: Optimizee, problems, steps: int, *, only_last: bool = False) -> Tensor:
+    """f of every problem, on all its data, after 0, 1, …, ``steps`` steps: [T, steps + 1], or [T, 1] of the last."""
     theta, found = problems.start, []
     memory = rule.fresh(theta)
     for t in range(steps):
@@ -97,7 +97,8 @@ def losses(rule: Rule, optimizee: Optimizee, problems, steps: int) -> Tensor:
             # a problem's loss depends on its own row only: the gradient of the sum has all gradients
             (gradient,) = torch.autograd.grad(optimizee.loss(at, problems, t).sum(), at)
         with torch.no_grad():
-            found.append(optimizee.judged(theta, problems))
+            if not only_last:
+                found.append(optimizee.judged(theta, problems))
             change, memory = rule.update(gradient, memory)
             theta = theta + change
     with torch.no_grad():
@@ -115,6 +116,6 @@ def tuned(
     """The rate with the lowest mean final loss on ``problems``, and the mean of every rate (infinite where a run diverges)."""
     found = {}
     for rate in rates:
-        final = losses(make(rate), optimizee, problems, steps)[:, -1].mean()
+        final = losses(make(rate), optimizee, problems, steps, only_last=True).mean()
         found[rate] = float(final) if torch.isfinite(final) else float("inf")
     return min(found, key=found.get), found

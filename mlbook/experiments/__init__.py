@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mlbook.errors import UserError
-from mlbook.experiments import augmentation, images, latent, optimizers, regression, reptile
+from mlbook.experiments import augmentation, images, latent, optimizers, regression, reinforcement, reptile
 from mlbook.experiments.row import Experiment, Preset
 from mlbook.meta_learners import (
     LEO,
@@ -26,6 +26,7 @@ from mlbook.meta_learners import (
 from mlbook.meta_learners.protocol import MetaLearner
 from mlbook.models import MLP, Conv4, WideResNet
 from mlbook.models.conv4 import adapted_names, head_names
+from mlbook.reinforcement import MAMLRL, GaussianPolicy, Goals, HalfCheetah, Navigation, World
 from mlbook.tasks import (
     Augmented,
     BentSectors,
@@ -179,6 +180,11 @@ def build_learner(config: dict) -> MetaLearner:
         return LEO(n_way=config["n_way"], **size, **options)
     if method == "linear_head":
         return LinearHead(config["n_way"], **options)
+    if method == "maml_rl":
+        world = build_world(config)
+        for name in WORLD_OPTIONS:
+            options.pop(name, None)
+        return MAMLRL(world, GaussianPolicy(world.observation_size, world.action_size), **options)
     channels, size, classes = config.get("image") or (None, None, 64)
     outputs = classes if method in ("classifier", "backbone") else config["n_way"]
     # modules draw initial values from the CPU's global generator; leave it as it was
@@ -199,6 +205,28 @@ def build_learner(config: dict) -> MetaLearner:
     return joint_training(model, names=names, **options) if joint else MAML(model, names=names, **options)
 
 
+WORLD_OPTIONS = ("horizon", "trajectories")
+"""What a preset may change about rollouts; they stand among the learner's options, where deviations are looked for."""
+
+
+def build_world(config: dict) -> World:
+    """The environment of a row of reinforcement learning. ``UserError`` where its simulator is not installed."""
+    options = dict(config.get("world") or {})
+    if "horizon" in config["learner"]:
+        options["horizon"] = config["learner"]["horizon"]
+    if config["dataset"] == "navigation":
+        return Navigation(**options)
+    return HalfCheetah(task=config["dataset"].removeprefix("cheetah_"), **options)
+
+
+def build_goals(config: dict, *, test: bool) -> Goals:
+    """Goals with noise for all rounds of rollouts that meta-training or meta-test needs."""
+    trajectories = config["learner"].get("trajectories")
+    if test:
+        return Goals(build_world(config), trajectories or config["test_shot"], config["test_steps"] + 1)
+    return Goals(build_world(config), trajectories or config["k_shot"], config["learner"]["inner_steps"] + 1)
+
+
 def build_tasks(config: dict, split: str) -> TaskDistribution:
     """Meta-train, meta-validation or meta-test tasks on the CPU; ``DataError`` when the data set is not there."""
     test = split != "train"
@@ -206,6 +234,8 @@ def build_tasks(config: dict, split: str) -> TaskDistribution:
         return optimizers.tasks(config, split, pool_of)
     if config["learner"].get("method") in augmentation.METHODS:
         return augmentation.tasks(config, split, pool_of)
+    if config["learner"].get("method") == "maml_rl":
+        return build_goals(config, test=test)
     if "features" in config:
         return _feature_tasks(config, split)
     n_query = config["test_query"] if test else config["n_query"]
@@ -285,6 +315,16 @@ def protocol(config: dict) -> dict:
         return optimizers.protocol(config)
     if config["learner"].get("method") in augmentation.METHODS:
         return augmentation.protocol(config)
+    if config["learner"].get("method") == "maml_rl":
+        world = build_world(config)
+        return {
+            "dataset": config["dataset"],
+            "split": "test",
+            "trajectories": build_goals(config, test=True).trajectories,
+            "horizon": world.horizon,
+            "reward": world.reward,
+            "batch_norm": "not used",
+        }
     values = {
         "dataset": config["dataset"],
         "split": "test",
@@ -313,6 +353,6 @@ def protocol(config: dict) -> dict:
 
 EXPERIMENTS = {
     row.name: row
-    for part in (regression, images, reptile, latent, optimizers, augmentation)
+    for part in (regression, images, reptile, latent, reinforcement, optimizers, augmentation)
     for row in part.rows()
 }

@@ -25,7 +25,8 @@ class Experiment:
     name: str
     dataset: str
     """``sinusoid``, ``sinusoid_grid``, ``sinusoid_or_line``, ``plane``, ``omniglot``, ``glyphs``, ``mini``
-    (miniImageNet) or the name of imported images; for learned optimisers also ``quadratic`` and ``bowl``."""
+    (miniImageNet) or the name of imported images; for learned optimisers also ``quadratic`` and ``bowl``; or an
+    environment: ``navigation``, ``cheetah_direction``, ``cheetah_velocity``."""
     model: str
     """A name that ``build_model`` knows."""
     learner: dict
@@ -72,3 +73,5 @@ class Experiment:
     """Side of the squares that a backbone is trained on, cut out of the images at random."""
     also: tuple[str, ...] = ()
     """Experiments with the very same meta-training and another protocol: one training gives the records of all."""
+    world: dict | None = None
+    """Options of the environment, where they are not its defaults (reinforcement learning)."""

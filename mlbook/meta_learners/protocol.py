@@ -38,7 +38,8 @@ class State:
 
 class MetaLearner(Protocol):
     measure: str
-    """What counts on a query set: ``accuracy`` or ``mse``; for an optimiser the ``loss`` that it minimises."""
+    """What counts on a query set: ``accuracy`` or ``mse``; for an optimiser the ``loss`` that it minimises; for an agent the
+    ``return`` of its rollouts."""
     one_by_one: bool
     """Whether ``path`` takes one task at a time and cannot be mapped over tasks (``torch.func.vmap``)."""
     inductive: bool

@@ -15,6 +15,7 @@ COLOURS = {
     "RMSprop": PURPLE,
     "Adam": BLUE,
     "learned": GREEN,
+    "learned, kept": BLACK,
 }
 DASHES = {
     "SGD": ":",
@@ -23,6 +24,7 @@ DASHES = {
     "RMSprop": (0, (4, 2, 1, 2)),
     "Adam": "-",
     "learned": "-",
+    "learned, kept": "--",
 }
 
 

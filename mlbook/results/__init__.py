@@ -81,8 +81,12 @@ def pretrained_path(experiment: str) -> Path:
 def ours(record: dict) -> dict:
     """The part of a run record that stands in a results table."""
     evaluation = record["evaluation"]
+    measure = evaluation["measure"]
+    official = {"official_goals": record["official_goals"]} if "official_goals" in record else {}
     return {
-        evaluation["measure"]: evaluation[evaluation["measure"]],
+        # of an agent, the returns after 0, 1, … inner steps are the result
+        measure: evaluation["mean"] if measure == "return" else evaluation[measure],
+        **official,
         "ci95": evaluation["ci95"],
         "by_step": evaluation["mean"],
         "ci95_by_step": evaluation["ci95_by_step"],
@@ -178,7 +182,7 @@ def as_text(rows: list[dict]) -> str:
         if mine is None:
             right, how = status(row), ""
         else:
-            right = _percent(mine[measure], mine["ci95"], measure)
+            right = _percent(mine["by_step"][mine["step"]], mine["ci95"], measure)
             how = f"{mine['preset']}, {mine['meta_steps']:,} meta-steps, {mine['tasks']} tasks, step {mine['step']}"
         lines.append(f"{row['experiment']:30} {left:>16} {right:>16}  {how}")
     return "\n".join(lines)

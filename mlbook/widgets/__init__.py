@@ -8,6 +8,7 @@ from mlbook.widgets.adapt_sinusoid import AdaptSinusoid
 from mlbook.widgets.carried_over import CarriedOver
 from mlbook.widgets.choice_gradients import ChoiceGradients
 from mlbook.widgets.draw_characters import DrawCharacters
+from mlbook.widgets.find_the_goal import FindTheGoal
 from mlbook.widgets.four_means import FourMeans
 from mlbook.widgets.latent_map import LatentMap
 from mlbook.widgets.missing_factor import MissingFactor
@@ -25,6 +26,7 @@ __all__ = [
     "CarriedOver",
     "ChoiceGradients",
     "DrawCharacters",
+    "FindTheGoal",
     "FourMeans",
     "LatentMap",
     "MissingFactor",

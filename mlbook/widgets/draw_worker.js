@@ -1,8 +1,8 @@
 // What runs in the background of the lab "Draw three characters": adaptation of a Conv4 to the drawn support set, step by step, and
 // the answer for the query after every step. Runs as a web worker, and where there is none, in small pieces on the page itself.
 import { conv4Layout, softmax } from "./conv4.js";
-import { unpackHalf } from "./half.js";
 import { conv4Gradient, conv4Logits } from "./conv4_gradient.js";
+import { unpackHalf } from "./half.js";
 
 const BETA2 = 0.999, EPSILON = 1e-8; // Adam's, as in mlbook.inner_loop
 

@@ -76,6 +76,13 @@ CARDS = (
         "06_images#play-first",
     ),
     Card(
+        "FindTheGoal",
+        "Find the goal",
+        "Hide a goal, let a meta-learned agent explore, and give it one gradient step from its own rollouts.",
+        "07_reinforcement_learning#play-first",
+        opens={"step": 1},
+    ),
+    Card(
         "TwoFamilies",
         "One start or two",
         "Pull two families of lines apart, and find out when one common start is no longer enough.",
@@ -113,6 +120,12 @@ CARDS = (
         "Drag φ between two tasks until the updates of the four methods point in four directions.",
         "14_side_by_side#play-first",
         opens={"alpha": 0.3, "steps": 3},
+    ),
+    Card(
+        "OptimizerRace",
+        "A race of optimisers",
+        "Shape a surface and send a trained recurrent network down it, against four rules with rates that you set.",
+        "15_learned_optimizers#play-first",
     ),
     Card(
         "ChoiceGradients",

@@ -1,7 +1,7 @@
 // The lab "The optimiser race": four hand-designed rules and a trained one run down a surface that the reader shapes.
 //
 // All paths follow from the state, so whatever the reader changes, the whole race changes. The arithmetic is in optimizers.js.
-import { contours } from "./contours.js";
+import { contours, power } from "./contours.js";
 import { countWeights, race, RULES, SURFACES } from "./optimizers.js";
 import { legendKey, radios, sameScale, stroke } from "./plane.js";
 import { announcer, button, clamp, format, handle, html, Plot, prefersStillness, slider, svg, unpack, watchWidth } from "./shared.js";
@@ -52,7 +52,7 @@ function render({ model, el }) {
   const heads = svg("g", { "aria-hidden": "true" });
   plot.front.append(heads, grip.node);
   const history = new Plot({
-    x: [0, last], y: [1e-8, 100], log: true, xTicks: [0, 20, 40, 60, 80, 100], yTicks: [1e-8, 1e-6, 1e-4, 0.01, 1, 100],
+    x: [0, last], y: [1e-8, 100], log: true, xTicks: [0, 20, 40, 60, 80, 100], yTicks: [-8, -6, -4, -2, 0, 2].map(power),
     xTitle: "step", yTitle: "loss", height: () => 230, role: "img",
   });
   history.margin.left = 48;
@@ -135,9 +135,9 @@ function render({ model, el }) {
     step.disabled = n === last;
     playing.textContent = timer ? "Pause" : `Run to ${last}`;
     const order = [...NAMES].sort((a, b) => (found[a].losses[n] - found[b].losses[n]) || 0).filter((name) => Number.isFinite(found[name].losses[n]));
-    const place = order.indexOf("LSTM") + 1, of = `${order[0]} is lowest with ${short(found[order[0]].losses[n])}`;
+    const place = order.indexOf("LSTM") + 1, lowest = `${order[0] === "LSTM" ? "the LSTM" : order[0]} is lowest with ${short(found[order[0]].losses[n])}`;
     const words = n === 0 ? `All start at a loss of ${short(found.LSTM.losses[0])}.`
-      : `After ${n} ${n === 1 ? "step" : "steps"}: ${of}; the LSTM has ${short(found.LSTM.losses[n])}${place ? `, place ${place} of ${NAMES.length}` : ""}.`;
+      : `After ${n} ${n === 1 ? "step" : "steps"}: ${lowest}${place === 1 ? `, ${order[1]} next with ${short(found[order[1]].losses[n])}` : `; the LSTM has ${short(found.LSTM.losses[n])}${place ? `, place ${place} of ${NAMES.length}` : ""}`}.`;
     sentence.textContent = words;
     live.say(words);
     plot.node.setAttribute("aria-label", `Paths of five optimisers on a ${now.surface === "bowl" ? "bowl" : "bent valley"} from (${now.start.map(format).join(", ")}). ${words}`);

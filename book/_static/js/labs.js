@@ -76,8 +76,7 @@
     addStyle(model.get("_css"));
     const widget = (await load(model.get("_esm"))).default;
     const lab = typeof widget === "function" ? await widget() : widget;
-    if (!model.initialised) await lab.initialize?.({ model });
-    model.initialised = true;
+    await (model.ready ||= Promise.resolve(lab.initialize?.({ model }))); // once, however many views it has
     place.append(el); // on the page before it draws: what it measures is then its size
     script.after(place);
     await lab.render({ model, el });

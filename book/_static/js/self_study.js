@@ -92,7 +92,7 @@
       const letter = "abcde"[index];
       const text = option.querySelector(".quiz-option");
       text.id = `quiz-${number}-${letter}`;
-      text.firstChild.remove(); // "(a) "
+      text.firstChild.data = text.firstChild.data.replace(/^\([a-e]\)\s*/, ""); // the button says it
       const button = make("button", { type: "button", class: "quiz-pick", id: text.id + "-pick" }, letter);
       button.setAttribute("aria-labelledby", `${button.id} ${text.id}`);
       const why = option.querySelector(".quiz-why");

@@ -1,0 +1,80 @@
+"""The trust region: the longest step along the natural gradient that changes the policy by no more than a given divergence.
+
+Source: TRPO (Schulman et al. 2015), appendix C; the constants are those of the official code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlbook.models.functional import Params
+
+
+def dot(a: Params, b: Params) -> Tensor:
+    """⟨a, b⟩ over all entries."""
+    return sum((a[name] * b[name]).sum() for name in a)
+
+
+def plus(a: Params, factor: float | Tensor, b: Params) -> Params:
+    """a + factor·b."""
+    return {name: a[name] + factor * b[name] for name in a}
+
+
+def conjugate_gradient(
+    product: Callable[[Params], Params], b: Params, steps: int = 10, tolerance: float = 1e-10
+) -> Params:
+    """x with A x ≈ b, from the products A v alone (A symmetric, positive definite). Stops when ‖b − A x‖² < tolerance."""
+    x = {name: torch.zeros_like(value) for name, value in b.items()}
+    residual, direction = b, b
+    size = dot(residual, residual)
+    for _ in range(steps):
+        if size < tolerance:
+            break
+        image = product(direction)
+        alpha = size / dot(direction, image)
+        x = plus(x, alpha, direction)
+        residual = plus(residual, -alpha, image)
+        new = dot(residual, residual)
+        direction = plus(residual, new / size, direction)
+        size = new
+    return x
+
+
+class Step(NamedTuple):
+    params: Params
+    loss: Tensor
+    kl: Tensor
+    accepted: bool
+    """False: no candidate lowered the loss within the region, and the parameters stay."""
+
+
+def trust_region_step(
+    params: Params,
+    gradient: Params,
+    product: Callable[[Params], Params],
+    judge: Callable[[Params], tuple[Tensor, Tensor]],
+    *,
+    loss: Tensor,
+    max_kl: float = 0.01,
+    cg_steps: int = 10,
+    backtracks: int = 15,
+    ratio: float = 0.8,
+) -> Step:
+    """One step from ``params``: direction x = A⁻¹ gradient, length √(2·max_kl / xᵀA x), then backtracking.
+
+    product: v -> A v, A the second derivative of the divergence at ``params``. judge: candidate -> (loss, divergence), exact. The
+    first candidate that lowers ``loss`` within ``max_kl`` is taken.
+    """
+    direction = conjugate_gradient(product, gradient, cg_steps)  # [TRPO 2]
+    curvature = dot(direction, product(direction)).clamp(min=1e-12)
+    length = (2 * max_kl / curvature).sqrt()  # [TRPO 3]
+    for n in range(backtracks):  # [TRPO 4]
+        candidate = plus(params, -length * ratio**n, direction)
+        new, kl = judge(candidate)
+        if new < loss and kl <= max_kl:  # [TRPO 5]
+            return Step(candidate, new, kl, True)
+    return Step(params, loss, torch.zeros_like(loss), False)
