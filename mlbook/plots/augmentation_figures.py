@@ -21,7 +21,7 @@ def _pictures(images: Tensor, columns: int, titles: Sequence[str] = (), rows: Se
     fig, axes = figure(count, columns, width=7.4, height=0.95 * count * 7.4 / columns, squeeze=False)
     for i, image in enumerate(images):
         ax = axes[i // columns][i % columns]
-        ax.imshow(1 - image, cmap="gray", vmin=-0.2, vmax=1.2)
+        ax.imshow((1 - image).numpy(), cmap="gray", vmin=-0.2, vmax=1.2)
         ax.set(xticks=[], yticks=[])
         ax.grid(visible=False)
         if i < columns and titles:
@@ -119,9 +119,9 @@ def policy_bars(policies: dict[str, Params]):
     wide, place = 0.8 / len(policies), torch.arange(len(OPERATIONS), dtype=torch.float64)
     for i, (name, policy) in enumerate(policies.items()):
         at, colour = place + (i - (len(policies) - 1) / 2) * wide, (GREY, BLUE, GREEN, ORANGE)[i]
-        axes[0].barh(at, usage(policy), height=wide, color=colour, label=name)
-        axes[1].barh(at, mean_magnitude(policy), height=wide, color=colour)
-    axes[0].set_yticks(place, NAMES)
+        axes[0].barh(at.tolist(), usage(policy).tolist(), height=wide, color=colour, label=name)
+        axes[1].barh(at.tolist(), mean_magnitude(policy).tolist(), height=wide, color=colour)
+    axes[0].set_yticks(place.tolist(), NAMES)
     axes[0].invert_yaxis()
     axes[0].set(xlabel="share of images it is applied to")
     axes[1].set(xlabel="mean magnitude where applied", xlim=(0, 1))
