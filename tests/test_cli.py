@@ -179,7 +179,7 @@ def test_results_as_json(capsys, pending):
             assert set(row["published"]) >= {"value", "ci95", "source"}
         if row["ours"] is not None:
             assert set(row["ours"]) >= {"ci95", "tasks", "meta_steps", "preset", "device", "seconds"}
-            assert {"accuracy", "mse", "return"} & set(row["ours"])
+            assert {"accuracy", "mse", "loss", "return"} & set(row["ours"])
             assert isinstance(row["deviation"], str)
         if pending:
             assert row["ours"] is None or row["ours"]["preset"] != "paper"
@@ -278,8 +278,10 @@ def test_every_experiment_can_be_built():
         for preset in e.presets:
             config = experiments.config(e, preset)
             learner = experiments.build_learner(config)
-            optimizer = e.learner.get("method") == "learned_optimizer"
-            measure = "loss" if optimizer else "mse" if e.dataset.startswith("sinusoid") else "accuracy"
+            own = {"learned_optimizer": "loss", "maml_rl": "return"}
+            measure = own.get(
+                e.learner.get("method"), "mse" if e.dataset.startswith("sinusoid") else "accuracy"
+            )
             assert learner.measure == measure
             assert e.report_step <= e.test_steps
     assert torch.equal(torch.get_rng_state(), before)

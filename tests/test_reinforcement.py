@@ -205,7 +205,7 @@ def test_the_score_function_gives_the_gradient_of_the_return():
     learner = small(world=Navigation(horizon=4, ends=False))
     params = params_of(learner)
     errands = errands_of(learner, 2, 40_000, 1)
-    values = []
+    values, noise = [], []
     for seed in (3, 4, 5):
         direction = direction_of(params, seed)
         scores = return_gradient_by_scores(learner, params, errands, direction)
@@ -213,8 +213,8 @@ def test_the_score_function_gives_the_gradient_of_the_return():
         allowed = 4 * (scores.error**2 + differences.error**2) ** 0.5
         assert abs(scores.value - differences.value) < allowed
         values.append(abs(differences.value))
-        assert allowed < 0.1, "too noisy to show anything"
-    assert max(values) > 0.3
+        noise.append(allowed)
+    assert max(values) > 1.5 * max(noise), "too noisy to show anything"
 
 
 def test_the_inner_gradient_is_the_score_function_estimate():

@@ -3,8 +3,8 @@
 // All paths follow from the state, so whatever the reader changes, the whole race changes. The arithmetic is in optimizers.js.
 import { contours, power } from "./contours.js";
 import { countWeights, race, RULES, SURFACES } from "./optimizers.js";
-import { legendKey, radios, sameScale, stroke } from "./plane.js";
-import { announcer, button, clamp, format, handle, html, Plot, prefersStillness, slider, svg, unpack, watchWidth } from "./shared.js";
+import { radios, sameScale } from "./plane.js";
+import { announcer, button, clamp, format, handle, html, legendKey, Plot, prefersStillness, slider, stroke, svg, unpack, watchWidth } from "./shared.js";
 
 const STATE = ["surface", "curvatures", "angle", "steepness", "start", "rates", "step"];
 const LOOKS = {
