@@ -114,6 +114,7 @@ def run(
         processes.wait()  # until all have looked at the folder
         # a trust region looks at numbers before it goes on, which a recorded graph cannot
         recordable = processes.count == 1 and learner.measure != "return"
+        recordable = recordable and getattr(learner, "can_be_captured", True)
         use_graph = graph and where.type == "cuda" and recordable
         trained = _train(
             config,

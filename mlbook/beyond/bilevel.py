@@ -143,7 +143,8 @@ def relaxed(
 ) -> Estimator:
     """The mean of d/dη of ``loss(η, draw(η, generator))`` over ``samples`` soft choices, through which derivatives flow.
 
-    Biased unless the loss is linear in the choice: a mixture of two options is not one of them.
+    Biased: a mixture of two options is not one of them, and even where the loss is linear the mean of a soft choice is not the
+    probability of the hard one (it comes close as the temperature falls).
     """
 
     def estimate(outer: Outer) -> Estimate:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mlbook.errors import UserError
-from mlbook.experiments import images, latent, optimizers, regression, reinforcement, reptile
+from mlbook.experiments import augmentation, images, latent, optimizers, regression, reinforcement, reptile
 from mlbook.experiments.row import Experiment, Preset
 from mlbook.meta_learners import (
     LEO,
@@ -48,6 +48,7 @@ from mlbook.tasks import (
     omniglot,
 )
 from mlbook.tasks.optimization_problems import ImageProblems
+from mlbook.tasks.small_sets import SmallSets
 from mlbook.training import TaskDistribution
 
 PRESETS = ("quick", "colab", "paper")
@@ -172,6 +173,8 @@ def build_learner(config: dict) -> MetaLearner:
     method = options.pop("method", "maml")
     if method == optimizers.METHOD:
         return optimizers.learner(config)
+    if method in augmentation.METHODS:
+        return augmentation.learner(config)
     if method == "leo":
         size = {"features": config["features"][1]} if "features" in config else {}
         return LEO(n_way=config["n_way"], **size, **options)
@@ -229,6 +232,8 @@ def build_tasks(config: dict, split: str) -> TaskDistribution:
     test = split != "train"
     if config["learner"].get("method") == optimizers.METHOD:
         return optimizers.tasks(config, split, pool_of)
+    if config["learner"].get("method") in augmentation.METHODS:
+        return augmentation.tasks(config, split, pool_of)
     if config["learner"].get("method") == "maml_rl":
         return build_goals(config, test=test)
     if "features" in config:
@@ -293,7 +298,7 @@ def pool_of(config: dict, split: str) -> ClassPool:
 
 def to_device(tasks, device: torch.device):
     """Task distribution whose samples are born on ``device``."""
-    if isinstance(tasks, (Augmented, ImageProblems)):
+    if isinstance(tasks, (Augmented, ImageProblems, SmallSets)):
         return tasks.on(device)
     if isinstance(tasks, (MiniBatches, Noisy)):
         return replace(tasks, tasks=to_device(tasks.tasks, device))
@@ -308,6 +313,8 @@ def protocol(config: dict) -> dict:
     """What has to be the same for two results to be compared."""
     if config["learner"].get("method") == optimizers.METHOD:
         return optimizers.protocol(config)
+    if config["learner"].get("method") in augmentation.METHODS:
+        return augmentation.protocol(config)
     if config["learner"].get("method") == "maml_rl":
         world = build_world(config)
         return {
@@ -346,6 +353,6 @@ def protocol(config: dict) -> dict:
 
 EXPERIMENTS = {
     row.name: row
-    for part in (regression, images, reptile, latent, reinforcement, optimizers)
+    for part in (regression, images, reptile, latent, reinforcement, optimizers, augmentation)
     for row in part.rows()
 }

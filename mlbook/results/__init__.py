@@ -43,6 +43,12 @@ def reproductions_of_learned_optimizers() -> list[dict]:
     return json.loads((ROOT / "results" / "reproductions_optimizers.json").read_text())
 
 
+@cache
+def published_augmentation() -> dict:
+    """Test errors of policies of data augmentation, hours of DADA's search, and the policy that it found on CIFAR-10."""
+    return json.loads((ROOT / "results" / "published_augmentation.json").read_text())
+
+
 def runs() -> list[dict]:
     """All run records, in the order of their file names."""
     return [json.loads(path.read_text()) for path in sorted((ROOT / "results" / "runs").glob("*.json"))]

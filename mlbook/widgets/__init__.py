@@ -6,6 +6,7 @@ and the shared ones that it imports. ``gallery.CARDS`` lists them all for the bo
 
 from mlbook.widgets.adapt_sinusoid import AdaptSinusoid
 from mlbook.widgets.carried_over import CarriedOver
+from mlbook.widgets.choice_gradients import ChoiceGradients
 from mlbook.widgets.draw_characters import DrawCharacters
 from mlbook.widgets.find_the_goal import FindTheGoal
 from mlbook.widgets.four_means import FourMeans
@@ -23,6 +24,7 @@ from mlbook.widgets.which_way import WhichWay
 __all__ = [
     "AdaptSinusoid",
     "CarriedOver",
+    "ChoiceGradients",
     "DrawCharacters",
     "FindTheGoal",
     "FourMeans",

@@ -127,5 +127,11 @@ CARDS = (
         "Shape a surface and send a trained recurrent network down it, against four rules with rates that you set.",
         "15_learned_optimizers#play-first",
     ),
+    Card(
+        "ChoiceGradients",
+        "The estimator playground",
+        "Drag what four options give, and see which estimate of a choice's gradient is off, and which only trembles.",
+        "16_augmentation#play-first",
+    ),
 )
 """In the order of the book."""

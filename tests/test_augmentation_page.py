@@ -1,0 +1,108 @@
+"""Chapter 16: its figures, and what its text says of recorded searches and of published numbers."""
+
+import pytest
+import torch
+
+from mlbook import results
+from mlbook.beyond import augmentations as A
+from mlbook.plots import augmentation_figures as figures
+from mlbook.run import load_checkpoint
+from mlbook.verification import choice_gradients as cg
+
+SEEDS = 5
+
+
+def accuracies(name):
+    """Of all full runs on Omniglot, by seed."""
+    its = [r for r in results.runs() if r["experiment"] == name and r["preset"] == "paper"]
+    return torch.tensor([r["evaluation"]["accuracy"] for r in sorted(its, key=lambda r: r["config"]["seed"])])
+
+
+@pytest.fixture(scope="module")
+def learned():
+    names = ("dada-search", "dada-search-exact-magnitudes")
+    return {name: load_checkpoint(results.pretrained_path(name))[1]["params"] for name in names}
+
+
+def test_the_learned_policy_beats_random_ones_in_every_pair_of_seeds():
+    mine, theirs = accuracies("dada-search-exact-magnitudes"), accuracies("augment-random")
+    assert len(mine) == len(theirs) == SEEDS
+    assert mine.min() > theirs.max()
+    error = ((mine.var() + theirs.var()) / SEEDS).sqrt()
+    assert mine.mean() - theirs.mean() > 2.31 * error
+
+
+def test_its_mean_is_above_that_of_rand_augment():
+    mine, theirs = accuracies("dada-search-exact-magnitudes"), accuracies("augment-rand-augment")
+    assert len(theirs) >= 2
+    assert mine.mean() > theirs.mean() > accuracies("augment-random").mean()
+
+
+def test_straight_through_ends_below_its_start_in_all_seeds():
+    assert len(accuracies("dada-search")) >= 2
+    assert accuracies("dada-search").max() < accuracies("augment-even").min()
+
+
+def test_seeds_lie_further_apart_than_the_intervals_over_tasks():
+    its = [r["evaluation"] for r in results.runs() if r["experiment"] == "dada-search-exact-magnitudes"]
+    spread = torch.tensor([e["accuracy"] for e in its])
+    assert spread.max() - spread.min() > 2 * max(e["ci95"] for e in its)
+
+
+def test_what_the_policies_are(learned):
+    invert = A.OPERATIONS.index("invert")
+    for policy in learned.values():
+        assert A.usage(policy)[invert] < 0.03
+        assert policy["logits"].softmax(0).max() > 0.2
+    shifts = [A.OPERATIONS.index(name) for name in ("shift_x", "shift_y")]
+    exact = learned["dada-search-exact-magnitudes"]
+    assert sorted(A.usage(exact).topk(2).indices.tolist()) == shifts
+    assert (A.mean_magnitude(exact)[shifts] < 0.6).all()
+    magnitudes = A.mean_magnitude(learned["dada-search"])
+    assert sum(float(m) > 0.75 for m in magnitudes) >= 8
+
+
+def test_the_published_table_says_what_the_text_says():
+    published = results.published_augmentation()
+    pairs = [(r["DADA"], r["AutoAugment"]) for r in published["errors"]]
+    assert sum(a < b for a, b in pairs) == 1 and sum(a > b for a, b in pairs) == len(pairs) - 2
+    gaps = [r["Cutout"] - r["DADA"] for r in published["errors"] if r["Cutout"] is not None]
+    among = [max(r[m] for m in M) - min(r[m] for m in M) for r in published["errors"] if (M := found(r))]
+    assert sum(gaps) / len(gaps) > sum(among) / len(among)
+    values = torch.tensor(published["cifar10_policy"]["values"])
+    assert values.shape == (25, 4) and (values - 0.5).abs().mean() < 0.08
+
+
+def found(row):
+    return [m for m in ("AutoAugment", "PBA", "Fast AutoAugment", "DADA") if row[m] is not None]
+
+
+def test_what_is_said_of_the_lab():
+    """Opening state: a scale takes almost nothing away. All outputs above the wanted value: more than half."""
+    g = torch.Generator().manual_seed(2)
+    u, v = (torch.rand(5_000, 4, generator=g, dtype=torch.float64) for _ in range(2))
+    for outputs, target, low, high in (
+        ((-1.0, -0.2, 0.6, 1.4), 0.2, 0.9, 1.0),
+        ((0.4, 0.8, 1.3, 2.0), 0.0, 0.0, 0.5),
+    ):
+        problem = cg.Options(outputs, target)
+        variances = [
+            cg.measured(cg.estimates(problem, "RELAX", u, v, 0.5, scale), problem.gradient()).variance
+            for scale in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0)
+        ]
+        assert low < min(variances) / variances[0] < high and variances[-1] > 1.1 * variances[0]
+
+
+def test_the_figures_say_what_they_show(learned):
+    image = torch.rand(1, 14, 14, generator=torch.Generator().manual_seed(0))
+    curves = {name: [0.1, 0.2] for name in figures.LOOKS}
+    drawn = [
+        figures.operations(image),
+        figures.draws(image, {"a": A.start_policy(), "b": learned["dada-search"]}),
+        figures.bilevel_step(),
+        figures.over_temperature([0.1, 1.0], curves, curves, 0.05),
+        figures.policy_bars({"start": A.start_policy(), "learned": learned["dada-search"]}),
+        figures.over_seeds({"DADA": [(0.8, 0.01), (0.81, 0.01)], "none": [(0.7, 0.01)]}),
+    ]
+    for fig, alt in drawn:
+        assert fig.axes and len(alt) > 40
