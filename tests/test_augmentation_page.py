@@ -29,18 +29,25 @@ def test_the_learned_policy_beats_random_ones_in_every_pair_of_seeds():
     assert len(mine) == len(theirs) == SEEDS
     assert mine.min() > theirs.max()
     error = ((mine.var() + theirs.var()) / SEEDS).sqrt()
-    assert mine.mean() - theirs.mean() > 2.31 * error
+    assert mine.mean() - theirs.mean() > 2.78 * error
 
 
 def test_its_mean_is_above_that_of_rand_augment():
     mine, theirs = accuracies("dada-search-exact-magnitudes"), accuracies("augment-rand-augment")
-    assert len(theirs) >= 2
+    assert len(theirs) >= 2 and theirs.max() - theirs.min() < 1e-6, "one and the same candidate"
     assert mine.mean() > theirs.mean() > accuracies("augment-random").mean()
 
 
 def test_straight_through_ends_below_its_start_in_all_seeds():
     assert len(accuracies("dada-search")) >= 2
     assert accuracies("dada-search").max() < accuracies("augment-even").min()
+
+
+def test_the_estimator_matters_less_than_the_seed():
+    relax, reinforce = accuracies("dada-search-exact-magnitudes"), accuracies("dada-search-reinforce")
+    assert len(reinforce) >= 2
+    apart = (relax[: len(reinforce)] - reinforce).abs().max()
+    assert apart < 0.5 * (relax.max() - relax.min())
 
 
 def test_seeds_lie_further_apart_than_the_intervals_over_tasks():

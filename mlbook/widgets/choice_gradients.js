@@ -93,7 +93,7 @@ function render({ model, el }) {
     xTitle: "option", yTitle: "what an option gives", height: () => 260, role: "group",
   });
   const heat = { x: [0, high], xTicks: [0.5, 1, 1.5, 2], xTitle: "temperature", height: () => 185, role: "img" };
-  const bias = new Plot({ ...heat, y: [0, 0.6], yTicks: [0, 0.2, 0.4, 0.6], yTitle: "mean of the draws: how far from the truth" });
+  const bias = new Plot({ ...heat, y: [0, 0.6], yTicks: [0, 0.2, 0.4, 0.6], yTitle: "mean's distance from the truth" });
   const spread = new Plot({ ...heat, y: [0.03, 10], log: true, yTicks: [0.1, 1, 10], yTitle: "standard deviation of one draw" });
   const two = (v) => v.toFixed(2).replace("-", "−");
   const sliders = {
@@ -107,10 +107,9 @@ function render({ model, el }) {
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
   const left = html("div", {}, bars.node,
     html("p", { class: "mlb-legend" }, legendKey(stroke("--mlb-maml", 8), "output; width: its probability"), legendKey(stroke("--mlb-pretraining", 2, "6 4"), "wanted t")),
-    sliders.target.node, ...logits.map((s) => s.node));
+    ...Object.values(sliders).map((s) => s.node), ...logits.map((s) => s.node));
   const right = html("div", {}, table, html("div", { class: "mlb-apart" }, bias.node), spread.node,
     html("p", { class: "mlb-legend" }, ...METHODS.map((name, m) => legendKey(LOOKS[m], name))),
-    sliders.temperature.node, sliders.scale.node,
     html("div", { class: "mlb-row" }, button("New draws", () => change({ seed: (state().seed % 1000) + 1 })), button("Reset", () => change(opening))));
   const bottom = html("div", { class: "mlb-wide" }, sentence, html("p", { class: "mlb-note" },
     "Drag the end of a bar up and down, or focus it and use the arrow keys (with Shift: further). ",
