@@ -44,7 +44,7 @@ class ArchitectureTable:
         if not 0 < fraction <= 1:
             raise UserError(f"the fraction must lie in (0, 1], got {fraction}")
         worth = self.worth(seed)
-        place = worth.argsort(-1, descending=True, stable=True).argsort(-1)
+        place = worth.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
         return place < round(fraction * worth.shape[-1])
 
 

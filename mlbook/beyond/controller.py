@@ -3,9 +3,9 @@
 An LSTM reads the decision it has just taken and gives the probabilities of the next: P(a_t | a_1..a_{t−1}; θ_c). Its rewards are
 numbers, so dJ/dθ_c of J = E[R] is estimated by REINFORCE with a moving average of past rewards as baseline b.
 
-Greek to Python: θ_c ``theta``, a ``choices`` (row numbers per decision), R ``rewards``, b ``baseline``. From the paper: two layers of
-35 units, first weights uniform within 0.08, Adam. Ours: the rate, one child per update, no skip connections by attention. Many
-independent searches are rows of one batch [S]; none sees another.
+Greek to Python: θ_c ``theta``, a ``choices`` (row numbers per decision), R ``rewards``, b ``baseline``. From the paper: two
+layers of 35 units, first weights uniform within 0.08, Adam. Ours: the rate, one child per update, no skip connections by
+attention. Many independent searches are rows of one batch [S]; none sees another.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mlbook.errors import UserError
-from mlbook.experiments import images, latent, optimizers, regression, reptile
+from mlbook.experiments import architectures, images, latent, optimizers, regression, reptile
 from mlbook.experiments.row import Experiment, Preset
 from mlbook.meta_learners import (
     LEO,
@@ -171,6 +171,8 @@ def build_learner(config: dict) -> MetaLearner:
     method = options.pop("method", "maml")
     if method == optimizers.METHOD:
         return optimizers.learner(config)
+    if method == architectures.METHOD:
+        return architectures.learner(config)
     if method == "leo":
         size = {"features": config["features"][1]} if "features" in config else {}
         return LEO(n_way=config["n_way"], **size, **options)
@@ -201,6 +203,8 @@ def build_tasks(config: dict, split: str) -> TaskDistribution:
     test = split != "train"
     if config["learner"].get("method") == optimizers.METHOD:
         return optimizers.tasks(config, split, pool_of)
+    if config["learner"].get("method") == architectures.METHOD:
+        return architectures.tasks(config, pool_of)
     if "features" in config:
         return _feature_tasks(config, split)
     n_query = config["test_query"] if test else config["n_query"]
@@ -278,6 +282,8 @@ def protocol(config: dict) -> dict:
     """What has to be the same for two results to be compared."""
     if config["learner"].get("method") == optimizers.METHOD:
         return optimizers.protocol(config)
+    if config["learner"].get("method") == architectures.METHOD:
+        return architectures.protocol(config)
     values = {
         "dataset": config["dataset"],
         "split": "test",
@@ -305,5 +311,7 @@ def protocol(config: dict) -> dict:
 
 
 EXPERIMENTS = {
-    row.name: row for part in (regression, images, reptile, latent, optimizers) for row in part.rows()
+    row.name: row
+    for part in (regression, images, reptile, latent, optimizers, architectures)
+    for row in part.rows()
 }
