@@ -114,5 +114,12 @@ CARDS = (
         "14_side_by_side#play-first",
         opens={"alpha": 0.3, "steps": 3},
     ),
+    Card(
+        "ArchitectureSearch",
+        "A controller sharpens",
+        "Let a controller train children one by one, watch its five decisions sharpen, and race it against blind chance.",
+        "17_architecture#play-first",
+        opens={"step": 180},
+    ),
 )
 """In the order of the book."""
