@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -37,7 +38,7 @@ AT_ONCE = 4
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--dataset", default="omniglot", choices=("omniglot", "glyphs"))
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--out", type=Path, default=RECORD)
     parser.add_argument("--work", type=Path, default=None, help="rows that are finished, one JSON line each")
     options = parser.parse_args()
@@ -84,6 +85,8 @@ def main() -> None:
             "validation_right": of_all_seeds(0),
             "test_right": of_all_seeds(1),
             "cpu_seconds_per_child": round(sum(row[2] for row in rows) / len(rows) / AT_ONCE, 3),
+            "made_by": "python -m benchmarks.architectures",
+            "versions": {"torch": torch.__version__, "python": platform.python_version()},
             **provenance(),
         },
     )
