@@ -74,8 +74,8 @@ def rows() -> list[Experiment]:
     }
     trained = {
         "quick": Preset(30, 2, evaluation_tasks=2),
-        "colab": Preset(STEPS, 16, evaluation_tasks=16),
-        "paper": Preset(STEPS, 16, evaluation_tasks=16),
+        "colab": Preset(STEPS, 10, evaluation_tasks=10),
+        "paper": Preset(STEPS, 10, evaluation_tasks=10),
     }
     return [
         _row("nas-controller", looked_up, search="controller"),
