@@ -122,10 +122,10 @@ class ControllerSearch(_Search):
     controller: Controller = LSTMController()
     children: int = 1
     """m, drawn per update."""
-    meta_lr: float = 0.01
+    meta_lr: float = 0.006
     baseline_decay: float | None = 0.9
     """None: no baseline (b = 0)."""
-    entropy_bonus: float = 0.0
+    entropy_bonus: float = 0.01
     learns: bool = True
 
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:

@@ -69,8 +69,8 @@ def rows() -> list[Experiment]:
     """The meta-batch is the number of independent searches. Full length in every preset but ``quick``: rewards are looked up."""
     looked_up = {
         "quick": Preset(STEPS, 20, evaluation_tasks=20),
-        "colab": Preset(STEPS, 100, evaluation_tasks=100),
-        "paper": Preset(STEPS, 100, evaluation_tasks=100),
+        "colab": Preset(STEPS, 40, evaluation_tasks=40),
+        "paper": Preset(STEPS, 40, evaluation_tasks=40),
     }
     trained = {
         "quick": Preset(30, 2, evaluation_tasks=2),
@@ -80,7 +80,7 @@ def rows() -> list[Experiment]:
     return [
         _row("nas-controller", looked_up, search="controller"),
         _row("nas-controller-no-baseline", looked_up, search="controller", baseline_decay=None),
-        _row("nas-controller-independent", looked_up, search="controller", controller="independent"),
+        _row("nas-controller-independent", looked_up, search="controller", controller="independent", meta_lr=0.05),
         _row("nas-random", looked_up, search="controller", learns=False),
         _row("nas-relaxed", trained, search="relaxed"),
     ]
