@@ -178,5 +178,5 @@ def learn(variable: str, steps: int, *, lr: float = 0.05, seed: int = 0) -> Iter
     yield float(expected(variable, outer, test)), outer
     for _ in range(steps):
         estimate = estimator(variable, curves(32, generator), generator)
-        bilevel.outer_step(outer, estimate, optimizer)  # [FIVE 1] one line for all
+        bilevel.outer_step(outer, estimate, optimizer)  # one line for all
         yield float(expected(variable, outer, test)), outer

@@ -143,7 +143,8 @@ class ControllerSearch(_Search):
         self, state: State, draws: Draws, progress: float = 0.0, combine: Combine = alone
     ) -> tuple[State, dict[str, Tensor]]:
         """Draw m children per search, look their rewards up, move θ_c. The first rewards only start the baseline."""
-        theta, memory, first = state.meta["params"], state.meta["memory"], state.meta_step == 0
+        theta, memory = state.meta["params"], state.meta["memory"]
+        first = state.meta_step == 0  # [NAS 1]
         if self.learns:
             choices = vmap(lambda w, u: draw(self.controller, w, u))(theta, draws.uniform)  # [NAS 2]
         else:
@@ -233,7 +234,7 @@ class RelaxedSearch(_Search):
         self, state: State, batches: Batches, progress: float = 0.0, combine: Combine = alone
     ) -> tuple[State, dict[str, Tensor]]:
         """One step of α, one of w. The metrics are those of the mixtures on the validation drawings of the step."""
-        alpha, w = state.meta["params"], state.meta["weights"]
+        alpha, w = state.meta["params"], state.meta["weights"]  # [DARTS 1]
         state.optimizer.param_groups[1]["lr"] = self.weight_lr * 0.5 * (1 + math.cos(math.pi * progress))
         estimate, seen = self.alpha_estimate(w, batches)
         found = bilevel.outer_step(alpha, estimate, state.optimizer)  # [DARTS 3] η = α
