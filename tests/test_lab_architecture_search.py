@@ -242,4 +242,4 @@ def test_contrast(open_page, dark):
     page = open_page(PAGE, dark=dark)
     lab = Lab(page, "architecture-search")
     lab.slide("children", 40)
-    lab.assert_contrast(dark=dark, lines=".mlb-legend svg path")
+    lab.assert_contrast(dark=dark, lines=".mlb-legend svg path, .mlb-fill")
