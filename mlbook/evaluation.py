@@ -241,6 +241,12 @@ def fixed_scores(
 ) -> Tensor:
     """``task_scores`` (which has the ``options``) of the fixed tasks of ``seed``: float64 [n_tasks, scored steps]. Rows of two
     calls with the same seed are pairs."""
+    if trials := getattr(learner, "trials", None):  # a search: the run itself was many trials
+        found = trials(meta, options["steps"])
+        if n_tasks > len(found):
+            raise UserError(f"this run holds {len(found)} searches; {n_tasks} were asked for")
+        wanted = options.get("scored_steps")
+        return found[:n_tasks] if wanted is None else found[:n_tasks, sorted(set(wanted))]
     device = next(iter(meta["params"].values())).device
     scores: list[Tensor] = []
     with torch.no_grad():

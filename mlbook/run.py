@@ -265,7 +265,7 @@ def _train(
         state=state,
         generator=generator,
         processes=processes,
-        graph=graph and can_capture(state),
+        graph=graph and can_capture(state) and getattr(learner, "capturable", True),
     ):
         state = progress.state
         if best is not None:

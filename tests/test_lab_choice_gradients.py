@@ -157,4 +157,6 @@ def test_touch_on_a_phone(open_page):
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_contrast(open_page, dark):
     page = open_page(PAGE, dark=dark)
-    Lab(page, "choice-gradients").assert_contrast(dark=dark, lines=".mlb-legend svg path, .mlb-plot > svg path")
+    Lab(page, "choice-gradients").assert_contrast(
+        dark=dark, lines=".mlb-legend svg path, .mlb-plot > svg path"
+    )

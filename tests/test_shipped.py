@@ -28,6 +28,8 @@ def test_one_command_gives_the_recorded_number_within_the_intervals(name, capsys
     tasks = 60 if experiment.learner.get("method") == "reptile" and experiment.n_way > 1 else 150
     if experiment.n_way > 1 and experiment.learner.get("method") == "learned_optimizer":
         tasks = 12  # each is a training of a network
+    if experiment.learner.get("method") == "architecture_search":
+        tasks = results.run_record(name)["evaluation"]["tasks"]  # the searches that the run consists of
     assert (
         main(["evaluate", name, "--tasks", str(tasks), "--seed", str(SEED), "--device", "cpu", "--json"]) == 0
     )

@@ -11,7 +11,16 @@ import torch
 from torch import nn
 
 from mlbook.errors import UserError
-from mlbook.experiments import augmentation, images, latent, optimizers, regression, reinforcement, reptile
+from mlbook.experiments import (
+    architectures,
+    augmentation,
+    images,
+    latent,
+    optimizers,
+    regression,
+    reinforcement,
+    reptile,
+)
 from mlbook.experiments.row import Experiment, Preset
 from mlbook.meta_learners import (
     LEO,
@@ -175,6 +184,8 @@ def build_learner(config: dict) -> MetaLearner:
         return optimizers.learner(config)
     if method in augmentation.METHODS:
         return augmentation.learner(config)
+    if method == architectures.METHOD:
+        return architectures.learner(config)
     if method == "leo":
         size = {"features": config["features"][1]} if "features" in config else {}
         return LEO(n_way=config["n_way"], **size, **options)
@@ -236,6 +247,8 @@ def build_tasks(config: dict, split: str) -> TaskDistribution:
         return augmentation.tasks(config, split, pool_of)
     if config["learner"].get("method") == "maml_rl":
         return build_goals(config, test=test)
+    if config["learner"].get("method") == architectures.METHOD:
+        return architectures.tasks(config, pool_of)
     if "features" in config:
         return _feature_tasks(config, split)
     n_query = config["test_query"] if test else config["n_query"]
@@ -325,6 +338,8 @@ def protocol(config: dict) -> dict:
             "reward": world.reward,
             "batch_norm": "not used",
         }
+    if config["learner"].get("method") == architectures.METHOD:
+        return architectures.protocol(config)
     values = {
         "dataset": config["dataset"],
         "split": "test",
@@ -353,6 +368,6 @@ def protocol(config: dict) -> dict:
 
 EXPERIMENTS = {
     row.name: row
-    for part in (regression, images, reptile, latent, reinforcement, optimizers, augmentation)
+    for part in (regression, images, reptile, latent, reinforcement, optimizers, augmentation, architectures)
     for row in part.rows()
 }

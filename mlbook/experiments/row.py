@@ -31,8 +31,8 @@ class Experiment:
     """A name that ``build_model`` knows."""
     learner: dict
     """Arguments of MAML, or of the class that ``method`` names (``reptile``, ``classifier``, ``backbone``, ``leo``,
-    ``leo_regression``, ``linear_head``, ``learned_optimizer``, ``dada``, ``augmentations``); MAML's ``adapt`` is ``all``,
-    ``no_beta`` (all but batch norm's β) or ``head``."""
+    ``leo_regression``, ``linear_head``, ``learned_optimizer``, ``dada``, ``augmentations``, ``architecture_search``); MAML's
+    ``adapt`` is ``all``, ``no_beta`` (all but batch norm's β) or ``head``."""
     k_shot: int
     """Support examples per class (or points) in meta-training."""
     n_query: int

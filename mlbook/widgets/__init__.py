@@ -5,6 +5,7 @@ and the shared ones that it imports. ``gallery.CARDS`` lists them all for the bo
 """
 
 from mlbook.widgets.adapt_sinusoid import AdaptSinusoid
+from mlbook.widgets.architecture_search import ArchitectureSearch
 from mlbook.widgets.carried_over import CarriedOver
 from mlbook.widgets.choice_gradients import ChoiceGradients
 from mlbook.widgets.draw_characters import DrawCharacters
@@ -23,6 +24,7 @@ from mlbook.widgets.which_way import WhichWay
 
 __all__ = [
     "AdaptSinusoid",
+    "ArchitectureSearch",
     "CarriedOver",
     "ChoiceGradients",
     "DrawCharacters",

@@ -133,5 +133,12 @@ CARDS = (
         "Drag what four options give, and see which estimate of a choice's gradient is off, and which only trembles.",
         "16_augmentation#play-first",
     ),
+    Card(
+        "ArchitectureSearch",
+        "A controller sharpens",
+        "Let a controller train children one by one, watch its five decisions sharpen, and race it against blind chance.",
+        "17_architecture#play-first",
+        opens={"step": 180},
+    ),
 )
 """In the order of the book."""
