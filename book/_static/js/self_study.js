@@ -252,6 +252,12 @@
     );
   }
 
+  // The theme makes wide tables reachable for the keyboard when the page loads; formulas can widen one later.
+  function reachWideTables() {
+    for (const box of document.querySelectorAll(".pst-scrollable-table-container, .bd-article pre"))
+      if (box.scrollWidth > box.clientWidth && !box.hasAttribute("tabindex")) box.tabIndex = 0;
+  }
+
   function start() {
     document.documentElement.classList.add("study-js");
     document.querySelectorAll(".quiz-question").forEach((question, index) => enliven(question, index + 1));
@@ -261,6 +267,7 @@
     window.addEventListener("storage", () => document.dispatchEvent(new CustomEvent("mlbook-progress")));
     const place = document.getElementById("study-progress");
     if (place) progressPage(place);
+    window.addEventListener("load", () => (window.MathJax?.startup?.promise || Promise.resolve()).then(reachWideTables));
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
