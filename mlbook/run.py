@@ -112,9 +112,7 @@ def run(
 
     with join(where, preset_values.meta_batch_size) as processes:
         processes.wait()  # until all have looked at the folder
-        # a trust region looks at numbers before it goes on, which a recorded graph cannot
-        recordable = processes.count == 1 and learner.measure != "return"
-        recordable = recordable and getattr(learner, "can_be_captured", True)
+        recordable = processes.count == 1 and getattr(learner, "can_be_captured", True)
         use_graph = graph and where.type == "cuda" and recordable
         trained = _train(
             config,
@@ -265,7 +263,7 @@ def _train(
         state=state,
         generator=generator,
         processes=processes,
-        graph=graph and can_capture(state) and getattr(learner, "capturable", True),
+        graph=graph and can_capture(state),
     ):
         state = progress.state
         if best is not None:

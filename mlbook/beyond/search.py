@@ -90,7 +90,7 @@ class _Search:
     inductive = True
     engine = "autograd"
     fast_engine_fits = False
-    capturable = False
+    can_be_captured = False
     """As a CUDA graph: rewards are looked up on the CPU."""
 
     def __post_init__(self) -> None:

@@ -89,6 +89,8 @@ class MAMLRL:
     gae: float = 1.0
 
     measure = "return"
+    can_be_captured = False
+    """As a CUDA graph: the trust region looks at numbers before it goes on."""
     engine = "rollouts"
     one_by_one = False
     inductive = False
