@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mlbook.errors import UserError
 from mlbook.models.functional import Params
+from mlbook.tasks.episode import ClassPool
 
 OPERATIONS = (
     "rotate", "shear_x", "shear_y", "shift_x", "shift_y", "scale", "contrast", "invert", "noise", "cutout",
@@ -74,6 +75,23 @@ def augment(images: Tensor, strength: Tensor, chance: Chance) -> Tensor:
     x = x + wide(MOST["invert"] * s["invert"]) * (1 - 2 * x)
     x = x + wide(MOST["noise"] * s["noise"]) * chance.noise
     return x * (1 - _hole(images, MOST["cutout"] * s["cutout"], chance.centre))
+
+
+AFFINE = 6
+"""The first so many operations move ink and do not change it."""
+
+
+def distorted(
+    pool: ClassPool, classes: int, copies: int, strength: float, generator: torch.Generator
+) -> ClassPool:
+    """The first ``classes`` classes of a pool, each drawing replaced by ``copies`` affine distortions of it: every one of the six
+    operations at a strength uniform on [0, ``strength``]. Images [classes, examples · copies, C, H, W]."""
+    images = pool.images[:classes].repeat_interleave(copies, 1)
+    x = images.flatten(0, 1).float() / 255
+    chosen = torch.zeros(len(x), len(OPERATIONS))
+    chosen[:, :AFFINE] = strength * torch.rand(len(x), AFFINE, generator=generator)
+    x = augment(x, chosen, Chance.draw(x, generator)).clamp(0, 1)
+    return ClassPool((255 * x).round().to(torch.uint8).view(images.shape))
 
 
 def _hole(images: Tensor, half: Tensor, centre: Tensor) -> Tensor:

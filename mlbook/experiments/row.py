@@ -52,7 +52,8 @@ class Experiment:
     published: str | None = None
     """Key of the row in ``results/published.json``."""
     preparation: str | None = None
-    """``reptile``: classes, rotations and colours as in the official Reptile code (``omniglot.load_as_reptile``)."""
+    """``reptile``: classes, rotations and colours as in the official Reptile code (``omniglot.load_as_reptile``).
+    ``one_set``: the same images for all problems (``optimizers.one_set``)."""
     image: tuple[int, int, int] | None = None
     """(channels, size, meta-train classes) of imported images, where the model's name does not say them."""
     inner_batch: int | None = None
