@@ -1,6 +1,6 @@
 """A trained optimiser beside hand-designed ones with tuned rates, on small classifiers of drawn characters (chapter 15).
 
-python -m benchmarks.optimizers [--checkpoint FILE] [--tasks N] [--transfer N] [--tuning N] [--out FILE]
+python -m benchmarks.optimizers [EXPERIMENT] [--checkpoint FILE] [--tasks N] [--transfer N] [--tuning N] [--out FILE]
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from mlbook.memory import keep_freed_memory
 from mlbook.progress import ProgressLine
 from mlbook.run import load_checkpoint
 
-RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "optimizers.json"
-NAME = "learned-optimizer-mlp"
+RECORDS = ROOT / "mlbook" / "results" / "benchmarks"
+NAMES = {
+    "learned-optimizer-mlp": RECORDS / "optimizers.json",
+    "learned-optimizer-mlp-one-set": RECORDS / "optimizers_one_set.json",
+}
 RIVALS = ("SGD", "momentum", "RMSprop", "Adam")
 RATES = {
     "SGD": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
@@ -108,22 +111,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.optimizers", description=__doc__.split("\n")[0]
     )
+    first, *_ = NAMES
+    parser.add_argument("experiment", nargs="?", choices=NAMES, default=first, metavar="EXPERIMENT")
     parser.add_argument("--checkpoint", type=Path, default=None)
     parser.add_argument("--tasks", type=int, default=100, metavar="N", help="problems as trained")
     parser.add_argument("--transfer", type=int, default=40, metavar="N", help="problems under each change")
     parser.add_argument(
         "--tuning", type=int, default=10, metavar="N", help="problems that rates are chosen on"
     )
-    parser.add_argument("--out", type=Path, default=RECORD)
+    parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args(arguments)
     keep_freed_memory()
-    path = results.pretrained_path(NAME) if options.checkpoint is None else options.checkpoint
+    path = results.pretrained_path(options.experiment) if options.checkpoint is None else options.checkpoint
+    out = NAMES[options.experiment] if options.out is None else options.out
     config, meta = load_checkpoint(path)
+    if config["name"] != options.experiment:
+        parser.error(f"{path} is of {config['name']}, not of {options.experiment}")
     record = {"experiment": config["name"], "run": experiments.run_id(config), "conditions": {}}
     for name, change in CONDITIONS.items():
         n = options.transfer if change else options.tasks
         record["conditions"][name] = condition(config, meta, change, n, options.tuning)
-        keep(options.out, {**record, **provenance()})
+        keep(out, {**record, **provenance()})
         rows = record["conditions"][name]["rules"]
         print(
             name, {rule: f"{row['mean']:.4f} ± {row['ci95']:.4f}" for rule, row in rows.items()}, flush=True

@@ -109,11 +109,9 @@ def task_scores(
 
     query_batches: what is classified together (default: all queries of a task).
     """
-    if scores := getattr(learner, "scores", None):  # an optimiser: its problems have no query sets
-        return scores(meta, episodes, steps, range(steps + 1) if scored_steps is None else scored_steps)
-    wanted = range(steps + 1) if scored_steps is None else set(scored_steps)
-    if learner.measure == "return":  # an agent collects its own data after every step
-        return learner.returns(meta, episodes, steps)[:, sorted(wanted)]
+    wanted = range(steps + 1) if scored_steps is None else sorted(set(scored_steps))
+    if scores := getattr(learner, "scores", None):  # tasks without query sets: optimisers, agents
+        return scores(meta, episodes, steps, wanted)
     together = None if query_batches is None else query_batches.index(episodes.query_y)
 
     def one_task(episode: Episode, together: Tensor | None) -> Tensor:

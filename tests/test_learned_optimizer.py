@@ -9,11 +9,13 @@ from package_fixtures import rng
 
 from mlbook import experiments, verification
 from mlbook.beyond import HAND_DESIGNED, Adam, Classifier, LearnedOptimizer, Quadratic, RMSprop, losses, tuned
+from mlbook.beyond.augmentations import distorted
 from mlbook.beyond.learned_optimizer import log_and_sign
 from mlbook.beyond.rules import SGD
 from mlbook.cli import main
 from mlbook.errors import UserError
 from mlbook.evaluation import evaluate
+from mlbook.experiments.optimizers import COPIES
 from mlbook.run import run
 from mlbook.tasks import glyphs
 from mlbook.tasks.optimization_problems import Bowls, ImageProblems, QuadraticProblem, Quadratics
@@ -79,6 +81,30 @@ def test_image_problems_have_all_drawings_of_their_classes(images):
     rows = drawn.batches[2, 4]
     wanted = torch.nn.functional.cross_entropy(logits[rows], drawn.labels[2][rows])
     assert torch.allclose(optimizee.loss(drawn.start, drawn, 4)[2], wanted)
+
+
+def test_one_set_is_the_same_for_all_problems_and_its_splits_are_other_distortions():
+    config = experiments.config(experiments.get("learned-optimizer-mlp-one-set"), "quick")
+    config |= {"dataset": "glyphs", "n_way": 3}
+    drawings = glyphs.load("train").images[:3]
+    found = {s: experiments.build_tasks(config, s) for s in ("train", "validation", "test")}
+    for tasks in found.values():
+        assert tasks.pool.images.shape == (3, drawings.shape[1] * COPIES, *drawings.shape[2:])
+        a, b = (tasks.sample(1, rng(seed)) for seed in (0, 1))
+        assert torch.equal(a.x.sum(1), b.x.sum(1)) or torch.allclose(a.x.sum(1), b.x.sum(1))
+        assert not torch.equal(a.batches, b.batches) and not torch.equal(a.start, b.start)
+    again = experiments.build_tasks(config, "train").pool.images
+    assert torch.equal(again, found["train"].pool.images)
+    assert not torch.equal(again, found["test"].pool.images)
+    # the mean of an image's distortions is close to it in place: nothing is turned over or thrown out of the frame
+    ink = found["train"].pool.images.float().view(3, drawings.shape[1], COPIES, -1).mean((2, 3))
+    assert torch.allclose(ink, drawings.float().flatten(2).mean(2), rtol=0.3)
+
+
+def test_a_distortion_of_strength_0_is_the_drawing():
+    pool = glyphs.load("train")
+    same = distorted(pool, 2, 3, 0.0, rng()).images
+    assert torch.equal(same, pool.images[:2].repeat_interleave(3, 1))
 
 
 def test_the_published_network_has_15910_coordinates():

@@ -69,8 +69,9 @@ def test_the_figures_say_what_they_show():
 # -- the benchmark ---------------------------------------------------------------------------------------------------
 
 
-def test_the_record_is_of_the_shipped_weights():
-    record = results.benchmark("optimizers")
+@pytest.mark.parametrize("path", benchmark.NAMES.values(), ids=lambda path: path.stem)
+def test_the_record_is_of_the_shipped_weights(path):
+    record = results.benchmark(path.stem)
     if (
         record is None
         or not (ROOT / "mlbook" / "pretrained" / f"{record['experiment']}.safetensors").is_file()
@@ -102,6 +103,16 @@ def test_a_small_benchmark(tmp_path, monkeypatch):
     # the same three problems for every rule
     problems = next(iter(fixed_episodes(experiments.build_tasks(config, "test"), 3, benchmark.SEED)))
     assert problems.n_tasks == 3 and glyphs.load("test").n_examples * 10 == problems.x.shape[1]
+
+
+def test_the_benchmark_takes_no_weights_of_another_experiment(capsys):
+    path = results.pretrained_path(QUADRATIC)
+    with pytest.raises(SystemExit) as stop:
+        benchmark.main(["learned-optimizer-mlp-one-set", "--checkpoint", str(path)])
+    assert stop.value.code == 2
+    assert (
+        "is of learned-optimizer-quadratic, not of learned-optimizer-mlp-one-set" in capsys.readouterr().err
+    )
 
 
 def test_the_page_quotes_the_issue_and_not_from_memory():

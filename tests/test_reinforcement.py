@@ -121,7 +121,7 @@ def test_goals_fill_the_square_and_the_same_seed_gives_the_same_rollouts():
     learner = small()
     first, second = (errands_of(learner, seed=4) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    returns = [learner.returns({"params": params_of(learner)}, e, 2) for e in (first, second)]
+    returns = [learner.scores({"params": params_of(learner)}, e, 2, range(3)) for e in (first, second)]
     assert torch.equal(*returns)
 
 
@@ -129,9 +129,10 @@ def test_tasks_do_not_disturb_each_other():
     """The batched inner loop is that of each task alone."""
     learner = small(inner_lr=0.3)
     meta, errands = {"params": params_of(learner)}, errands_of(learner)
-    together = learner.returns(meta, errands, 2)
+    together = learner.scores(meta, errands, 2, range(3))
     for t in range(3):
-        assert torch.allclose(learner.returns(meta, errands.task(t), 2), together[t : t + 1], atol=1e-12)
+        alone = learner.scores(meta, errands.task(t), 2, range(3))
+        assert torch.allclose(alone, together[t : t + 1], atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,10 @@ class State:
 
 
 class MetaLearner(Protocol):
+    """What training and evaluation ask for. Where tasks have no query set (functions to be minimised, environments), a method
+    ``scores(meta, tasks, steps, scored) -> [T, len(scored)]`` stands in for ``path`` and ``predict``; a search, whose own run is
+    what is judged, has ``trials(meta, steps) -> [searches, steps + 1]``."""
+
     measure: str
     """What counts on a query set: ``accuracy`` or ``mse``; for an optimiser the ``loss`` that it minimises; for an agent the
     ``return`` of its rollouts."""

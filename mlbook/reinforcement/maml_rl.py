@@ -5,7 +5,7 @@ Greek to Python: θ ``meta["params"]``, α ``inner_lr``, θ′ ``adapted``, N in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -144,13 +144,12 @@ class MAMLRL:
                 gradient = self.inner(params, found).gradient
                 params = plus(params, -self.rate(n), gradient)  # [RL 3]
 
-    def returns(self, meta: Meta, errands: Errands, steps: int) -> Tensor:
-        """Mean undiscounted return of every task after 0, 1, …, ``steps`` inner steps, [T, steps + 1]."""
+    def scores(self, meta: Meta, errands: Errands, steps: int, scored: Sequence[int]) -> Tensor:
+        """Mean undiscounted return of every task after the ``scored`` inner steps: [T, len(scored)]."""
         # copies without a graph: rollouts are data, and the evaluation runs without gradients around it
         with torch.enable_grad():
-            return torch.stack(
-                [r.rollouts.returns().mean(1) for _, r in self.path(detached(meta), errands, steps)], 1
-            )
+            found = [r.rollouts.returns().mean(1) for _, r in self.path(detached(meta), errands, steps)]
+        return torch.stack(found, 1)[:, list(scored)]
 
     def explore(self, params: Params, errands: Errands) -> tuple[list[Round], list[Derivatives], Params]:
         """Rounds 0..N with the inner derivatives between them, and the adapted parameters, per task."""
