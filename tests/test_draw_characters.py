@@ -150,7 +150,7 @@ def test_fewer_classes_are_fewer_outputs(tmp_path, widget, method, rows):
 
 
 @pytest.mark.skipif(not omniglot.available(), reason="Omniglot is not there")
-@pytest.mark.parametrize(("method", "scored"), [("maml", (0, 1, 3)), ("reptile", (0, 1, 5))])
+@pytest.mark.parametrize(("method", "scored"), [("maml", (3,)), ("reptile", (5,))])
 def test_a_hundred_episodes_of_omniglot(tmp_path, widget, method, scored):
     """Every prediction the same, every probability to 1e-4, and a step takes well under 300 ms of a processor."""
     worst, ms = compare(tmp_path, widget, method, tasks_of(omniglot), 100, scored, chunk=25)

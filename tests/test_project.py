@@ -7,10 +7,13 @@ import sys
 import zipfile
 
 import make_env
+import nbformat
 import pytest
+import run_chapters
 import set_repository
 import yaml
 from browser import ROOT
+from jupyter_cache import get_cache
 
 try:
     import tomllib
@@ -261,3 +264,19 @@ def test_workflows_are_valid():
                     assert step["run"].startswith("set -eo pipefail\n"), f"{name}: {step.get('name')}"
     versions = workflows["test.yml"]["jobs"]["test"]["strategy"]["matrix"]["python"]
     assert versions == ["3.10", "3.11", "3.12", "3.13"]
+
+
+def test_a_chapter_that_fails_is_left_to_the_build(tmp_path, capsys):
+    """What runs is found in the cache by its cells; what fails is not, so that Jupyter Book runs it again and reports it."""
+    paths = []
+    for name, source in (("good", "print(6 * 7)"), ("bad", "1 / 0")):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        paths.append(tmp_path / f"{name}.ipynb")
+        nbformat.write(notebook, paths[-1])
+    assert run_chapters.main(paths, tmp_path / "cache") == [paths[1]]
+    assert "bad" in capsys.readouterr().out
+    cache = get_cache(str(tmp_path / "cache"))
+    assert run_chapters.missing(cache, paths) == [paths[1]]
+    _, executed = cache.merge_match_into_notebook(nbformat.read(paths[0], as_version=4))
+    assert executed.cells[0].outputs[0].text == "42\n"
+    assert cache.match_cache_notebook(executed).data["execution_seconds"] > 0

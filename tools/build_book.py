@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import make_print
+import run_chapters
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
@@ -59,7 +60,9 @@ def main():
     environment = {
         **os.environ,
         "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", ""),
+        "MLBOOK_CHAPTERS_AT_ONCE": str(run_chapters.at_once()),
     }
+    subprocess.run([sys.executable, run_chapters.__file__], cwd=ROOT, env=environment, check=True)
     # Not the script `jupyter-book`: it stands elsewhere where this environment borrows another's packages.
     start_it = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", start_it, "build", ".", "-W", "--keep-going"]

@@ -45,7 +45,11 @@ def _put_in(app, doctree, docname):
     if not chapter_number(docname) or seconds is None:
         return
     cell = cost_table(doctree)[1][1]
-    text = f"{max(1, round(seconds))} seconds on {os.cpu_count()} CPU cores, when this site was built"
+    others = int(os.environ.get("MLBOOK_CHAPTERS_AT_ONCE", "1")) - 1  # see tools/build_book.py
+    beside = (
+        "" if others < 1 else " beside another chapter" if others == 1 else f" beside {others} other chapters"
+    )
+    text = f"{max(1, round(seconds))} seconds{beside} on {os.cpu_count()} CPU cores, when this site was built"
     cell.clear()
     cell += nodes.paragraph("", text)
 
