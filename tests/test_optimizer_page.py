@@ -114,6 +114,19 @@ def test_on_one_set_the_learned_rule_wins_as_trained_and_fails_with_relu():
     assert best[1] < best[0]
 
 
+def test_with_characters_of_its_own_it_wins_on_all_problems_and_with_relu_on_most():
+    conditions = results.benchmark("optimizers")["conditions"]
+    for rule in benchmark.RIVALS:
+        assert conditions["as trained"]["rules"][rule]["worse"] == 1
+        assert conditions["40 units"]["rules"][rule]["worse"] == 1
+        its = conditions["ReLU"]["rules"][rule]
+        assert 0.5 < its["worse"] < 1
+        assert its["minus_learned"]["mean"] < its["minus_learned"]["ci95"], (
+            "in the mean no better than this rival"
+        )
+    assert conditions["two hidden layers"]["rules"]["RMSprop"]["worse"] < 0.1
+
+
 def test_a_small_benchmark(tmp_path, monkeypatch):
     name = "learned-optimizer-mlp-glyphs"
     config = experiments.config(experiments.get(name), "quick")
