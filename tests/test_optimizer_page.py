@@ -26,7 +26,7 @@ def trained():
     return experiments.build_learner(config), meta
 
 
-def test_the_trained_rule_ends_below_tuned_adam_and_above_tuned_momentum(trained):
+def test_the_trained_rule_ends_below_tuned_rivals(trained):
     """The comparison of the page, on problems of other seeds."""
     learner, meta = trained
     tuning, fresh = (Quadratics().sample(200, torch.Generator().manual_seed(seed)) for seed in (31, 32))
@@ -37,9 +37,9 @@ def test_the_trained_rule_ends_below_tuned_adam_and_above_tuned_momentum(trained
         theirs = losses(HAND_DESIGNED[name](rate), Quadratic(), fresh, 100)
         differences[name] = theirs[:, 100] - mine[:, 100]
         assert mine[:, 1:].mean() < theirs[:, 1:].mean(), "in the mean over the way, for which it was trained"
-    interval = 1.96 * differences["Adam"].std() / len(fresh.start) ** 0.5
-    assert differences["Adam"].mean() > 2 * interval
-    assert differences["momentum"].mean() < 0
+    for name, least in (("Adam", 2.0), ("momentum", 1.0)):
+        interval = 1.96 * differences[name].std() / len(fresh.start) ** 0.5
+        assert differences[name].mean() > least * interval
 
 
 def test_the_ablation_has_all_its_rows_with_equal_length():

@@ -123,11 +123,13 @@ def loss_curves(
 def steps_of(rule: CoordinateRule, sizes: Tensor, *, others: dict[str, object], history: int = 10):
     """The step that a rule takes, over the gradient it gets: as its first, and after ``history`` equal ones before."""
     fig, axes = figure(1, 2, width=7.4, height=3.0, sharey=True)
+    seen, places = {}, (0, int(sizes.abs().argmin()), len(sizes) - 1)
     for name, its in {"learned": rule, **others}.items():
         memory = its.fresh(sizes)
         for n in range(history + 1):
             change, memory = its.update(sizes, memory)
             if n in (0, history):
+                seen[name, n] = ", ".join(f"{float(change[i]):.2f}" for i in places)
                 axes[int(n > 0)].plot(
                     sizes, change.detach(), color=COLOURS[name], linestyle=DASHES[name],
                     linewidth=2.4 if name == "learned" else 1.6, label=name,
@@ -136,8 +138,12 @@ def steps_of(rule: CoordinateRule, sizes: Tensor, *, others: dict[str, object], 
     axes[1].set(xlabel="gradient ∇", title=f"after {history} equal gradients")
     axes[0].legend(frameon=False, fontsize=9)
     alt = (
-        "The step over the gradient, at the first step and after ten equal gradients, for the learned rule and "
-        f"{' and '.join(others)}. All have the opposite sign of the gradient; the learned curve bends over for large gradients."
+        f"The step over the gradient, at the first step and after {history} equal gradients. Steps for gradients of "
+        f"{', '.join(f'{float(sizes[i]):g}' for i in places)}: "
+        + "; ".join(
+            f"{name} {'first' if n == 0 else f'after {history}'}: {text}" for (name, n), text in seen.items()
+        )
+        + "."
     )
     return fig, alt
 
