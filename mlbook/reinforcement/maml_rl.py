@@ -215,7 +215,7 @@ class MAMLRL:
     ):
         """The step of ``trust_region_step`` under the divergence of the *adapted* policies.
 
-        At θ the divergence and its gradient are zero, so its second derivative with respect to θ is Jᵀ F J, with J = dθ′/dθ and
+        At θ the divergence and its gradient are zero, so its second derivative with respect to θ is Bᵀ F B, with B = dθ′/dθ and
         F the second derivative with respect to θ′: third derivatives are not needed.
         """
         some = [self.thinned(found) for found in rounds]
@@ -224,7 +224,7 @@ class MAMLRL:
             inner = [self.inner(d.at, found) for d, found in zip(inner, some[:-1], strict=True)]
 
         def product(v: Params) -> Params:
-            """(Jᵀ F J + damping) v, mean over tasks."""
+            """(Bᵀ F B + damping) v, mean over tasks."""
             forward = self.push_forward(inner, per_task(v, len(rounds[-1].log_prob)))
             back = mean_over_tasks(self.pull_back(inner, kl.times(forward)))  # [TRPO 1]
             return plus(back, self.damping, v)
