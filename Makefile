@@ -44,7 +44,9 @@ book: setup
 # The browser is looked for here, and fetched if need be. If there is none, the site tests fail and say so.
 test: book
 	@$(BIN)/python tools/find_browser.py || true
-	$(BIN)/python -m pytest -q --durations=10 -n $(JOBS) --dist loadfile --nbmake --nbmake-timeout=300 tests $(wildcard book/*.ipynb)
+# Notebooks first: each is one long test, and by itself xdist keeps files with few tests for the end, where one worker runs alone.
+	$(BIN)/python -m pytest -q --durations=10 -n $(JOBS) --dist loadfile --no-loadscope-reorder --nbmake --nbmake-timeout=300 \
+		$(wildcard book/*.ipynb) tests
 
 test-colab: setup
 	$(BIN)/python tools/run_colab.py
