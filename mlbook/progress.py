@@ -20,7 +20,8 @@ class ProgressLine:
     def __init__(self, total: int, label: str, *, start: int = 0, stream: TextIO | None = None) -> None:
         self.total, self.label, self.start = total, label, start
         self.stream = sys.stderr if stream is None else stream
-        self.live = self.stream.isatty() or "ipykernel" in sys.modules
+        # what a notebook's kernel puts in place of a terminal; that the module is loaded says nothing
+        self.live = self.stream.isatty() or type(self.stream).__module__.startswith("ipykernel.")
         self.interval = 0.2 if self.live else 30.0
         self.began = self.drawn = time.monotonic()
 

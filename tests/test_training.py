@@ -1,6 +1,7 @@
 """Training: seeded, checkpointed, and the same to the last bit however often it was interrupted."""
 
 import csv
+import io
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from mlbook.meta_learners import MAML, Reptile, State
 from mlbook.meta_learners.protocol import leaves, outer_step
 from mlbook.models import MLP, Conv4
 from mlbook.models.conv4 import adapted_names
+from mlbook.progress import ProgressLine
 from mlbook.run import load_checkpoint, run
 from mlbook.tasks import FewShot, MiniBatches, Sinusoids
 from mlbook.tensor_file import load_tensors, save_tensors
@@ -561,3 +563,23 @@ def test_the_time_limit_of_the_command_line(tmp_path, capsys):
     assert "inner steps" in capsys.readouterr().out
     assert main([*train, "--time-limit", "0", "--resume"]) == 2
     assert "time limit must be" in one_line(capsys.readouterr().err)
+
+
+def test_the_progress_line_is_redrawn_in_a_terminal_and_in_a_kernel_and_nowhere_else(monkeypatch):
+    """That ipykernel is loaded says nothing: it is where notebooks are run from the same process."""
+    monkeypatch.setitem(sys.modules, "ipykernel", object())
+    log = io.StringIO()
+    line = ProgressLine(2, "x", stream=log)
+    line(2)
+    line.close()
+    assert log.getvalue().count("\n") == 1 and "\r" not in log.getvalue()
+
+    class Stream(io.StringIO):
+        """As in a kernel, by its module's name."""
+
+    Stream.__module__ = "ipykernel.iostream"
+    seen = Stream()
+    line = ProgressLine(2, "x", stream=seen)
+    line(2)
+    line.close()
+    assert seen.getvalue().startswith("\rx 2/2 100 %") and seen.getvalue().endswith("\n")
