@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mlbook.beyond.architecture_table import ArchitectureTable
 from mlbook.beyond.children import DECISIONS, enumerate_space
-from mlbook.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, arrow, figure
+from mlbook.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, arrow, box, figure
 
 LOOKS = {
     "LSTM controller": (BLUE, "-"),
@@ -27,23 +27,17 @@ def loop():
     ax.axis("off")
     ax.set(xlim=(-0.3, 10.3), ylim=(-0.2, 4.2))
 
-    def box(x, y, text, colour=BLACK):
-        ax.text(
-            x, y, text, ha="center", va="center", fontsize=10, color=colour,
-            bbox={"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": colour},
-        )  # fmt: skip
-
     names = [name for name, _ in DECISIONS]
     for t, name in enumerate(names):
         x = 0.9 + 2.1 * t
-        box(x, 2.6, "LSTM", BLUE)
+        box(ax, x, 2.6, "LSTM", BLUE)
         ax.text(x, 3.55, f"$a_{t + 1}$: {name}", ha="center", fontsize=9.5)
         arrow(ax, (x, 2.95), (x, 3.4), colour=BLUE)
         if t + 1 < len(names):
             arrow(ax, (x + 0.5, 2.6), (x + 1.6, 2.6), colour=BLUE)
             arrow(ax, (x + 0.55, 3.4), (x + 1.75, 2.95), colour=GREY)
-    box(7.9, 0.8, "child: trained from scratch")
-    box(3.0, 0.8, "reward R: its validation accuracy", RED)
+    box(ax, 7.9, 0.8, "child: trained from scratch")
+    box(ax, 3.0, 0.8, "reward R: its validation accuracy", RED)
     arrow(ax, (9.6, 2.2), (9.0, 1.2))
     arrow(ax, (6.1, 0.8), (5.15, 0.8))
     arrow(ax, (2.2, 1.15), (1.1, 2.2), colour=RED, style="--")

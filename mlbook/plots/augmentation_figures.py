@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mlbook.beyond.augmentations import OPERATIONS, Chance, augment, draw_strengths, mean_magnitude, usage
 from mlbook.models.functional import Params
-from mlbook.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, arrow, figure
+from mlbook.plots.style import BLUE, GREEN, GREY, ORANGE, RED, SKY, arrow, box, figure
 
 NAMES = [name.replace("_", " ") for name in OPERATIONS]
 LOOKS = {"Gumbel-softmax": (ORANGE, "--"), "REINFORCE": (GREY, ":"), "RELAX": (GREEN, "-")}
@@ -65,20 +65,14 @@ def bilevel_step():
     ax.axis("off")
     ax.set(xlim=(0, 10), ylim=(0, 4.2))
 
-    def box(x, y, text, colour=BLACK):
-        ax.text(
-            x, y, text, ha="center", va="center", fontsize=10, color=colour,
-            bbox={"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": colour},
-        )  # fmt: skip
-
-    box(1.2, 3.5, "policy ψ = (π, β, m)", GREEN)
-    box(1.2, 2.0, "draw: pair c, applied b", GREEN)
-    box(1.2, 0.6, "training images")
-    box(4.3, 2.0, "augmented images")
-    box(6.7, 2.0, "$\\nabla L_{train}$")
-    box(6.7, 0.6, "child θ", BLUE)
-    box(8.9, 2.0, "$\\theta'=\\theta-\\zeta\\nabla L_{train}$", BLUE)
-    box(8.9, 3.5, "$L_{val}(\\theta')$", RED)
+    box(ax, 1.2, 3.5, "policy ψ = (π, β, m)", GREEN)
+    box(ax, 1.2, 2.0, "draw: pair k, applied b", GREEN)
+    box(ax, 1.2, 0.6, "training images")
+    box(ax, 4.3, 2.0, "augmented images")
+    box(ax, 6.7, 2.0, "$\\nabla L_{train}$")
+    box(ax, 6.7, 0.6, "child θ", BLUE)
+    box(ax, 8.9, 2.0, "$\\theta'=\\theta-\\zeta\\nabla L_{train}$", BLUE)
+    box(ax, 8.9, 3.5, "$L_{val}(\\theta')$", RED)
     for start, end in (
         ((1.2, 3.15), (1.2, 2.35)), ((2.5, 2.0), (3.3, 2.0)), ((2.2, 0.75), (3.6, 1.65)), ((5.35, 2.0), (6.05, 2.0)),
         ((6.7, 0.95), (6.7, 1.62)), ((7.3, 2.0), (7.75, 2.0)), ((8.9, 2.38), (8.9, 3.1)),

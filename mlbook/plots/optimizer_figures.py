@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mlbook.beyond.learned_optimizer import CoordinateRule, log_and_sign
-from mlbook.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, arrow, figure
+from mlbook.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, arrow, box, figure
 
 COLOURS = {
     "SGD": GREY,
@@ -34,22 +34,16 @@ def unrolled_graph():
     ax.axis("off")
     ax.set(xlim=(-0.4, 8.6), ylim=(-0.5, 4.3))
 
-    def box(x, y, text, colour=BLACK):
-        ax.text(
-            x, y, text, ha="center", va="center", fontsize=11, color=colour,
-            bbox={"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": colour},
-        )  # fmt: skip
-
     ax.text(-0.3, 4.05, "optimisee", color=GREY, fontsize=10)
     ax.text(-0.3, 0.25, "optimiser", color=GREY, fontsize=10)
     for i, name in enumerate(("t", "t+1", "t+2")):
         x = 0.9 + 3.0 * i
-        box(x, 3.55, f"$f(\\theta_{{{name}}})$", RED)
-        box(x, 2.5, f"$\\theta_{{{name}}}$")
+        box(ax, x, 3.55, f"$f(\\theta_{{{name}}})$", RED)
+        box(ax, x, 2.5, f"$\\theta_{{{name}}}$")
         arrow(ax, (x, 2.75), (x, 3.28), colour=RED)
         if i == 2:
             continue
-        box(x + 1.35, 1.1, "$m(\\cdot,\\varphi)$", GREEN)
+        box(ax, x + 1.35, 1.1, "$m(\\cdot,\\varphi)$", GREEN)
         arrow(ax, (x + 0.15, 2.22), (x + 0.95, 1.4), colour=GREY, style="--")
         ax.text(x + 0.12, 1.62, f"$\\nabla_{{{name}}}$", color=GREY, fontsize=11)
         arrow(ax, (x + 0.35, 2.5), (x + 2.6, 2.5))

@@ -32,6 +32,14 @@ def figure(rows: int = 1, columns: int = 1, *, width: float = 7.0, height: float
     return fig, axes
 
 
+def box(ax, x: float, y: float, text: str, colour=BLACK) -> None:
+    """Words in a rounded white box around the point (x, y), for drawings of what leads to what."""
+    ax.text(
+        x, y, text, ha="center", va="center", fontsize=10, color=colour,
+        bbox={"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": colour},
+    )  # fmt: skip
+
+
 def arrow(ax, start, end, *, colour=BLACK, style="-", bend=0.0, width=1.6) -> None:
     """An arrow from point to point; ``bend`` curves it."""
     arrowprops = {
