@@ -19,7 +19,7 @@ import torch
 from benchmarks.contenders import contenders
 from benchmarks.harness import measure
 from benchmarks.problems import PROBLEMS
-from mlbook.tensor_file import write_atomically
+from mlbook.data.tensor_file import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "compare.json"

@@ -17,10 +17,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.problems import INNER_LR, N, Problem, Sampling
+from mlbook.data import ClassPool
 from mlbook.meta_learners import MAML, Reptile
-from mlbook.meta_learners.protocol import LOSSES
+from mlbook.meta_learners.base import LOSSES
 from mlbook.models import MLP
-from mlbook.tasks import ClassPool, Episode, FewShot
+from mlbook.tasks import Episode, FewShot
 
 Work = Callable[[], dict[str, Tensor]]
 
@@ -31,7 +32,7 @@ class Contender:
     make: Callable[..., Work]
     """(problem, *what its ``build`` gives) -> the call that is timed."""
     keep_memory: bool = False
-    """Call ``mlbook.memory.keep_freed_memory`` first, as ``python -m mlbook train`` does."""
+    """Call ``mlbook.training.memory.keep_freed_memory`` first, as ``python -m mlbook train`` does."""
     peer: bool = False
 
 

@@ -20,11 +20,12 @@ import torch
 
 from benchmarks.compare import ROOT, keep, machine, provenance
 from mlbook import experiments
-from mlbook.meta_learners.protocol import leaves
-from mlbook.run import use_precision
-from mlbook.tasks import ClassPool, FewShot, Sinusoids
-from mlbook.training import train
-from mlbook.verification import relative_distance, to_float64
+from mlbook.data import ClassPool
+from mlbook.meta_learners.base import leaves
+from mlbook.pages.checks import relative_distance, to_float64
+from mlbook.tasks import FewShot, Sinusoids
+from mlbook.training.loop import train
+from mlbook.training.runner import use_precision
 
 RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "gpu.json"
 NAMES = ("maml-omniglot-5w1s", "fomaml-omniglot-5w1s", "maml-omniglot-20w1s", "maml-sinusoid-5shot")

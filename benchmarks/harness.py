@@ -68,7 +68,7 @@ def serve(pipe, contender: Contender, problem: Problem | Sampling, tasks: int, d
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, resource.getrlimit(resource.RLIMIT_DATA)[1]))
         torch.set_num_threads(threads)
         if contender.keep_memory:
-            from mlbook.memory import keep_freed_memory
+            from mlbook.training.memory import keep_freed_memory
 
             keep_freed_memory()
         imports = memory_now("VmRSS")

@@ -93,7 +93,7 @@ def main() -> int:
     for package, install in steps.items():
         try:
             install()
-            door = "from mlbook.tasks.torchvision_import import torchvision; torchvision(); "
+            door = "from mlbook.data.torchvision_import import torchvision; torchvision(); "
             code = f"{door * (package == 'learn2learn')}import {package}"
             environment.run("-W", "ignore", "-c", code, folder=ROOT)
             print(f"{package}: installed", flush=True)

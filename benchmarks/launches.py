@@ -23,9 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.compare import keep
 from mlbook import experiments
-from mlbook.cuda_graph import rates_on_device
-from mlbook.meta_learners.protocol import State, leaves
-from mlbook.tasks import ClassPool, FewShot, Sinusoids
+from mlbook.data import ClassPool
+from mlbook.meta_learners.base import State, leaves
+from mlbook.tasks import FewShot, Sinusoids
+from mlbook.training.cuda_graph import rates_on_device
 
 NO_KERNEL = set(
     "alias as_strided detach device empty empty_like empty_strided expand is_same_size lift_fresh new_empty new_empty_strided "

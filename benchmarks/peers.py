@@ -8,7 +8,7 @@ import importlib
 import io
 import warnings
 
-from mlbook.tasks.torchvision_import import torchvision
+from mlbook.data.torchvision_import import torchvision
 
 PACKAGES = ("learn2learn", "higher", "torchopt")
 

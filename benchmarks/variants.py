@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.contenders import OURS, PLAIN, Contender, Work, ours
 from benchmarks.problems import IMAGES, NETWORKS, N
-from mlbook.meta_learners import convolutions, fast, fast_conv4
+from mlbook.engines import convolutions, fast, fast_conv4
 from mlbook.models import Conv4
 
 WIDTHS = (8, 16, 32, 64, 128)

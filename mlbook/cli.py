@@ -132,8 +132,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _experiments(options) -> int:
+    from mlbook.data import image_folder
     from mlbook.experiments import EXPERIMENTS, METHODS
-    from mlbook.tasks import image_folder
 
     rows = [
         {
@@ -162,7 +162,7 @@ def _experiments(options) -> int:
 
 
 def _train(options) -> int:
-    from mlbook.run import run
+    from mlbook.training.runner import run
 
     record = run(
         options.name,
@@ -187,11 +187,11 @@ def _train(options) -> int:
 
 def _evaluate(options) -> int:
     from mlbook import results
+    from mlbook.data.progress import ProgressLine
     from mlbook.experiments import build_learner, get
     from mlbook.experiments import config as experiment_config
-    from mlbook.memory import keep_freed_memory
-    from mlbook.progress import ProgressLine
-    from mlbook.run import choose_device, evaluate_config, load_checkpoint, use_precision
+    from mlbook.training.memory import keep_freed_memory
+    from mlbook.training.runner import choose_device, evaluate_config, load_checkpoint, use_precision
 
     if options.tasks < 2:
         raise UserError(f"--tasks must be at least 2 (an interval needs two), not {options.tasks}")
@@ -203,7 +203,7 @@ def _evaluate(options) -> int:
         get(options.name)
         path = results.pretrained_path(options.name)
     config, meta = load_checkpoint(path, device)
-    if options.name in get(config["name"]).also:  # the same meta-training, another protocol
+    if options.name in get(config["name"]).shares_training_with:  # the same meta-training, another protocol
         config = experiment_config(
             get(options.name), config["preset"], meta_steps=config["meta_steps"], seed=config["seed"]
         )
@@ -225,13 +225,13 @@ def _evaluate(options) -> int:
 
 
 def _sentence(name: str, result: dict) -> str:
-    measure = result["measure"]
-    scale, unit = (100, " %") if measure == "accuracy" else (1, "")
-    digits = 4 if measure == "loss" else 2
-    value, interval = scale * result[measure], scale * result["ci95"]
+    metric = result["metric"]
+    scale, unit = (100, " %") if metric == "accuracy" else (1, "")
+    digits = 4 if metric == "loss" else 2
+    value, interval = scale * result[metric], scale * result["ci95"]
     protocol = ", ".join(f"{k} {v}" for k, v in result["protocol"].items())
     return (
-        f"{name}: {measure} {value:.{digits}f} ± {interval:.{digits}f}{unit} after {result['step']} inner steps "
+        f"{name}: {metric} {value:.{digits}f} ± {interval:.{digits}f}{unit} after {result['step']} inner steps "
         f"over {result['tasks']} meta-test tasks ({protocol})"
     )
 
@@ -247,7 +247,7 @@ def _results(options) -> int:
 
 
 def _data(options) -> int:
-    from mlbook.tasks import datasets, image_folder
+    from mlbook.data import datasets, image_folder
 
     if options.action == "list":
         for dataset in datasets.known().values():
@@ -273,7 +273,7 @@ def _data(options) -> int:
 
 
 def _features(options) -> int:
-    from mlbook.tasks import feature_sets, pools
+    from mlbook.data import feature_sets, pool_files
 
     if options.action == "list":
         for name in sorted({*feature_sets.known(), *feature_sets.PUBLISHED}):
@@ -282,7 +282,7 @@ def _features(options) -> int:
         return 0
     if options.action == "verify":
         sizes = {
-            split: tuple(feature_sets.load(options.name, split).features.shape) for split in pools.SPLITS
+            split: tuple(feature_sets.load(options.name, split).features.shape) for split in pool_files.SPLITS
         }
         print(
             f"{options.name}: verified; "
@@ -292,9 +292,9 @@ def _features(options) -> int:
     if options.action == "import":
         print(f"{options.name}: ready at {feature_sets.import_from(options.name, options.source)}")
         return 0
-    from mlbook.features import extract
-    from mlbook.memory import keep_freed_memory
-    from mlbook.run import choose_device, load_checkpoint
+    from mlbook.training.feature_extraction import extract
+    from mlbook.training.memory import keep_freed_memory
+    from mlbook.training.runner import choose_device, load_checkpoint
 
     device = choose_device(options.device)
     if device.type == "cpu":

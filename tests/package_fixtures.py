@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mlbook.tasks import ClassPool
+from mlbook.data import ClassPool
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -76,7 +76,7 @@ class SmallOmniglot:
             stacks.append(np.stack(stack))
         self.images = np.stack(stacks)  # [5, 3, 28, 28], ink = 255
         if monkeypatch is not None:
-            from mlbook.tasks import omniglot
+            from mlbook.data import omniglot
 
             monkeypatch.setattr(omniglot, "CHARACTERS", len(self.CHARACTERS))
             monkeypatch.setattr(omniglot, "DRAWINGS", self.DRAWINGS)

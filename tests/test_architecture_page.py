@@ -4,12 +4,13 @@ import pytest
 import torch
 from package_fixtures import rng
 
-from mlbook import verification
-from mlbook.beyond import architecture_table, bilevel
-from mlbook.beyond import five_variables as five
-from mlbook.beyond.search import ControllerSearch
+from mlbook.architecture import table as architecture_table
+from mlbook.architecture.search import ControllerSearch
 from mlbook.errors import UserError
-from mlbook.plots import architecture_figures
+from mlbook.meta_learners import bilevel
+from mlbook.pages import checks
+from mlbook.pages.checks import five_variables as five
+from mlbook.pages.figures import architecture_figures
 
 # -- five outer variables ------------------------------------------------------------------------------------------------
 
@@ -25,7 +26,7 @@ def test_the_exact_estimates_agree_with_finite_differences(variable, monkeypatch
     outer = {variable: five.FIXED[variable] + 0.1}
     found = five.estimator(variable, tasks, rng())(outer)
     assert float(found.value) == pytest.approx(float(five.objective(tasks, outer)))
-    checked = verification.compare_gradient(
+    checked = checks.compare_gradient(
         lambda meta: five.objective(tasks, meta[""]),
         {"": found.gradient},
         {"": outer},
@@ -39,7 +40,7 @@ def test_truncation_sees_the_same_value_and_another_gradient():
     cut = five.estimator("optimiser", tasks, rng())(outer)
     whole = bilevel.exact(five.Fit(tasks), five.Fit(tasks).steps)(outer)
     assert float(cut.value) == pytest.approx(float(whole.value), rel=1e-5)
-    assert verification.relative_distance({"": cut.gradient}, {"": whole.gradient}) > 0.01
+    assert checks.relative_distance({"": cut.gradient}, {"": whole.gradient}) > 0.01
 
 
 def test_the_score_function_of_the_features_is_right_on_average():

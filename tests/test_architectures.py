@@ -9,10 +9,10 @@ import torch
 from package_fixtures import ROOT, rng
 from torch.func import vmap
 
-from mlbook import experiments, verification
-from mlbook.beyond import architecture_table, bilevel, children
-from mlbook.beyond.architecture_table import ArchitectureTable
-from mlbook.beyond.controller import (
+from mlbook import experiments
+from mlbook.architecture import children
+from mlbook.architecture import table as architecture_table
+from mlbook.architecture.controller import (
     IndependentController,
     LSTMController,
     distribution,
@@ -21,7 +21,7 @@ from mlbook.beyond.controller import (
     moving_average,
     reinforce,
 )
-from mlbook.beyond.search import (
+from mlbook.architecture.search import (
     Chance,
     ControllerSearch,
     DrawnBatches,
@@ -29,11 +29,14 @@ from mlbook.beyond.search import (
     first_best,
     row_numbers,
 )
+from mlbook.architecture.table import ArchitectureTable
 from mlbook.cli import main
+from mlbook.data import glyphs, omniglot
+from mlbook.data.pools import ClassPool
 from mlbook.errors import UserError
-from mlbook.run import run
-from mlbook.tasks import glyphs, omniglot
-from mlbook.tasks.episode import ClassPool
+from mlbook.meta_learners import bilevel
+from mlbook.pages import checks
+from mlbook.training.runner import run
 
 SMALL = (3, 2, 4)
 CONTROLLERS = [LSTMController(SMALL, units=5), IndependentController(SMALL)]
@@ -224,7 +227,7 @@ def test_the_estimates_mean_is_the_gradient_whatever_the_baseline(controller, ba
         for k, g in estimate(stacked).gradient.items():
             total[k] -= weight * g[0]  # −dJ/dθ_c is what descends
     wanted = exact_gradient(controller, theta, rewards).gradient
-    assert verification.relative_distance({"": total}, {"": wanted}) < 1e-12
+    assert checks.relative_distance({"": total}, {"": wanted}) < 1e-12
 
 
 def test_it_is_the_score_function_of_the_common_outer_loop():
@@ -247,7 +250,7 @@ def test_it_is_the_score_function_of_the_common_outer_loop():
         baseline=-0.3,
     )(theta)
     own = reinforce(controller, choices[None], rewards[None], torch.tensor([0.3], dtype=torch.float64))(theta)
-    assert verification.relative_distance({"": own.gradient}, {"": common.gradient}) < 1e-12
+    assert checks.relative_distance({"": own.gradient}, {"": common.gradient}) < 1e-12
 
 
 def test_one_search_does_not_see_another():
@@ -261,7 +264,7 @@ def test_one_search_does_not_see_another():
             controller, choices[s : s + 1], rewards[s : s + 1], torch.zeros(1, dtype=torch.float64), 0.1
         )({k: v[s : s + 1] for k, v in theta.items()})
         mine = {k: v[s : s + 1] for k, v in together.gradient.items()}
-        assert verification.relative_distance({"": mine}, {"": alone.gradient}) < 1e-12
+        assert checks.relative_distance({"": mine}, {"": alone.gradient}) < 1e-12
 
 
 def test_the_baseline_is_a_moving_average():
@@ -353,7 +356,7 @@ def test_the_unrolled_gradient_agrees_with_finite_differences(data):
     batches = batches._make(f.double() if f.is_floating_point() else f for f in batches)
 
     estimate, _ = search.alpha_estimate(double["weights"], batches)
-    found = verification.compare_gradient(
+    found = checks.compare_gradient(
         lambda meta: estimate(meta[""]).value,
         {"": estimate(double["params"]).gradient},
         {"": double["params"]},
@@ -399,7 +402,7 @@ def test_the_command_line_evaluates_a_checkpoint(tmp_path, capsys):
     capsys.readouterr()
     assert main(["evaluate", checkpoint, "--tasks", "20", "--device", "cpu", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["measure"] == "accuracy" and found["tasks"] == 20 and found["step"] == 300
+    assert found["metric"] == "accuracy" and found["tasks"] == 20 and found["step"] == 300
     assert found["mean"] == record["evaluation"]["mean"]
     assert main(["evaluate", checkpoint, "--tasks", "30", "--device", "cpu"]) == 2
     assert "20 searches" in capsys.readouterr().err

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from mlbook import results
-from mlbook.beyond import augmentations as A
-from mlbook.plots import augmentation_figures as figures
-from mlbook.run import load_checkpoint
-from mlbook.verification import choice_gradients as cg
+from mlbook.augmentation import operations as A
+from mlbook.pages.checks import choice_gradients as cg
+from mlbook.pages.figures import augmentation_figures as figures
+from mlbook.training.runner import load_checkpoint
 
 SEEDS = 5
 

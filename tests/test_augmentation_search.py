@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from mlbook import experiments
-from mlbook.beyond import augmentations as A
-from mlbook.beyond.augmentation_search import DADA, CandidatePolicies, Child, generator_of
-from mlbook.beyond.optimizees import Classifier
-from mlbook.beyond.relax import draw_choices, relax, soft_loss_control, surrogate
+from mlbook.augmentation import operations as A
+from mlbook.augmentation.search import DADA, CandidatePolicies, Child, generator_of
+from mlbook.data import glyphs
 from mlbook.errors import UserError
-from mlbook.run import run
-from mlbook.tasks import glyphs
+from mlbook.meta_learners.relax import draw_choices, relax, soft_loss_control, surrogate
+from mlbook.optimizers.optimizees import Classifier
+from mlbook.pages.checks import choice_gradients as cg
 from mlbook.tasks.small_sets import SmallSets
-from mlbook.verification import choice_gradients as cg
+from mlbook.training.runner import run
 
 DOUBLE = torch.float64
 CHILD = Child(Classifier((196, 8, 5), "tanh"))
@@ -383,7 +383,7 @@ def test_a_run_resumed_ends_in_the_same_numbers(tmp_path, name):
     parts = run(name, out=tmp_path / "parts", resume=True, **options)
     a, b = ((tmp_path / part / "checkpoint.safetensors").read_bytes() for part in ("whole", "parts"))
     assert a == b and whole["evaluation"] == parts["evaluation"]
-    assert whole["evaluation"]["measure"] == "accuracy" and whole["evaluation"]["step"] == 100
+    assert whole["evaluation"]["metric"] == "accuracy" and whole["evaluation"]["step"] == 100
     json.dumps(whole)
 
 
@@ -393,6 +393,6 @@ def test_rows_differ_from_the_paper_s_in_one_part_each():
     for name in names:
         config = experiments.config(experiments.get(name), "quick")
         learner = experiments.build_learner(config)
-        assert learner.measure == "accuracy" and learner.steps == 100
+        assert learner.metric == "accuracy" and learner.steps == 100
     paper = experiments.build_learner(experiments.config(experiments.get("dada-search"), "colab"))
     assert paper.estimator == "relax" and paper.magnitudes == "straight_through" and paper.temperature == 0.5

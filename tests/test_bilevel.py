@@ -10,9 +10,9 @@ import pytest
 import torch
 from package_fixtures import rng
 
-from mlbook.beyond import bilevel
 from mlbook.errors import UserError
-from mlbook.verification.outer_gradients import OneOfTwoRates, RateOfDescent
+from mlbook.meta_learners import bilevel
+from mlbook.pages.checks.outer_gradients import OneOfTwoRates, RateOfDescent
 
 DESCENT = RateOfDescent()
 A, START, N = DESCENT.a, DESCENT.start_at, DESCENT.steps

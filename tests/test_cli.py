@@ -13,7 +13,7 @@ from package_fixtures import ROOT, files_below, one_line
 
 from mlbook import experiments
 from mlbook.cli import main
-from mlbook.tensor_file import save_tensors
+from mlbook.data.tensor_file import save_tensors
 
 
 @pytest.fixture
@@ -198,9 +198,9 @@ def test_data_list_says_what_is_there(place, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "measure"), [("maml-sinusoid-5shot", "mse"), ("maml-glyphs-5w1s", "accuracy")]
+    ("name", "metric"), [("maml-sinusoid-5shot", "mse"), ("maml-glyphs-5w1s", "accuracy")]
 )
-def test_train_then_evaluate(place, capsys, short, name, measure):
+def test_train_then_evaluate(place, capsys, short, name, metric):
     assert main(["train", name, "--meta-steps", "2", "--device", "cpu", "--out", "deep/run"]) == 0
     assert name in capsys.readouterr().out
     assert files_below(place / "deep") == [
@@ -210,11 +210,11 @@ def test_train_then_evaluate(place, capsys, short, name, measure):
     evaluate = ["evaluate", "deep/run/checkpoint.safetensors", "--tasks", "3", "--device", "cpu"]
     assert main([*evaluate, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert set(result) >= {measure, "ci95", "tasks", "protocol"}
-    assert result["tasks"] == 3 and result[measure] >= 0 and result["ci95"] >= 0
+    assert set(result) >= {metric, "ci95", "tasks", "protocol"}
+    assert result["tasks"] == 3 and result[metric] >= 0 and result["ci95"] >= 0
     assert set(result["protocol"]) >= {"batch_norm", "queries", "split", "seed"}
     assert main(evaluate) == 0
-    assert f"{measure} " in capsys.readouterr().out
+    assert f"{metric} " in capsys.readouterr().out
     # the record was made by the same evaluation
     record = json.loads((place / "deep/run/record.json").read_text())
     assert main(["evaluate", evaluate[1], "--tasks", "2", "--device", "cpu", "--json"]) == 0
@@ -279,10 +279,10 @@ def test_every_experiment_can_be_built():
             config = experiments.config(e, preset)
             learner = experiments.build_learner(config)
             own = {"learned_optimizer": "loss", "maml_rl": "return"}
-            measure = own.get(
+            metric = own.get(
                 e.learner.get("method"), "mse" if e.dataset.startswith("sinusoid") else "accuracy"
             )
-            assert learner.measure == measure
+            assert learner.metric == metric
             assert e.report_step <= e.test_steps
     assert torch.equal(torch.get_rng_state(), before)
 

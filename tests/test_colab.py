@@ -19,7 +19,7 @@ TOY = r"""
 Text with {cite:t}`finn2017maml`, {cite:p}`finn2017maml,nichol2018reptile` and {term}`support set`, {term}`ways <way>`.
 See {eq}`eq-one`, {numref}`fig-one`, {numref}`Figure %s <fig-one>`, {prf:ref}`alg-one`, {ref}`sec-toy`,
 {ref}`here <sec-toy>`, {doc}`glossary`, [notation](notation.md), [](05_second_derivative.ipynb), [](#sec-toy),
-{math}`x^2`, H{sub}`2`O, {kbd}`Enter`, {abbr}`CI (confidence interval)`, {py:func}`mlbook.inner_loop.adapt`,
+{math}`x^2`, H{sub}`2`O, {kbd}`Enter`, {abbr}`CI (confidence interval)`, {py:func}`mlbook.meta_learners.inner_loop.adapt`,
 `{not}` a role, a span [with a class]{.muted}, inline $a_{t}$ and $\{x\}$.
 
 % a comment

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from package_fixtures import rng
 
-from mlbook.meta_learners.convolutions import Grouped, Patches, choose, product, rounded
+from mlbook.engines.convolutions import Grouped, Patches, choose, product, rounded
 
 T, B, C, FILTERS = 3, 2, 2, 4
 CASES = [(side, stride) for side in (6, 7) for stride in (1, 2)]

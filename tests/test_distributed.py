@@ -10,10 +10,10 @@ import pytest
 import torch
 from package_fixtures import ROOT, rng
 
-from mlbook.distributed import ALONE, Processes, processes
+from mlbook.data.tensor_file import load_tensors
 from mlbook.errors import UserError
 from mlbook.tasks import Sinusoids
-from mlbook.tensor_file import load_tensors
+from mlbook.training.distributed import ALONE, Processes, processes
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
@@ -84,8 +84,8 @@ def test_parts_of_different_sizes_weigh_as_many_tasks_as_they_have(monkeypatch):
     gathered = []
     monkeypatch.setattr("torch.distributed.all_reduce", gathered.append)
     for rank in range(3):
-        combine = Processes(rank, 3).mean_over(7)
-        gradient, metrics = combine(
+        all_reduce = Processes(rank, 3).mean_over(7)
+        gradient, metrics = all_reduce(
             {"params": {"w": torch.tensor([float(rank)])}}, {"loss": torch.tensor(1.0)}
         )
         assert gradient["params"]["w"].shape == (1,) and metrics["loss"].shape == ()

@@ -1,7 +1,7 @@
 """The lab "Draw three characters" without its page: gradient, inner steps, pixels and packed weights; PyTorch is the judge.
 
 What the page computes follows from the weights as rounded for it, so every comparison uses these. What the rounding costs was
-measured once on 600 meta-test tasks of Omniglot: see ``mlbook.widgets.coded_weights``.
+measured once on 600 meta-test tasks of Omniglot: see ``mlbook.pages.labs.coded_weights``.
 """
 
 import base64
@@ -12,10 +12,11 @@ import torch
 from lab_page import assert_close, assert_whole, run_node
 from test_lab_query_batch import SHAPES, problem
 
+from mlbook.data import glyphs, omniglot
 from mlbook.errors import UserError
 from mlbook.models import call
-from mlbook.tasks import FewShot, glyphs, omniglot
-from mlbook.widgets import DrawCharacters, assets, coded_weights, draw_characters, strokes
+from mlbook.pages.labs import DrawCharacters, assets, coded_weights, draw_characters, strokes
+from mlbook.tasks import FewShot
 
 WORKER = SimpleNamespace(_esm=assets.module("draw_worker.js"))
 PAGE = SimpleNamespace(_esm=DrawCharacters._esm)

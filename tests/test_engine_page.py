@@ -7,8 +7,9 @@ import re
 import pytest
 from package_fixtures import ROOT
 
-from mlbook import notebook, results
-from mlbook.plots import engine_figures
+from mlbook import results
+from mlbook.pages import notebook
+from mlbook.pages.figures import engine_figures
 
 RECORDS = ("compare", "savings", "scale", "launches", "precision")
 PAGES = {name: (ROOT / "book" / name).read_text() for name in ("engine.ipynb", "05_second_derivative.ipynb")}

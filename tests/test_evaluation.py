@@ -7,12 +7,12 @@ import torch
 from package_fixtures import noise_pool, rng
 
 from mlbook.errors import UserError
-from mlbook.evaluation import evaluate, fixed_episodes, running_statistics, task_scores
 from mlbook.meta_learners import MAML
 from mlbook.models import MLP, Conv4, call
 from mlbook.models.batch_norm import Statistics
 from mlbook.models.conv4 import adapted_names
 from mlbook.tasks import Episode, FewShot, Sinusoids
+from mlbook.training.evaluation import evaluate, fixed_episodes, running_statistics, task_scores
 
 N = 5
 
@@ -60,10 +60,10 @@ def test_there_is_one_number_per_inner_step_and_the_reported_one_is_named():
 
 def test_regression_is_measured_by_squared_error_and_classification_by_accuracy():
     learner, meta, tasks = waves()
-    assert evaluate(learner, meta, tasks, n_tasks=5, steps=1).measure == "mse"
+    assert evaluate(learner, meta, tasks, n_tasks=5, steps=1).metric == "mse"
     learner, meta, tasks = images()
     result = evaluate(learner, meta, tasks, n_tasks=5, steps=1)
-    assert result.measure == "accuracy" and all(0 <= value <= 1 for value in result.mean)
+    assert result.metric == "accuracy" and all(0 <= value <= 1 for value in result.mean)
     assert "accuracy" in result.as_dict() and "mse" not in result.as_dict()
 
 

@@ -6,10 +6,10 @@ from package_fixtures import rng
 from torch.func import grad
 
 from mlbook.errors import UserError
-from mlbook.inner_loop import inner_path
-from mlbook.plots import expansion_figures
-from mlbook.verification import compare_gradient, hessian_vector, worst
-from mlbook.verification import expansion as ex
+from mlbook.meta_learners.inner_loop import inner_path
+from mlbook.pages.checks import compare_gradient, hessian_vector, worst
+from mlbook.pages.checks import expansion as ex
+from mlbook.pages.figures import expansion_figures
 
 # The first forward-mode derivative of a process makes torch 2.13 compile something in a way that it calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is:DeprecationWarning")

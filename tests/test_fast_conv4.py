@@ -6,13 +6,14 @@ import pytest
 import torch
 from package_fixtures import check_fast_engine, noise_pool, rng
 
+from mlbook.engines import convolutions, fast_conv4
 from mlbook.errors import UserError
-from mlbook.meta_learners import MAML, convolutions, fast_conv4
-from mlbook.meta_learners.protocol import leaves
+from mlbook.meta_learners import MAML
+from mlbook.meta_learners.base import leaves
 from mlbook.models import Conv4
 from mlbook.models.conv4 import adapted_names, head_names
+from mlbook.pages.checks import relative_distance, to_float64
 from mlbook.tasks import FewShot
-from mlbook.verification import relative_distance, to_float64
 
 N, T = 3, 5
 

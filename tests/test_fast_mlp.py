@@ -6,13 +6,14 @@ import pytest
 import torch
 from package_fixtures import check_fast_engine, rng
 
+from mlbook.engines import fast, fast_mlp
 from mlbook.errors import UserError
-from mlbook.meta_learners import MAML, fast, fast_mlp
-from mlbook.meta_learners.protocol import leaves
+from mlbook.meta_learners import MAML
+from mlbook.meta_learners.base import leaves
 from mlbook.models import MLP
 from mlbook.models.conv4 import head_names
+from mlbook.pages.checks import relative_distance, to_float64
 from mlbook.tasks import Episode, Sinusoids
-from mlbook.verification import relative_distance, to_float64
 
 T = 5
 

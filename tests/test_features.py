@@ -10,17 +10,18 @@ import torch.nn.functional as F
 from package_fixtures import files_below, noise_pool, one_line, rng
 
 from mlbook import cli, experiments
-from mlbook import features as extraction
-from mlbook.early_stopping import EarlyStopping
+from mlbook.data import FeaturePool, feature_sets, pool_files
 from mlbook.errors import DataError, UserError
-from mlbook.evaluation import evaluate
 from mlbook.meta_learners import MAML, Backbone, LinearHead
-from mlbook.meta_learners.protocol import State
+from mlbook.meta_learners.base import State
 from mlbook.models import MLP, Conv4, WideResNet
 from mlbook.models.conv4 import count
-from mlbook.tasks import Augmented, FeaturePool, FewShot, FewShotFeatures, LabelledImages, feature_sets, pools
-from mlbook.tasks.augmentation import jittered
-from mlbook.training import train
+from mlbook.tasks import Augmented, FewShot, FewShotFeatures, LabelledImages
+from mlbook.tasks.crops import jittered
+from mlbook.training import feature_extraction as extraction
+from mlbook.training.early_stopping import EarlyStopping
+from mlbook.training.evaluation import evaluate
+from mlbook.training.loop import train
 
 
 @pytest.fixture
@@ -193,7 +194,7 @@ def test_a_set_of_features_comes_back_as_it_was_saved(folder, uneven):
 
 def test_damaged_features_are_found_out(folder):
     feature_sets.save("mine", small_set(), {"of": "nothing"})
-    path = pools.split_path(feature_sets.stem("mine"), "test")
+    path = pool_files.split_path(feature_sets.stem("mine"), "test")
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
@@ -203,7 +204,7 @@ def test_damaged_features_are_found_out(folder):
     with pytest.raises(DataError) as error:
         feature_sets.load("mine", "test")
     one_line(error.value)
-    other = pools.split_path(feature_sets.stem("mine"), "train")
+    other = pool_files.split_path(feature_sets.stem("mine"), "train")
     path.write_bytes(other.read_bytes())
     with pytest.raises(DataError, match="not the test split"):
         feature_sets.load("mine", "test")
@@ -392,7 +393,7 @@ def test_training_on_both_splits_sees_all_their_classes(two_sets):
 class Known:
     """A learner whose score is its parameter: queries below it are classified right."""
 
-    measure, one_by_one, inductive = "accuracy", False, True
+    metric, vmappable, inductive = "accuracy", True, True
 
     def path(self, meta, support_x, support_y, steps):
         for _ in range(steps + 1):
@@ -445,8 +446,8 @@ def test_the_best_state_is_kept_and_survives_a_resume():
 def test_an_interrupted_run_with_early_stopping_ends_in_the_same_result(
     two_sets, tmp_path, monkeypatch, last
 ):
-    from mlbook import run as running
-    from mlbook.tensor_file import load_tensors
+    from mlbook.data.tensor_file import load_tensors
+    from mlbook.training import runner as running
 
     changed = experiments.replace(experiments.get("leo-mini-wrn-10-4-5w1s"), validate_every=2)
     monkeypatch.setitem(experiments.EXPERIMENTS, changed.name, changed)

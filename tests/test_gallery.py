@@ -5,11 +5,11 @@ import json
 import pytest
 from browser import HTML, ROOT
 
-from mlbook import widgets
-from mlbook.widgets.gallery import CARDS
+from mlbook.pages import labs
+from mlbook.pages.labs.gallery import CARDS
 
-LABS = [name for name in widgets.__all__ if name[:1].isupper()]
-PAGES = [page for card in CARDS for page in (card.page, *card.also)]
+LABS = [name for name in labs.__all__ if name[:1].isupper()]
+PAGES = [page for card in CARDS for page in (card.page, *card.shares_training_with)]
 
 
 def test_every_lab_is_in_the_gallery_and_nothing_else():
@@ -23,8 +23,8 @@ def test_card(card):
     picture = ROOT / f"book/_static/labs/{card.name}.png"
     assert picture.stat().st_size < 60_000, "run tools/lab_pictures.py"
     assert card.sentence[-1] in ".?" and len(card.sentence) < 140
-    getattr(widgets, card.widget)(**card.opens)
-    for page in (card.page, *card.also):
+    getattr(labs, card.widget)(**card.opens)
+    for page in (card.page, *card.shares_training_with):
         text = (ROOT / f"book/{page.partition('#')[0]}.ipynb").read_text(encoding="utf-8")
         cells = ["".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
         assert any(f"{card.widget}(" in cell for cell in cells), page

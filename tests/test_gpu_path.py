@@ -14,12 +14,13 @@ import pytest
 import torch
 from package_fixtures import ROOT, rng
 
-from mlbook import cuda_graph, results, training
-from mlbook.cuda_graph import WARM_UP, CapturedStep, can_capture
+from mlbook import results
 from mlbook.meta_learners import MAML, Reptile
-from mlbook.meta_learners.protocol import leaves
+from mlbook.meta_learners.base import leaves
 from mlbook.models import MLP
 from mlbook.tasks import Sinusoids
+from mlbook.training import cuda_graph, loop
+from mlbook.training.cuda_graph import WARM_UP, CapturedStep, can_capture
 
 needs_made_up_device = pytest.mark.skipif(
     not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"),
@@ -92,7 +93,7 @@ def test_recorded_steps_give_what_plain_steps_give(monkeypatch):
     def go(graph):
         state, losses = learner.init(rng(0)), []
         options = {"meta_steps": WARM_UP + 5, "meta_batch_size": 4, "generator": rng(1)}
-        for progress in training.train(learner, Sinusoids(), state=state, graph=graph, **options):
+        for progress in loop.train(learner, Sinusoids(), state=state, graph=graph, **options):
             losses.append((progress.meta_step, float(progress.metrics["loss"])))
         return progress.state.meta, losses
 

@@ -16,9 +16,10 @@ from package_fixtures import files_below, one_line, rng
 from PIL import Image
 
 from mlbook import cli, experiments
+from mlbook.data import ClassPool, image_folder, mini_imagenet, pool_files
+from mlbook.data.pickles import load_arrays
 from mlbook.errors import DataError, UserError
-from mlbook.tasks import ClassPool, FewShot, LabelledImages, image_folder, mini_imagenet, pools
-from mlbook.tasks.pickles import load_arrays
+from mlbook.tasks import FewShot, LabelledImages
 
 SMALL = {
     "train": ["n01532829", "n01558993", "n03888605"],
@@ -263,14 +264,14 @@ def test_a_failed_import_leaves_the_good_data_as_it_was(small, tmp_path):
 
 def test_a_damaged_split_is_refused(small):
     mini_imagenet.import_from(small.root)
-    path = pools.split_path(mini_imagenet.stem(), "test")
+    path = pool_files.split_path(mini_imagenet.stem(), "test")
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError) as error:
         mini_imagenet.load("test")
     assert "wrong checksum" in one_line(error.value)
-    path.write_bytes(pools.split_path(mini_imagenet.stem(), "train").read_bytes())
+    path.write_bytes(pool_files.split_path(mini_imagenet.stem(), "train").read_bytes())
     with pytest.raises(DataError):  # meta-train in the place of meta-test
         mini_imagenet.load("test")
     path.unlink()
@@ -413,13 +414,13 @@ def test_splits_are_the_folders_or_64_16_20(data):
         "validation": 4,
         "test": 5,
     }
-    names = [image_folder.load("many", split).names for split in pools.SPLITS]
+    names = [image_folder.load("many", split).names for split in pool_files.SPLITS]
     assert sorted(sum(names, ())) == sorted(p.name for p in (data / "many").iterdir())
     assert list(sum(names, ())) != sorted(sum(names, ()))  # shuffled
     before = names
     image_folder.import_from("many", data / "many", size=16)
     assert before == [
-        image_folder.load("many", split).names for split in pools.SPLITS
+        image_folder.load("many", split).names for split in pool_files.SPLITS
     ]  # and always in the same way
 
 
@@ -491,10 +492,10 @@ def test_the_header_says_what_the_pictures_are(data):
     assert image_folder.shape("colours") == (*pool.images.shape[2:4], len(pool.images)) == (1, 16, 8)
     assert (
         image_folder.fewest("colours")
-        == min(image_folder.load("colours", s).fewest[0] for s in pools.SPLITS)
+        == min(image_folder.load("colours", s).fewest[0] for s in pool_files.SPLITS)
         == 5
     )
-    path = pools.split_path(image_folder.folder() / "colours", "train")
+    path = pool_files.split_path(image_folder.folder() / "colours", "train")
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DataError) as error:
         image_folder.shape("colours")

@@ -6,12 +6,13 @@ import re
 import pytest
 from package_fixtures import ROOT
 
-from benchmarks import batch_norm
 from mlbook import experiments, results
-from mlbook.evaluation import QueryBatches, evaluate
-from mlbook.plots import image_figures
-from mlbook.run import load_checkpoint
-from mlbook.tasks import FewShot, glyphs
+from mlbook.data import glyphs
+from mlbook.pages.figures import image_figures
+from mlbook.tasks import FewShot
+from mlbook.training.evaluation import QueryBatches, evaluate
+from mlbook.training.runner import load_checkpoint
+from studies import batch_norm
 
 PAGE = "".join(
     "".join(cell["source"]) for cell in json.loads((ROOT / "book/06_images.ipynb").read_text())["cells"]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from mlbook.inner_loop import inner_path
+from mlbook.meta_learners.inner_loop import inner_path
 from mlbook.models import MLP, call
-from mlbook.widgets.adapt_sinusoid import AdaptSinusoid, shipped_initialisations
+from mlbook.pages.labs.adapt_sinusoid import AdaptSinusoid, shipped_initialisations
 
 pytestmark = pytest.mark.site
 

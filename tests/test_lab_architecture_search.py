@@ -6,12 +6,18 @@ import pytest
 import torch
 from lab_page import Lab, assert_close, assert_whole, run_node
 
-from mlbook.beyond import architecture_table
-from mlbook.beyond.children import SIZES, enumerate_space
-from mlbook.beyond.controller import IndependentController, distribution, draw, moving_average, reinforce
-from mlbook.beyond.search import first_best, row_numbers
+from mlbook.architecture import table as architecture_table
+from mlbook.architecture.children import SIZES, enumerate_space
+from mlbook.architecture.controller import (
+    IndependentController,
+    distribution,
+    draw,
+    moving_average,
+    reinforce,
+)
+from mlbook.architecture.search import first_best, row_numbers
 from mlbook.errors import UserError
-from mlbook.widgets import ArchitectureSearch
+from mlbook.pages.labs import ArchitectureSearch
 
 PAGE = "book/17_architecture.html"
 CONTROLLER = IndependentController()

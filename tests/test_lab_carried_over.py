@@ -7,8 +7,8 @@ import torch
 from lab_page import Lab, assert_close, assert_whole, run_node
 
 from mlbook.errors import UserError
-from mlbook.inner_loop import adapt
-from mlbook.widgets import CarriedOver
+from mlbook.meta_learners.inner_loop import adapt
+from mlbook.pages.labs import CarriedOver
 
 PAGE = "book/01_learning_to_learn.html"
 LEARNERS = ("nothing", "mean", "both", "hand")

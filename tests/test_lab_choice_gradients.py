@@ -5,8 +5,8 @@ import torch
 from lab_page import Lab, assert_close, assert_whole, run_node
 
 from mlbook.errors import UserError
-from mlbook.verification import choice_gradients as cg
-from mlbook.widgets import ChoiceGradients
+from mlbook.pages.checks import choice_gradients as cg
+from mlbook.pages.labs import ChoiceGradients
 
 PAGE = "book/16_augmentation.html"
 STATE = ["outputs", "target", "logits", "temperature", "scale", "seed"]

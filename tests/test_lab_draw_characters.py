@@ -7,7 +7,7 @@ import pytest
 import torch
 from lab_page import Lab, assert_close
 
-from mlbook.widgets import draw_characters, strokes
+from mlbook.pages.labs import draw_characters, strokes
 
 pytestmark = pytest.mark.site
 PAGE = "book/02_tasks_and_episodes.html"

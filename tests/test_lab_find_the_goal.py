@@ -5,10 +5,10 @@ import torch
 from lab_page import Lab, assert_close, assert_whole, run_node
 
 from mlbook.errors import UserError
-from mlbook.reinforcement import MAMLRL, Errands, GaussianPolicy, Navigation
-from mlbook.widgets import FindTheGoal
-from mlbook.widgets.coded_weights import rounded
-from mlbook.widgets.find_the_goal import STARTS, STEPS, TRAJECTORIES, starts
+from mlbook.pages.labs import FindTheGoal
+from mlbook.pages.labs.coded_weights import rounded
+from mlbook.pages.labs.find_the_goal import STARTS, STEPS, TRAJECTORIES, starts
+from mlbook.reinforcement import MAMLRL, GaussianPolicy, Navigation, RolloutTasks
 
 PAGE = "book/07_reinforcement_learning.html"
 OPENING = {"goal": [0.35, 0.3], "start": "meta-learned", "seed": 1, "step": 0, "inner_lr": 0.5}
@@ -52,8 +52,8 @@ def judged(tmp_path, state):
     learner = MAMLRL(world, GaussianPolicy(), inner_lr=state["inner_lr"])
     params = rounded(starts()[0][state["start"]])
     goal = torch.tensor([state["goal"]], dtype=torch.float64)
-    errands = Errands(goal, noise[None], torch.zeros(1, len(noise), TRAJECTORIES, dtype=torch.int64))
-    return list(learner.path({"params": params}, errands, state["step"]))
+    tasks = RolloutTasks(goal, noise[None], torch.zeros(1, len(noise), TRAJECTORIES, dtype=torch.int64))
+    return list(learner.path({"params": params}, tasks, state["step"]))
 
 
 # -- the arithmetic --------------------------------------------------------------------------------------------------

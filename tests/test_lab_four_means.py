@@ -7,8 +7,8 @@ import torch
 from lab_page import Lab, assert_close, assert_whole, run_node
 
 from mlbook.errors import UserError
-from mlbook.inner_loop import adapt
-from mlbook.widgets import FourMeans
+from mlbook.meta_learners.inner_loop import adapt
+from mlbook.pages.labs import FourMeans
 
 PAGE = "book/03_pretraining_or_meta_learning.html"
 METHODS = ("pretraining", "fomaml", "maml", "reptile")

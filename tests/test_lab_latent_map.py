@@ -9,9 +9,9 @@ from lab_page import Lab, assert_close, assert_whole, run_node
 
 from mlbook.errors import UserError
 from mlbook.meta_learners import LEO
+from mlbook.pages.labs import LatentMap, latent_map
 from mlbook.tasks import BentSectors
 from mlbook.tasks.plane import bumps, nearest_mean
-from mlbook.widgets import LatentMap, latent_map
 
 PAGE = "book/09_leo.html"
 OPENING = {"codes": [], "latent": 0, "finetuning": 0, "shots": 1, "draw": 0, "task": 0}

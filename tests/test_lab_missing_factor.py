@@ -5,8 +5,8 @@ import torch
 from lab_page import Lab, assert_close, assert_whole, run_node
 
 from mlbook.errors import UserError
-from mlbook.inner_loop import adapt, inner_path
-from mlbook.widgets import MissingFactor
+from mlbook.meta_learners.inner_loop import adapt, inner_path
+from mlbook.pages.labs import MissingFactor
 
 PAGE = "book/05_second_derivative.html"
 TRAITS = ("theta", "alpha", "steps", "curvatures", "bottoms", "quartic")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from lab_page import Lab, assert_close, assert_whole, run_node
 
-from mlbook.beyond import HAND_DESIGNED, LearnedOptimizer, Quadratic, losses, tuned
 from mlbook.errors import UserError
+from mlbook.optimizers import HAND_DESIGNED, LearnedOptimizer, Quadratic, losses, tuned
+from mlbook.pages.labs import OptimizerRace
+from mlbook.pages.labs.optimizer_race import RATES, flat, shipped_network
 from mlbook.tasks.optimization_problems import Bowls
-from mlbook.widgets import OptimizerRace
-from mlbook.widgets.optimizer_race import RATES, flat, shipped_network
 
 PAGE = "book/15_learned_optimizers.html"
 STATE = ["surface", "curvatures", "angle", "steepness", "start", "rates", "step"]
@@ -91,7 +91,7 @@ def test_the_race_equals_pytorch(tmp_path, options, p):
 
 
 def test_preprocessing_equals_pytorch(tmp_path):
-    from mlbook.beyond.learned_optimizer import log_and_sign
+    from mlbook.optimizers.learned_optimizer import log_and_sign
 
     values = [3.0, -0.2, 1e-4, -1e-5, 0.0, 1e6]
     found = run_node(

@@ -10,8 +10,8 @@ from lab_page import Lab, assert_close, assert_whole, run_node
 from mlbook.errors import UserError
 from mlbook.models import Conv4, call
 from mlbook.models.batch_norm import Statistics, batch_statistics
+from mlbook.pages.labs import QueryBatch
 from mlbook.tasks import Episode
-from mlbook.widgets import QueryBatch
 
 PAGE = "book/06_images.html"
 TOLERANCE = 1e-5

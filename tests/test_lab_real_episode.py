@@ -9,7 +9,7 @@ from lab_page import Lab, assert_close, assert_whole, run_node
 
 from mlbook.errors import UserError
 from mlbook.meta_learners import LinearHead
-from mlbook.widgets import RealEpisode, real_episode
+from mlbook.pages.labs import RealEpisode, real_episode
 
 PAGE = "book/10_leo_images.html"
 TRAITS = ("classes", "shots", "draw", "latent", "finetuning", "shown")
@@ -112,9 +112,10 @@ def test_what_the_widget_hands_over():
 def test_rounding_moves_no_accuracy():
     """Weights and features as they are and as the page has them: the same picture of LEO over many tasks."""
     learner, meta = real_episode.shipped_leo()
-    from mlbook.evaluation import fixed_scores
-    from mlbook.tasks import FewShotFeatures, feature_sets
-    from mlbook.tasks.embeddings import FeaturePool
+    from mlbook.data import feature_sets
+    from mlbook.data.pools import FeaturePool
+    from mlbook.tasks import FewShotFeatures
+    from mlbook.training.evaluation import fixed_scores
 
     pool, _ = feature_sets.sample()
     page = FeaturePool(real_episode.features_in_bytes().float())

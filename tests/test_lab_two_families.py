@@ -7,9 +7,9 @@ import torch
 from lab_page import Lab, assert_close, assert_whole, run_node
 
 from mlbook.errors import UserError
-from mlbook.inner_loop import adapt
-from mlbook.verification import two_families
-from mlbook.widgets import TwoFamilies
+from mlbook.meta_learners.inner_loop import adapt
+from mlbook.pages.checks import two_families
+from mlbook.pages.labs import TwoFamilies
 
 PAGE = "book/08_limits.html"
 OPENING = {"centres": [[-2.0, -0.5], [2.0, 0.5]], "spread": 0.5, "shots": 6, "steps": 3, "starts": "one"}

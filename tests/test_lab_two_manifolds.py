@@ -8,9 +8,9 @@ import torch
 from lab_page import Lab, assert_close, run_node
 
 from mlbook.errors import UserError
-from mlbook.inner_loop import inner_path
-from mlbook.widgets import TwoManifolds, assets
-from mlbook.widgets.two_manifolds import CURVES, KINDS
+from mlbook.meta_learners.inner_loop import inner_path
+from mlbook.pages.labs import TwoManifolds, assets
+from mlbook.pages.labs.two_manifolds import CURVES, KINDS
 
 PAGE = "book/13_solution_manifolds.html"
 STATE = [

@@ -4,12 +4,12 @@ import pytest
 import torch
 from lab_page import assert_close, assert_whole, run_node
 
-from mlbook.inner_loop import adapt
+from mlbook.meta_learners.inner_loop import adapt
 from mlbook.models import MLP, call, initial_params
+from mlbook.pages.labs import TwoStarts
+from mlbook.pages.labs.two_starts import SHIPPED, STEPS
 from mlbook.results import pretrained_path
-from mlbook.run import load_checkpoint
-from mlbook.widgets import TwoStarts
-from mlbook.widgets.two_starts import SHIPPED, STEPS
+from mlbook.training.runner import load_checkpoint
 
 SOURCE = """
 import { readFileSync as read } from "node:fs";

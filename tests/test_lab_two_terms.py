@@ -8,8 +8,8 @@ import torch
 from lab_page import Lab, assert_close, assert_whole, run_node
 
 from mlbook.errors import UserError
-from mlbook.inner_loop import adapt
-from mlbook.widgets import TwoTerms
+from mlbook.meta_learners.inner_loop import adapt
+from mlbook.pages.labs import TwoTerms
 
 PAGE = "book/12_expansion.html"
 METHODS = ["MAML", "FOMAML", "Reptile"]

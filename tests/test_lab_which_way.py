@@ -7,9 +7,9 @@ import torch
 from lab_page import Lab, assert_close, assert_whole, run_node
 
 from mlbook.errors import UserError
-from mlbook.inner_loop import adapt, inner_path
-from mlbook.widgets import WhichWay
-from mlbook.widgets.which_way import METHODS, SURFACES
+from mlbook.meta_learners.inner_loop import adapt, inner_path
+from mlbook.pages.labs import WhichWay
+from mlbook.pages.labs.which_way import METHODS, SURFACES
 
 PAGE = "book/14_side_by_side.html"
 PLACES = [

@@ -11,26 +11,24 @@ from package_fixtures import ROOT
 
 PACKAGE = ROOT / "mlbook"
 
-# From the bottom up. A name is a module, or a package with all that is in it. A module imports from lower layers only, or
-# from its own package; modules that share a layer do not import each other.
+# From the bottom up. A name is a module, or a folder with all that is in it. A module imports from lower layers only, or
+# from its own folder; modules that share a layer do not import each other.
 LAYERS = [
-    ["errors", "memory", "__init__"],
-    ["tensor_file", "progress"],
-    ["models", "tasks"],
-    ["inner_loop"],
+    ["errors", "__init__"],
+    ["models", "data"],
+    ["tasks"],
     ["meta_learners"],
-    ["beyond", "reinforcement"],
-    ["cuda_graph", "distributed"],
+    ["engines", "optimizers", "reinforcement"],
+    ["augmentation"],
+    ["architecture"],
+    ["experiments"],
     ["training"],
-    ["evaluation", "verification", "checkpoint"],
-    ["experiments", "comparison", "early_stopping"],
-    ["run", "results", "features"],
-    ["plots", "widgets"],
-    ["notebook", "cli"],
+    ["results"],
+    ["cli", "pages"],
     ["__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-CORE = [name for names in LAYERS[:11] for name in names]
+CORE = [name for names in LAYERS[:-2] for name in names]
 CORE_LIBRARIES = {"torch", "numpy", "safetensors"}
 # meta_learners sees of the tasks only what an episode is; that the two families below it stay apart is tested, too
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
@@ -75,13 +73,11 @@ def test_imports_run_downward_only(path):
 
 def test_an_upward_import_is_found():
     maml = PACKAGE / "meta_learners" / "maml.py"
-    assert upward(maml, "from mlbook.training import train") == {"training"}
+    assert upward(maml, "from mlbook.training.loop import train") == {"training"}
     assert upward(maml, "def f():\n    from mlbook import experiments") == {"experiments"}
-    assert upward(maml, "import mlbook.run as r") == {"run"}
-    assert upward(maml, "from mlbook.meta_learners.protocol import State") == set()
-    assert upward(PACKAGE / "evaluation.py", "from mlbook.checkpoint import flatten") == {
-        "checkpoint"
-    }  # sideways
+    assert upward(maml, "import mlbook.training.runner as r") == {"run"}
+    assert upward(maml, "from mlbook.meta_learners.base import State") == set()
+    assert upward(PACKAGE / "cli.py", "from mlbook.pages import notebook") == {"pages"}  # sideways
     assert upward(PACKAGE / "models" / "mlp.py", "from mlbook.tasks import Episode") == {"tasks"}
 
 
@@ -105,7 +101,7 @@ def test_only_the_notebook_module_imports_ipython():
         if {name.split(".")[0] for name in imports(path.read_text(encoding="utf-8"))}
         & {"IPython", "ipykernel"}
     }
-    assert users <= {"notebook.py"}
+    assert users <= {"pages/notebook.py"}
 
 
 def modules_after(statement):
@@ -128,4 +124,4 @@ def test_the_command_line_starts_without_torch():
 
 def test_the_core_brings_no_drawing_and_no_torchvision():
     heavy = {"matplotlib", "torchvision", "PIL", "IPython", "ipywidgets", "anywidget"}
-    assert not modules_after("import mlbook.run, mlbook.results, mlbook.verification") & heavy
+    assert not modules_after("import mlbook.training.runner, mlbook.results, mlbook.pages.checks") & heavy

@@ -7,19 +7,29 @@ import pytest
 import torch
 from package_fixtures import rng
 
-from mlbook import experiments, verification
-from mlbook.beyond import HAND_DESIGNED, Adam, Classifier, LearnedOptimizer, Quadratic, RMSprop, losses, tuned
-from mlbook.beyond.augmentations import distorted
-from mlbook.beyond.learned_optimizer import log_and_sign
-from mlbook.beyond.rules import SGD
+from mlbook import experiments
+from mlbook.augmentation.operations import distorted
 from mlbook.cli import main
+from mlbook.data import glyphs
 from mlbook.errors import UserError
-from mlbook.evaluation import evaluate
 from mlbook.experiments.optimizers import COPIES
-from mlbook.run import run
-from mlbook.tasks import glyphs
+from mlbook.optimizers import (
+    HAND_DESIGNED,
+    Adam,
+    Classifier,
+    LearnedOptimizer,
+    Quadratic,
+    RMSprop,
+    losses,
+    tuned,
+)
+from mlbook.optimizers.learned_optimizer import log_and_sign
+from mlbook.optimizers.rules import SGD
+from mlbook.pages import checks
+from mlbook.pages.checks import learned_steps
 from mlbook.tasks.optimization_problems import Bowls, ImageProblems, QuadraticProblem, Quadratics
-from mlbook.verification import learned_steps
+from mlbook.training.evaluation import evaluate
+from mlbook.training.runner import run
 
 
 def double(problems):
@@ -199,7 +209,7 @@ def test_every_coordinate_is_served_alike():
 
 def objective(mine, problems, phi, *, drop):
     """Sum over one unroll from the start, by the training's own code."""
-    from mlbook.beyond import bilevel
+    from mlbook.meta_learners import bilevel
 
     of = learner(p=mine.p, units=mine.units, steps=mine.steps, unroll=mine.steps, second_derivatives=not drop)
     return bilevel.exact(of.unrolled(problems), of.steps)(phi)
@@ -218,7 +228,7 @@ def test_autograd_adjoints_and_finite_differences_agree(p, drop):
     start = problem.start[0]
     auto = objective(mine, problem, phi, drop=drop).gradient
     mine_again = learned_steps.by_adjoints(f, mine.rule, phi, start, 7, second_derivatives=not drop)
-    assert verification.relative_distance({"": auto}, {"": mine_again}) < 1e-12
+    assert checks.relative_distance({"": auto}, {"": mine_again}) < 1e-12
 
     points, _ = learned_steps.run(f, mine.rule(phi), start, 7)
     gradients = [torch.func.grad(f)(point) for point in points[:-1]]
@@ -228,7 +238,7 @@ def test_autograd_adjoints_and_finite_differences_agree(p, drop):
             return learned_steps.loss_with_given_gradients(f, mine.rule, meta[""], start, gradients)
         return learned_steps.summed_loss(f, mine.rule, meta[""], start, 7)
 
-    found = verification.compare_gradient(value, {"": auto}, {"": phi}, generator=rng(2))
+    found = checks.compare_gradient(value, {"": auto}, {"": phi}, generator=rng(2))
     assert max(c.relative_error for c in found) < 1e-6
 
 
@@ -236,19 +246,19 @@ def test_what_is_dropped_matters():
     mine = learner(units=6, steps=7)
     phi, problem = double_phi(mine), double(Quadratics(4).sample(1, rng(4)))
     kept, dropped = (objective(mine, problem, phi, drop=drop).gradient for drop in (False, True))
-    assert verification.relative_distance({"": dropped}, {"": kept}) > 1e-3
+    assert checks.relative_distance({"": dropped}, {"": kept}) > 1e-3
 
 
 def test_the_gradient_of_an_image_problem(images):
     optimizee, problems = images
     drawn = double(problems.sample(2, rng()))
     mine = learner(optimizee, units=4, steps=3, unroll=3, p=10.0, second_derivatives=True)
-    from mlbook.beyond import bilevel
+    from mlbook.meta_learners import bilevel
 
     phi = double_phi(mine)
     estimate = bilevel.exact(mine.unrolled(drawn), 3)
     gradient = estimate(phi).gradient
-    found = verification.compare_gradient(
+    found = checks.compare_gradient(
         lambda meta: estimate(meta[""]).value, {"": gradient}, {"": phi}, generator=rng(1)
     )
     assert max(c.relative_error for c in found) < 1e-5
@@ -282,7 +292,7 @@ def test_evaluation_takes_the_same_problems_for_all_and_gives_the_losses_of_ever
     meta = mine.init(rng()).meta
     found = evaluate(mine, meta, Quadratics(), n_tasks=40, steps=5, seed=3)
     again = evaluate(mine, meta, Quadratics(), n_tasks=40, steps=5, seed=3, scored_steps=[0, 5])
-    assert found.measure == "loss" and len(found.mean) == 6 and found.value == again.value == found.mean[5]
+    assert found.metric == "loss" and len(found.mean) == 6 and found.value == again.value == found.mean[5]
 
 
 @pytest.mark.parametrize(
@@ -320,7 +330,7 @@ def test_the_command_line_evaluates_a_checkpoint(tmp_path, capsys):
     capsys.readouterr()
     assert main(["evaluate", checkpoint, "--tasks", "30", "--device", "cpu", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["measure"] == "loss" and found["tasks"] == 30 and found["step"] == 60
+    assert found["metric"] == "loss" and found["tasks"] == 30 and found["step"] == 60
     assert found["protocol"]["steps"] == 60
 
 

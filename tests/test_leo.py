@@ -8,13 +8,15 @@ import torch
 import torch.nn.functional as F
 from package_fixtures import one_line, rng
 
+from mlbook.data.pools import FeaturePool
 from mlbook.errors import UserError
-from mlbook.evaluation import evaluate
+from mlbook.meta_learners.base import State, leaves
 from mlbook.meta_learners.leo import LEO, dropped, gaussian, spread
-from mlbook.meta_learners.protocol import State, leaves
-from mlbook.tasks.embeddings import FeaturePool, FewShotFeatures, Noisy, NoisyEpisode
+from mlbook.pages.checks.gradients import compare_gradient, worst
 from mlbook.tasks.episode import Episode
-from mlbook.verification.gradients import compare_gradient, worst
+from mlbook.tasks.few_shot import FewShotFeatures
+from mlbook.tasks.leo_noise import Noisy, NoisyEpisode
+from mlbook.training.evaluation import evaluate
 
 N, K, Q, D, LATENT = 3, 2, 4, 10, 4
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from package_fixtures import ROOT, rng
 
-from benchmarks import leo_pairs
 from mlbook import experiments, results
+from mlbook.data import FeaturePool, feature_sets
 from mlbook.meta_learners import LEO, LinearHead
-from mlbook.plots import leo_image_figures
-from mlbook.tasks import FeaturePool, FewShotFeatures, feature_sets
-from mlbook.verification import latent_codes
+from mlbook.pages.checks import latent_codes
+from mlbook.pages.figures import leo_image_figures
+from mlbook.tasks import FewShotFeatures
+from studies import leo_pairs
 
 CELLS = json.loads((ROOT / "book/10_leo_images.ipynb").read_text(encoding="utf-8"))["cells"]
 PAGE = "".join("".join(cell["source"]) for cell in CELLS)

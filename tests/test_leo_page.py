@@ -10,11 +10,11 @@ from package_fixtures import one_line, rng
 from mlbook import results
 from mlbook.errors import UserError
 from mlbook.meta_learners.leo import LEO
-from mlbook.plots import leo_diagrams, leo_figures
+from mlbook.pages.checks import latent_steps
+from mlbook.pages.figures import leo_diagrams, leo_figures
+from mlbook.pages.labs.latent_map import shipped_leo
 from mlbook.tasks import BentSectors, FewShotFeatures
 from mlbook.tasks.hidden_subspace import hidden_subspace
-from mlbook.verification import latent_steps
-from mlbook.widgets.latent_map import shipped_leo
 
 N, K, D, LATENT = 3, 2, 12, 4
 

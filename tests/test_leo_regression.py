@@ -10,18 +10,19 @@ from package_fixtures import one_line, rng
 
 from mlbook import experiments, results
 from mlbook.errors import UserError
-from mlbook.evaluation import evaluate, fixed_episodes
 from mlbook.meta_learners import LEO, LEORegression
+from mlbook.meta_learners.base import leaves
 from mlbook.meta_learners.leo import spread
 from mlbook.meta_learners.leo_regression import network
-from mlbook.meta_learners.protocol import leaves
 from mlbook.models import MLP
-from mlbook.plots import leo_regression_figures as figures
-from mlbook.run import run
+from mlbook.pages.checks.gradients import compare_gradient, worst
+from mlbook.pages.checks.sines_lines import examples, posterior
+from mlbook.pages.figures import leo_regression_figures as figures
 from mlbook.tasks import Episode, SinesAndLines, WithNoise
-from mlbook.tasks.sines_lines import Curves, Known, NoisyPoints
-from mlbook.verification.gradients import compare_gradient, worst
-from mlbook.verification.sines_lines import examples, posterior
+from mlbook.tasks.leo_noise import NoisyPoints
+from mlbook.tasks.sines_lines import Curves, Known
+from mlbook.training.evaluation import evaluate, fixed_episodes
+from mlbook.training.runner import run
 
 K, LATENT = 4, 3
 
@@ -392,7 +393,7 @@ def test_a_run_is_resumed_bit_for_bit_and_leaves_a_record(tmp_path):
     again = run("leo-sines-lines-5shot", out=tmp_path / "parts", resume=True, **options)
     files = [(tmp_path / name / "checkpoint.safetensors").read_bytes() for name in ("whole", "parts")]
     assert files[0] == files[1] and len(files[0]) < 1_000_000
-    assert whole["evaluation"] == again["evaluation"] and whole["evaluation"]["measure"] == "mse"
+    assert whole["evaluation"] == again["evaluation"] and whole["evaluation"]["metric"] == "mse"
     assert len(whole["evaluation"]["mean"]) == 11
     assert whole["curve_columns"] == ["meta_step", "loss"] and {len(row) for row in whole["curve"]} == {2}
 

@@ -7,14 +7,14 @@ import torch
 from package_fixtures import rng
 
 from mlbook.errors import UserError
-from mlbook.inner_loop import adapt
 from mlbook.meta_learners import MAML
+from mlbook.meta_learners.inner_loop import adapt
 from mlbook.meta_learners.several_starts import SeveralStarts, losses_after
 from mlbook.models import MLP, call
 from mlbook.models.choice import SineChoice, SineReal, SineRounded, enumerate_choices, waves_of
-from mlbook.plots import limits_figures
+from mlbook.pages.checks import estimators, linear_tasks, task_distances, two_families
+from mlbook.pages.figures import limits_figures
 from mlbook.tasks import Episode, Finite, Lines, Mixture, Waves
-from mlbook.verification import estimators, linear_tasks, task_distances, two_families
 
 # -- tasks ------------------------------------------------------------------------------------------------------------
 

@@ -7,8 +7,7 @@ import torch
 from package_fixtures import rng
 
 from mlbook.errors import UserError
-from mlbook.plots import manifold_figures
-from mlbook.verification.manifolds import (
+from mlbook.pages.checks.manifolds import (
     Affine,
     draw,
     ellipse,
@@ -23,6 +22,7 @@ from mlbook.verification.manifolds import (
     reptile_by_projection,
     reptile_by_steps,
 )
+from mlbook.pages.figures import manifold_figures
 
 CURVES = {
     "line": line((1, 2), 1.0),

@@ -15,18 +15,18 @@ from torch import nn
 from torch.func import grad, vmap
 
 from mlbook.meta_learners import MAML, joint_training
-from mlbook.meta_learners.protocol import leaves
+from mlbook.meta_learners.base import leaves
 from mlbook.models import MLP, Conv4
 from mlbook.models.batch_norm import BatchNorm
 from mlbook.models.conv4 import adapted_names, head_names
-from mlbook.tasks import Episode, Sinusoids
-from mlbook.verification import (
+from mlbook.pages.checks import (
     compare_gradient,
     meta_gradient_by_recursion,
     relative_distance,
     to_float64,
     worst,
 )
+from mlbook.tasks import Episode, Sinusoids
 
 TOLERANCE = 1e-6
 N, K, Q, T = 3, 2, 2, 3

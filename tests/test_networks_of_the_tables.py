@@ -9,15 +9,16 @@ import torch.nn.functional as F
 from package_fixtures import noise_pool, one_line, rng
 
 from mlbook import experiments
+from mlbook.engines import conv4_kernels, fast_mlp
 from mlbook.errors import UserError
-from mlbook.evaluation import evaluate, task_scores
-from mlbook.meta_learners import MAML, Classifier, Reptile, conv4_kernels, fast_mlp
+from mlbook.meta_learners import MAML, Classifier, Reptile
 from mlbook.models import MLP, Conv4
 from mlbook.models.batch_norm import Statistics
 from mlbook.models.conv4 import adapted_names, count, head_names
 from mlbook.models.functional import call, initial_params
-from mlbook.run import evaluate_config
 from mlbook.tasks import FewShot, LabelledImages
+from mlbook.training.evaluation import evaluate, task_scores
+from mlbook.training.runner import evaluate_config
 
 
 def torch_network(params, x, ceil):
@@ -283,7 +284,7 @@ def test_the_mini_recipe_is_the_official_one():
         50,
     )
     assert reptile["learner"]["inner_steps"] == 8 and reptile["meta_steps"] == 100_000
-    assert experiments.get("reptile-mini-5w1s").also == (
+    assert experiments.get("reptile-mini-5w1s").shares_training_with == (
         "reptile-mini-5w1s-transductive",
         "reptile-mini-5w5s",
         "reptile-mini-5w5s-transductive",
@@ -308,7 +309,7 @@ def test_the_inner_loop_by_kernels_is_the_inner_loop(downsample, options):
     meta = {group: {n: t.double() for n, t in ts.items()} for group, ts in meta.items()}
     episode = FewShot(noise_pool(size=20, channels=3), 3, 2, 4).sample(1, rng(5)).to(torch.float64).task(0)
     by_kernels = replace(learner, engine="fast")
-    assert by_kernels.one_by_one and not learner.one_by_one
+    assert learner.vmappable and not by_kernels.vmappable
     before = {n: t.clone() for n, t in meta["params"].items()}
     paths = [list(own.path(meta, episode.support_x, episode.support_y, 4)) for own in (learner, by_kernels)]
     assert len(paths[0]) == len(paths[1]) == 5

@@ -6,16 +6,16 @@ import pytest
 import torch
 from package_fixtures import ROOT
 
-from benchmarks import optimizers as benchmark
 from mlbook import experiments, results
-from mlbook.beyond import SGD, Adam, LearnedOptimizer, Quadratic, losses, tuned
-from mlbook.beyond.rules import HAND_DESIGNED
-from mlbook.evaluation import fixed_episodes
-from mlbook.plots import optimizer_figures
-from mlbook.run import load_checkpoint
-from mlbook.tasks import glyphs
+from mlbook.data import glyphs
+from mlbook.data.tensor_file import load_tensors
+from mlbook.optimizers import SGD, Adam, LearnedOptimizer, Quadratic, losses, tuned
+from mlbook.optimizers.rules import HAND_DESIGNED
+from mlbook.pages.figures import optimizer_figures
 from mlbook.tasks.optimization_problems import Quadratics
-from mlbook.tensor_file import load_tensors
+from mlbook.training.evaluation import fixed_episodes
+from mlbook.training.runner import load_checkpoint
+from studies import optimizers as benchmark
 
 QUADRATIC = "learned-optimizer-quadratic"
 

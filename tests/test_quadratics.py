@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 from package_fixtures import noise_pool, one_line, rng
 
+from mlbook.data import glyphs
 from mlbook.errors import UserError
-from mlbook.inner_loop import adapt
 from mlbook.meta_learners import nearest_neighbour
+from mlbook.meta_learners.inner_loop import adapt
 from mlbook.meta_learners.pretraining import classifier_training, features
 from mlbook.models import Conv4, call, initial_params
-from mlbook.plots import quadratic_figures
-from mlbook.tasks import FewShot, glyphs
-from mlbook.verification import quadratics, relabelling
+from mlbook.pages.checks import quadratics, relabelling
+from mlbook.pages.figures import quadratic_figures
+from mlbook.tasks import FewShot
 
 WORLDS = {
     "three tasks": ([3.0, 1.2, 0.4], [-2.5, -0.5, 2.5]),

@@ -6,12 +6,18 @@ import torch.nn.functional as F
 from package_fixtures import noise_pool, rng
 
 from mlbook.errors import UserError
-from mlbook.evaluation import QueryBatches, evaluate, fixed_episodes, fixed_scores, running_statistics
 from mlbook.meta_learners import MAML, Reptile
 from mlbook.models import MLP, Conv4, call
 from mlbook.models.batch_norm import BatchNorm, no_statistics
 from mlbook.models.conv4 import adapted_names
 from mlbook.tasks import FewShot, Sinusoids
+from mlbook.training.evaluation import (
+    QueryBatches,
+    evaluate,
+    fixed_episodes,
+    fixed_scores,
+    running_statistics,
+)
 
 N, Q = 3, 4
 
@@ -153,7 +159,7 @@ def test_learners_that_take_one_task_at_a_time_are_scored_by_batches_too():
     tasks = FewShot(noise_pool(20, size=16), N, 1, Q)
     options = {"n_tasks": 6, "steps": 1, "query_batches": QueryBatches(3)}
     a, b = (fixed_scores(learner, meta, tasks, **options) for learner in (slow, fast))
-    assert {slow.one_by_one, fast.one_by_one} == {False, True}
+    assert {slow.vmappable, fast.vmappable} == {False, True}
     torch.testing.assert_close(a, b)
 
 
@@ -190,6 +196,6 @@ def test_tasks_adapted_a_few_at_a_time_score_the_same(monkeypatch):
     options = {"n_tasks": 10, "steps": 1}
     for batches in (None, QueryBatches(3)):
         whole = fixed_scores(learner, meta, tasks, **options, query_batches=batches)
-        monkeypatch.setattr("mlbook.evaluation.VALUES_AT_ONCE", 1)
+        monkeypatch.setattr("mlbook.training.evaluation.VALUES_AT_ONCE", 1)
         assert torch.equal(fixed_scores(learner, meta, tasks, **options, query_batches=batches), whole)
         monkeypatch.undo()

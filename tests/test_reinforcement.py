@@ -10,16 +10,22 @@ from package_fixtures import one_line, rng
 
 from mlbook import experiments, results
 from mlbook.cli import main
+from mlbook.data.tensor_file import load_tensors
 from mlbook.errors import UserError
-from mlbook.evaluation import evaluate
+from mlbook.pages.checks.policy_gradients import (
+    Walk,
+    meta_gradient_with_frozen_noise,
+    return_gradient_by_differences,
+    return_gradient_by_scores,
+)
 from mlbook.reinforcement import (
     MAMLRL,
-    Errands,
     GaussianPolicy,
     Goals,
     HalfCheetah,
     Navigation,
     Rollouts,
+    RolloutTasks,
     advantages,
     conjugate_gradient,
     discounted_sums,
@@ -32,14 +38,8 @@ from mlbook.reinforcement import (
     plus,
 )
 from mlbook.reinforcement.maml_rl import Derivatives
-from mlbook.run import run
-from mlbook.tensor_file import load_tensors
-from mlbook.verification.policy_gradients import (
-    Walk,
-    meta_gradient_with_frozen_noise,
-    return_gradient_by_differences,
-    return_gradient_by_scores,
-)
+from mlbook.training.evaluation import evaluate
+from mlbook.training.runner import run
 
 F64 = torch.float64
 
@@ -91,15 +91,15 @@ def one_by_one(world, policy, params, goal, noise):
 def test_rollouts_are_the_trajectories_of_the_official_environment(options):
     world = Navigation(horizon=40, **options)
     learner = small(world=world)
-    errands = errands_of(learner, 2, 5, 1)
+    tasks = errands_of(learner, 2, 5, 1)
     # near goals and small steps: some trajectories end early
     params = {n: 0.1 * p - 2.3 * (n == "log_std") for n, p in params_of(learner).items()}
-    errands = errands._replace(goal=errands.goal * 0.05)
-    found = world.roll(learner.policy, params, errands.goal, errands.noise[:, 0])
+    tasks = tasks._replace(goal=tasks.goal * 0.05)
+    found = world.roll(learner.policy, params, tasks.goal, tasks.noise[:, 0])
     ended = 0
     for t in range(2):
         for m in range(5):
-            expected = one_by_one(world, learner.policy, params, errands.goal[t], errands.noise[t, 0, m])
+            expected = one_by_one(world, learner.policy, params, tasks.goal[t], tasks.noise[t, 0, m])
             assert int(found.mask[t, m].sum()) == len(expected)
             assert found.rewards[t, m, : len(expected)].tolist() == pytest.approx(expected, abs=1e-12)
             assert found.rewards[t, m, len(expected) :].abs().sum() == 0
@@ -128,10 +128,10 @@ def test_goals_fill_the_square_and_the_same_seed_gives_the_same_rollouts():
 def test_tasks_do_not_disturb_each_other():
     """The batched inner loop is that of each task alone."""
     learner = small(inner_lr=0.3)
-    meta, errands = {"params": params_of(learner)}, errands_of(learner)
-    together = learner.scores(meta, errands, 2, range(3))
+    meta, tasks = {"params": params_of(learner)}, errands_of(learner)
+    together = learner.scores(meta, tasks, 2, range(3))
     for t in range(3):
-        alone = learner.scores(meta, errands.task(t), 2, range(3))
+        alone = learner.scores(meta, tasks.task(t), 2, range(3))
         assert torch.allclose(alone, together[t : t + 1], atol=1e-12)
 
 
@@ -160,8 +160,8 @@ def test_bad_settings_get_one_clear_sentence(wrong):
 
 
 def rollouts_of(learner, seed=5):
-    errands = errands_of(learner, seed=seed)
-    return learner.world.roll(learner.policy, params_of(learner), errands.goal, errands.noise[:, 0])
+    tasks = errands_of(learner, seed=seed)
+    return learner.world.roll(learner.policy, params_of(learner), tasks.goal, tasks.noise[:, 0])
 
 
 def test_the_baseline_is_the_regularised_fit_of_each_task():
@@ -205,12 +205,12 @@ def test_the_score_function_gives_the_gradient_of_the_return():
     """Against differences of rollouts with the same noise, in which no probability occurs."""
     learner = small(world=Navigation(horizon=4, ends=False))
     params = params_of(learner)
-    errands = errands_of(learner, 2, 40_000, 1)
+    tasks = errands_of(learner, 2, 40_000, 1)
     values, noise = [], []
     for seed in (3, 4, 5):
         direction = direction_of(params, seed)
-        scores = return_gradient_by_scores(learner, params, errands, direction)
-        differences = return_gradient_by_differences(learner, params, errands, direction)
+        scores = return_gradient_by_scores(learner, params, tasks, direction)
+        differences = return_gradient_by_differences(learner, params, tasks, direction)
         allowed = 4 * (scores.error**2 + differences.error**2) ** 0.5
         assert abs(scores.value - differences.value) < allowed
         values.append(abs(differences.value))
@@ -221,8 +221,8 @@ def test_the_score_function_gives_the_gradient_of_the_return():
 def test_the_inner_gradient_is_the_score_function_estimate():
     """The gradient that the inner step follows, written out: −mean over steps of ∇log π · Â."""
     learner = small()
-    params, errands = per_task(params_of(learner), 3), errands_of(learner)
-    found = learner.collect(params, errands, 0)
+    params, tasks = per_task(params_of(learner), 3), errands_of(learner)
+    found = learner.collect(params, tasks, 0)
     gradient = learner.inner(params, found).gradient
     for t in range(3):
         own = {n: p[t].clone().requires_grad_() for n, p in params.items()}
@@ -241,8 +241,8 @@ def test_the_inner_gradient_is_the_score_function_estimate():
 
 
 def test_both_surrogates_have_the_same_gradient():
-    params, errands = per_task(params_of(small()), 3), errands_of(small())
-    found = small().collect(params, errands, 0)
+    params, tasks = per_task(params_of(small()), 3), errands_of(small())
+    found = small().collect(params, tasks, 0)
     log, dice = (small(surrogate=s).inner(params, found).gradient for s in ("log", "dice"))
     for n in log:
         assert torch.allclose(log[n], dice[n], atol=1e-12)
@@ -273,19 +273,19 @@ def test_only_dice_has_the_second_derivative_of_the_return():
 @pytest.mark.parametrize("inner_steps", [0, 1, 2])
 def test_the_meta_gradient_is_the_difference_quotient_with_frozen_noise(surrogate, inner_steps):
     learner = small(inner_lr=0.4, inner_steps=inner_steps, surrogate=surrogate)
-    params, errands = params_of(learner), errands_of(learner)
+    params, tasks = params_of(learner), errands_of(learner)
     for seed in (6, 7):
-        check = meta_gradient_with_frozen_noise(learner, params, errands, direction_of(params, seed))
+        check = meta_gradient_with_frozen_noise(learner, params, tasks, direction_of(params, seed))
         assert check.claimed == pytest.approx(check.measured, rel=1e-5, abs=1e-9)
 
 
 def test_first_order_drops_the_hessian():
     options = {"inner_lr": 0.4, "inner_steps": 1}
-    params, errands = params_of(small()), errands_of(small())
+    params, tasks = params_of(small()), errands_of(small())
     direction = direction_of(params)
-    check = meta_gradient_with_frozen_noise(small(first_order=True, **options), params, errands, direction)
+    check = meta_gradient_with_frozen_noise(small(first_order=True, **options), params, tasks, direction)
     assert abs(check.claimed / check.measured - 1) > 0.01
-    full = meta_gradient_with_frozen_noise(small(**options), params, errands, direction)
+    full = meta_gradient_with_frozen_noise(small(**options), params, tasks, direction)
     assert full.measured == check.measured
 
 
@@ -310,8 +310,8 @@ def test_the_divergence_is_that_of_torchs_normal_distributions():
     assert torch.allclose(divergence(mean, log_std, new_mean, new_log_std), expected)
 
 
-def curvature_parts(learner, params, errands):
-    rounds, inner, adapted = learner.explore(params, errands)
+def curvature_parts(learner, params, tasks):
+    rounds, inner, adapted = learner.explore(params, tasks)
     old = {n: p.detach() for n, p in adapted.items()}
     return rounds, inner, old
 
@@ -320,8 +320,8 @@ def curvature_parts(learner, params, errands):
 def test_the_curvature_is_that_of_the_divergence_of_the_adapted_policies(surrogate):
     """KL(θ + εv) = ½ε² vᵀ(JᵀFJ)v + O(ε³), with the inner step taken anew on the same data."""
     learner = small(inner_lr=0.4, surrogate=surrogate, curvature_every=1)
-    params, errands = params_of(learner), errands_of(learner)
-    rounds, inner, old = curvature_parts(learner, params, errands)
+    params, tasks = params_of(learner), errands_of(learner)
+    rounds, inner, old = curvature_parts(learner, params, tasks)
     kl = Derivatives(lambda p: mean_divergence(learner.policy, old, p, rounds[-1].rollouts), old)
     v = direction_of(params)
     image = learner.pull_back(inner, kl.times(learner.push_forward(inner, per_task(v, 3))))
@@ -340,9 +340,9 @@ def test_a_step_stays_in_the_trust_region_and_lowers_the_loss(options):
         # fresh biases are 0 and so is the first state: each unit of the first layer would stand on its kink
         before = params_of(learner, dtype=torch.float32)
         state.meta["params"] = {n: p.clone() for n, p in before.items()}
-        errands = errands_of(learner, 5, 20, dtype=torch.float32)
-        rounds, inner, old = curvature_parts(learner, before, errands)
-        state, metrics = learner.step(state, errands)
+        tasks = errands_of(learner, 5, 20, dtype=torch.float32)
+        rounds, inner, old = curvature_parts(learner, before, tasks)
+        state, metrics = learner.step(state, tasks)
         loss, kl = learner.judge(state.meta["params"], rounds, old)
         assert 0 < float(kl) <= max_kl * (1 + 1e-4)
         assert float(kl) > 0.2 * max_kl, "a step so short is no use of the region"
@@ -385,7 +385,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
     assert whole["curve_columns"] == ["meta_step", "loss", "before", "after", "kl"]
     assert whole["official_goals"]["tasks"] == 40 and len(whole["official_goals"]["mean"]) == 4
     evaluation = whole["evaluation"]
-    assert evaluation["measure"] == "return" and evaluation["return"] == evaluation["mean"][3]
+    assert evaluation["metric"] == "return" and evaluation["return"] == evaluation["mean"][3]
     row = results.ours(whole)
     assert row["return"] == evaluation["mean"] and row["official_goals"] == whole["official_goals"]
     line = results.as_text([{"experiment": "x", "published": None, "ours": row}]).splitlines()[1]
@@ -412,7 +412,7 @@ def test_evaluation_scores_each_step_on_fresh_rollouts():
         n_tasks=30,
         steps=2,
     )
-    assert found.measure == "return" and len(found.mean) == 3 and found.as_dict()["return"] == found.mean[2]
+    assert found.metric == "return" and len(found.mean) == 3 and found.as_dict()["return"] == found.mean[2]
 
 
 def test_the_published_row_has_four_returns():
@@ -449,19 +449,19 @@ class TestHalfCheetah:
 
         world = HalfCheetah(task, horizon=5)
         policy = GaussianPolicy(17, 6, hidden=(8,))
-        errands = Goals(world, 2, 1).sample(3, rng(0)).to(F64)
+        tasks = Goals(world, 2, 1).sample(3, rng(0)).to(F64)
         params = {n: p.double() for n, p in policy.initial(rng(1)).items()}
-        found = world.roll(policy, params, errands.goal, errands.noise[:, 0], errands.reset[:, 0])
+        found = world.roll(policy, params, tasks.goal, tasks.noise[:, 0], tasks.reset[:, 0])
         assert isinstance(found, Rollouts) and found.observations.shape == (3, 2, 5, 17)
         env = gymnasium.make("HalfCheetah-v5")
         for t in range(3):
             for m in range(2):
-                o, _ = env.reset(seed=int(errands.reset[t, 0, m]))
+                o, _ = env.reset(seed=int(tasks.reset[t, 0, m]))
                 for h in range(5):
                     assert np.allclose(o, found.observations[t, m, h].numpy(), atol=1e-9)
                     a = found.actions[t, m, h].clamp(-1, 1).numpy().astype(np.float32)
                     o, _, _, _, info = env.step(a)
-                    v, g = info["x_velocity"], float(errands.goal[t])
+                    v, g = info["x_velocity"], float(tasks.goal[t])
                     gain = g * v if task == "direction" else -abs(v - g)
                     assert float(found.rewards[t, m, h]) == pytest.approx(
                         gain - 0.05 * float((a**2).sum()), abs=1e-6
@@ -481,9 +481,9 @@ class TestHalfCheetah:
             main(["evaluate", str(tmp_path / "run" / "checkpoint.safetensors"), "--tasks", "2", "--json"])
             == 0
         )
-        assert json.loads(capsys.readouterr().out.splitlines()[-1])["measure"] == "return"
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["metric"] == "return"
 
 
 def test_errands_keep_their_seeds_when_they_are_cast():
-    errands = Goals(Navigation(horizon=2), 2, 1).sample(2, rng(0)).to(F64)
-    assert isinstance(errands, Errands) and errands.reset.dtype == torch.int64 and errands.noise.dtype == F64
+    tasks = Goals(Navigation(horizon=2), 2, 1).sample(2, rng(0)).to(F64)
+    assert isinstance(tasks, RolloutTasks) and tasks.reset.dtype == torch.int64 and tasks.noise.dtype == F64

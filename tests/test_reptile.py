@@ -10,10 +10,10 @@ from torch import nn
 
 from mlbook.errors import UserError
 from mlbook.meta_learners import Reptile
-from mlbook.meta_learners.protocol import LOSSES, leaves
+from mlbook.meta_learners.base import LOSSES, leaves
 from mlbook.models import MLP, Conv4
+from mlbook.pages.checks import relative_distance, to_float64
 from mlbook.tasks import Episode, FewShot, Sinusoids
-from mlbook.verification import relative_distance, to_float64
 
 SETTINGS = {
     "mlp": lambda: (MLP(init_std=0.3), "mse", Sinusoids(10, 5)),

@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from package_fixtures import noise_pool, rng
 
 from mlbook import experiments
+from mlbook.data import glyphs
 from mlbook.errors import UserError
-from mlbook.evaluation import evaluate, score
 from mlbook.meta_learners import Reptile
 from mlbook.models import Conv4
-from mlbook.run import run
-from mlbook.tasks import FewShot, GridSinusoids, MiniBatches, glyphs
+from mlbook.pages.checks import relative_distance, to_float64
+from mlbook.tasks import FewShot, GridSinusoids, MiniBatches
 from mlbook.tasks.mini_batches import cycled
-from mlbook.verification import relative_distance, to_float64
+from mlbook.training.evaluation import evaluate, score
+from mlbook.training.runner import run
 
 
 def network():
@@ -54,7 +55,7 @@ def plain_loop(learner, meta, episodes, optimizer_per_task):
 @pytest.fixture(autouse=True)
 def small_epsilon(monkeypatch):
     """TensorFlow adds ε at another place than PyTorch; a tiny one makes the two the same."""
-    for module in ("mlbook.inner_loop", "mlbook.meta_learners.conv4_kernels"):
+    for module in ("mlbook.meta_learners.inner_loop", "mlbook.engines.conv4_kernels"):
         monkeypatch.setattr(f"{module}.EPSILON", 1e-12)
 
 
@@ -228,7 +229,9 @@ def test_one_training_leaves_the_records_of_all_its_protocols(tmp_path):
     record = run("reptile-glyphs-5w1s", meta_steps=1, out=tmp_path, device="cpu", evaluation_tasks=2)
     assert record["evaluation"]["protocol"]["batch_norm"] == "support_and_query"
     others = {path.name: json.loads(path.read_text()) for path in tmp_path.glob("record-*.json")}
-    assert set(others) == {f"record-{name}.json" for name in experiments.get("reptile-glyphs-5w1s").also}
+    assert set(others) == {
+        f"record-{name}.json" for name in experiments.get("reptile-glyphs-5w1s").shares_training_with
+    }
     transductive = others["record-reptile-glyphs-5w5s-transductive.json"]
     assert transductive["trained_as"] == "reptile-glyphs-5w1s"
     assert transductive["evaluation"]["protocol"]["batch_norm"] == "transductive"
@@ -247,7 +250,7 @@ def test_one_training_leaves_the_records_of_all_its_protocols(tmp_path):
 
 def test_experiments_that_share_a_training_have_the_same_training():
     for experiment in experiments.EXPERIMENTS.values():
-        for other in map(experiments.get, experiment.also):
+        for other in map(experiments.get, experiment.shares_training_with):
             assert experiments.trained_by(other.name) == experiment.name
             for field in (
                 "dataset",

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from mlbook import experiments, results
+from mlbook.data.tensor_file import load_tensors
 from mlbook.errors import CheckpointError
 from mlbook.experiments import EXPERIMENTS
 from mlbook.results import ROOT
-from mlbook.run import load_checkpoint
-from mlbook.tensor_file import load_tensors
+from mlbook.training.runner import load_checkpoint
 
 RECORDS = {
     path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / "runs").glob("*.json"))
@@ -24,10 +24,10 @@ PRETRAINED = sorted((ROOT / "pretrained").glob("*"))
 def test_every_published_row_says_what_how_and_where_from():
     assert results.published()
     for key, row in results.published().items():
-        assert set(row) >= {"title", "measure", "value", "ci95", "protocol", "source"}, key
-        assert row["measure"] in ("accuracy", "mse", "return"), key
+        assert set(row) >= {"title", "metric", "value", "ci95", "protocol", "source"}, key
+        assert row["metric"] in ("accuracy", "mse", "return"), key
         assert isinstance(row["value"], int | float), key
-        if row["measure"] == "accuracy":
+        if row["metric"] == "accuracy":
             assert 0 < row["value"] <= 1, key
         assert row["ci95"] is None or 0 < row["ci95"] < row["value"], key
         assert len(row["protocol"]) > 10 and len(row["source"]) > 5, key
@@ -52,8 +52,8 @@ def test_every_published_key_of_an_experiment_exists():
         if experiment.published is not None:
             row = results.published()[experiment.published]
             agent = experiment.learner.get("method") == "maml_rl"
-            measure = "return" if agent else "mse" if experiment.dataset == "sinusoid" else "accuracy"
-            assert row["measure"] == measure, experiment.name
+            metric = "return" if agent else "mse" if experiment.dataset == "sinusoid" else "accuracy"
+            assert row["metric"] == metric, experiment.name
 
 
 def test_the_ledger_has_every_experiment_and_every_published_row_once():
@@ -84,12 +84,12 @@ def test_a_run_record_belongs_to_an_experiment_and_to_its_configuration(stem):
     assert set(record) >= {"seconds", "device", "versions", "commit", "date", "curve"}
     assert len(evaluation["mean"]) == len(evaluation["ci95_by_step"]) == config["test_steps"] + 1
     assert evaluation["step"] == config["report_step"]
-    assert evaluation[evaluation["measure"]] == evaluation["mean"][evaluation["step"]]
+    assert evaluation[evaluation["metric"]] == evaluation["mean"][evaluation["step"]]
     assert evaluation["ci95"] == evaluation["ci95_by_step"][evaluation["step"]]
     mode = config.get("test_batch_norm", "transductive")
     assert evaluation["protocol"] == {"batch_norm": mode, "seed": 1, **experiments.protocol(config)}
     if record["preset"] != "quick":
-        few = evaluation["measure"] == "loss"  # a task of an optimiser is a whole training
+        few = evaluation["metric"] == "loss"  # a task of an optimiser is a whole training
         # a half-cheetah is simulated step by step, and its directions are two
         simulated = record["experiment"].split("-")[1] == "cheetah"
         searches = config["learner"].get("method") == "architecture_search"  # and here a whole search

@@ -8,8 +8,8 @@ from package_fixtures import ROOT
 
 from mlbook import experiments, results
 from mlbook.cli import main
-from mlbook.run import evaluate_config, load_checkpoint
-from mlbook.tasks import feature_sets, mini_imagenet, omniglot
+from mlbook.data import feature_sets, mini_imagenet, omniglot
+from mlbook.training.runner import evaluate_config, load_checkpoint
 
 NAMES = sorted(path.stem for path in (ROOT / "mlbook" / "pretrained").glob("*.safetensors"))
 THERE = {"omniglot": omniglot.available, "mini": mini_imagenet.available}
@@ -35,11 +35,11 @@ def test_one_command_gives_the_recorded_number_within_the_intervals(name, capsys
     )
     found = json.loads(capsys.readouterr().out)
     record = results.run_record(name)["evaluation"]
-    measure = record["measure"]
+    metric = record["metric"]
     assert found["protocol"] == {**record["protocol"], "seed": SEED}
     # the difference of two means has the root of the sum of squares; 1.6 times 95 % is 99.8 %, for there are many checkpoints
     allowed = 1.6 * (record["ci95"] ** 2 + max(found["ci95"], record["ci95"]) ** 2) ** 0.5
-    assert abs(found[measure] - record[measure]) < allowed, (found[measure], record[measure], allowed)
+    assert abs(found[metric] - record[metric]) < allowed, (found[metric], record[metric], allowed)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if experiments.get(name).features])

@@ -7,17 +7,20 @@ import pytest
 import torch
 from torch.func import grad
 
-from benchmarks import side_by_side
-from mlbook import comparison, results, verification
-from mlbook.comparison import Contender, Pooled, cost, verdict
+from mlbook import results
+from mlbook.engines import fast_mlp
 from mlbook.errors import UserError
-from mlbook.inner_loop import adapt
-from mlbook.meta_learners import MAML, Reptile, fast_mlp, joint_training
+from mlbook.meta_learners import MAML, Reptile, joint_training
+from mlbook.meta_learners.inner_loop import adapt
 from mlbook.models import MLP, call
-from mlbook.plots import comparison_figures
+from mlbook.pages import checks
+from mlbook.pages.checks import comparison
+from mlbook.pages.checks.comparison import Contender, Pooled, cost, verdict
+from mlbook.pages.checks.directions import METHODS, asymmetry, four_directions, inner_path_over, jacobian
+from mlbook.pages.checks.landscape import Valleys, directions_at, field, follow, two_valleys, work_round
+from mlbook.pages.figures import comparison_figures
 from mlbook.tasks import Sinusoids
-from mlbook.verification.directions import METHODS, asymmetry, four_directions, inner_path_over, jacobian
-from mlbook.verification.landscape import Valleys, directions_at, field, follow, two_valleys, work_round
+from studies import side_by_side
 
 # torch itself calls it when forward-mode derivatives are first used
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is:DeprecationWarning")
@@ -35,7 +38,7 @@ def network():
 def batches():
     """A smooth network, its parameters in float64, and five losses of one task on batches of their own."""
     module, generator = network(), torch.Generator().manual_seed(3)
-    params = verification.to_float64(MAML(module, loss="mse").init(generator).meta)["params"]
+    params = checks.to_float64(MAML(module, loss="mse").init(generator).meta)["params"]
     episode = Sinusoids(25, 1).sample(1, generator).to(torch.float64).task(0)
     x, y = episode.support_x.view(5, 5, 1), episode.support_y.view(5, 5, 1)
     losses = [lambda p, i=i: (call(module, p, x[i]) - y[i]).square().mean() for i in range(5)]
@@ -43,7 +46,7 @@ def batches():
 
 
 def distance(a, b):
-    return verification.relative_distance({"params": a}, {"params": b})
+    return checks.relative_distance({"params": a}, {"params": b})
 
 
 # -- the four directions --------------------------------------------------------------------------------------------------
@@ -85,15 +88,15 @@ def test_mamls_direction_is_the_derivative_of_the_last_loss(batches, k):
         return losses[-1](point)
 
     direction = {"params": four_directions(inner_path_over(losses, params, 0.1))["MAML"]}
-    checks = verification.compare_gradient(
+    compared = checks.compare_gradient(
         last_loss, direction, {"params": params}, generator=torch.Generator().manual_seed(0)
     )
-    assert verification.worst(checks) < 1e-7
+    assert checks.worst(compared) < 1e-7
     first_order = {"params": four_directions(inner_path_over(losses, params, 0.1))["FOMAML"]}
-    wrong = verification.compare_gradient(
+    wrong = checks.compare_gradient(
         last_loss, first_order, {"params": params}, generator=torch.Generator().manual_seed(0)
     )
-    assert (verification.worst(wrong) > 1e-3) == (k > 1)
+    assert (checks.worst(wrong) > 1e-3) == (k > 1)
 
 
 def test_with_one_loss_all_four_are_one(batches):
@@ -114,7 +117,7 @@ def test_reptile_is_the_sum_of_fomamls_of_all_lengths(batches):
 def test_the_packages_learners_follow_these_directions():
     """One task, one support set: MAML with N steps has k = N + 1 losses, the last of them on the query set."""
     module, generator = network(), torch.Generator().manual_seed(5)
-    meta = verification.to_float64(MAML(module, loss="mse").init(generator).meta)
+    meta = checks.to_float64(MAML(module, loss="mse").init(generator).meta)
     episodes = Sinusoids(6, 6).sample(1, generator).to(torch.float64)
     e = episodes.task(0)
     support = lambda p: (call(module, p, e.support_x) - e.support_y).square().mean()  # noqa: E731
@@ -133,7 +136,7 @@ def test_the_packages_learners_follow_these_directions():
 
 def test_reptile_with_one_step_is_joint_training():
     module, generator = network(), torch.Generator().manual_seed(6)
-    meta = verification.to_float64(MAML(module, loss="mse").init(generator).meta)
+    meta = checks.to_float64(MAML(module, loss="mse").init(generator).meta)
     episodes = Pooled(Sinusoids(6, 6)).sample(7, generator).to(torch.float64)
     joint = joint_training(module, loss="mse").meta_gradient(meta, episodes)[0]["params"]
 
@@ -285,9 +288,9 @@ def test_the_engines_give_the_same_direction():
             contender.tasks(Sinusoids(4, 4)).sample(3, torch.Generator().manual_seed(1)).to(torch.float64)
         )
         learners = [contender.learner(MLP(init_std=0.3), loss="mse", engine=e) for e in ("fast", "vmap")]
-        meta = verification.to_float64(learners[0].init(torch.Generator().manual_seed(0)).meta)
+        meta = checks.to_float64(learners[0].init(torch.Generator().manual_seed(0)).meta)
         one, two = (learner.meta_gradient(meta, episodes)[0] for learner in learners)
-        assert verification.relative_distance(one, two) < 1e-12
+        assert checks.relative_distance(one, two) < 1e-12
 
 
 # -- training and judgement -----------------------------------------------------------------------------------------------
@@ -319,7 +322,7 @@ def test_follow_starts_all_methods_at_the_same_point_and_reads_at_the_marks():
     for method, run in points.items():
         assert [p.meta_step for p in run] == [0, 2, 4]
         assert torch.equal(run[0].scores, points["MAML"][0].scores), method
-        moved = [verification.relative_distance(p.meta, run[0].meta) for p in run[1:]]
+        moved = [checks.relative_distance(p.meta, run[0].meta) for p in run[1:]]
         assert 0 < moved[0] != moved[1]  # a point is kept as it was, not overwritten by later meta-steps
         assert run[0].scores.shape == (4, 2)
 
@@ -404,7 +407,7 @@ def test_training_alone_ends_where_following_ends():
         contender, MLP(init_std=0.3), tasks, tasks, marks=(3,), steps=1, n_tasks=4, **options
     )
     state = comparison.trained(contender, MLP(init_std=0.3), tasks, **options)
-    assert verification.relative_distance(state.meta, last.meta) == 0
+    assert checks.relative_distance(state.meta, last.meta) == 0
 
 
 # -- figures --------------------------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ import torch
 from package_fixtures import SmallOmniglot, files_below, one_line
 from PIL import Image
 
+from mlbook.data import datasets, omniglot, storage
+from mlbook.data.tensor_file import load_tensors, save_tensors, write_atomically
 from mlbook.errors import DataError, UserError
-from mlbook.tasks import datasets, omniglot, storage
-from mlbook.tensor_file import load_tensors, save_tensors, write_atomically
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -147,7 +147,7 @@ def test_writing_is_atomic(tmp_path, monkeypatch):
     def power_cut(*paths):
         raise OSError("power cut")
 
-    monkeypatch.setattr("mlbook.tensor_file.os.replace", power_cut)
+    monkeypatch.setattr("mlbook.data.tensor_file.os.replace", power_cut)
     with pytest.raises(OSError, match="power cut"):
         write_atomically(target, b"new")
     assert target.read_bytes() == b"old" and files_below(tmp_path) == ["x.bin"]
@@ -364,7 +364,7 @@ def test_omniglot_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):
 
 
 def test_omniglot_is_downloaded_from_where_torchvision_has_it(small, server, monkeypatch):
-    from mlbook.tasks.torchvision_import import torchvision
+    from mlbook.data.torchvision_import import torchvision
 
     zips = as_two_zips(small.folder, small.made)
     contents = {path.stem: path.read_bytes() for path in zips.iterdir()}

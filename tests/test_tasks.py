@@ -6,9 +6,10 @@ import pytest
 import torch
 from package_fixtures import counting_pool, rng, who
 
+from mlbook.data import ClassPool, glyphs
 from mlbook.errors import UserError
 from mlbook.meta_learners.nearest_neighbour import accuracies, nearest_neighbour
-from mlbook.tasks import ClassPool, Episode, FewShot, Sinusoids, glyphs
+from mlbook.tasks import Episode, FewShot, Sinusoids
 
 # -- few-shot episodes ----------------------------------------------------------------------------------------------
 

@@ -14,18 +14,18 @@ import torch
 from package_fixtures import ROOT, files_below, noise_pool, one_line, rng
 
 from mlbook import experiments
-from mlbook.checkpoint import load_resume, save_resume
 from mlbook.cli import main
+from mlbook.data.progress import ProgressLine
+from mlbook.data.tensor_file import load_tensors, save_tensors
 from mlbook.errors import CheckpointError, UserError
 from mlbook.meta_learners import MAML, Reptile, State
-from mlbook.meta_learners.protocol import leaves, outer_step
+from mlbook.meta_learners.base import leaves, outer_step
 from mlbook.models import MLP, Conv4
 from mlbook.models.conv4 import adapted_names
-from mlbook.progress import ProgressLine
-from mlbook.run import load_checkpoint, run
 from mlbook.tasks import FewShot, MiniBatches, Sinusoids
-from mlbook.tensor_file import load_tensors, save_tensors
-from mlbook.training import train
+from mlbook.training.checkpoint import load_resume, save_resume
+from mlbook.training.loop import train
+from mlbook.training.runner import load_checkpoint, run
 
 HEADER = {"experiment": "test", "run": "1"}
 
@@ -410,7 +410,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, tmp_path, capsys):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mlbook.run.train", interrupted)
+    monkeypatch.setattr("mlbook.training.runner.train", interrupted)
     status = main(
         ["train", "maml-sinusoid-5shot", "--meta-steps", "4", "--device", "cpu", "--out", str(tmp_path / "r")]
     )

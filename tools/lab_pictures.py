@@ -1,6 +1,6 @@
 """Take the pictures of the gallery: each lab as it opens, drawn by its own JavaScript in a headless browser.
 
-    python tools/lab_pictures.py [WIDGET ...]      # class names of mlbook.widgets; default: all in mlbook/widgets/gallery.py
+    python tools/lab_pictures.py [WIDGET ...]      # class names of mlbook.pages.labs; default: all of its gallery
 
 Writes book/_static/labs/NAME.png. No built site is needed: a page with the widget's code and state is made on the spot.
 """
@@ -20,8 +20,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tools")]
 
 from browser import new_page, serve_site, start_browser  # noqa: E402
 
-from mlbook import widgets  # noqa: E402
-from mlbook.widgets.gallery import CARDS  # noqa: E402
+from mlbook.pages import labs  # noqa: E402
+from mlbook.pages.labs.gallery import CARDS  # noqa: E402
 
 FOLDER = ROOT / "book/_static/labs"
 WIDTH, HEIGHT, SMALL, COLOURS = 760, 475, (480, 300), 128
@@ -47,8 +47,8 @@ def as_json(value):
 
 def write_page(folder, card):
     """The page of one lab, as a reader meets it but without a widget manager."""
-    widget = getattr(widgets, card.widget)(**card.opens)
-    own = set(getattr(widgets, card.widget).class_own_traits(sync=True))
+    widget = getattr(labs, card.widget)(**card.opens)
+    own = set(getattr(labs, card.widget).class_own_traits(sync=True))
     state = {name: as_json(getattr(widget, name)) for name in own}
     (folder / "lab.mjs").write_text(widget._esm, encoding="utf-8")
     page = PAGE.format(style=widget._css, state=json.dumps(state))

@@ -8,9 +8,9 @@ Every tenth picture of the meta-test split goes to mlbook/samples/. The rest is 
 import sys
 from pathlib import Path
 
+from mlbook.data import feature_sets
+from mlbook.data.pool_files import split_path
 from mlbook.errors import UserError
-from mlbook.tasks import feature_sets
-from mlbook.tasks.pools import split_path
 
 EVERY = 10
 

@@ -10,10 +10,10 @@ import json
 import sys
 from pathlib import Path
 
+from mlbook.data.tensor_file import write_atomically
 from mlbook.errors import UserError
 from mlbook.experiments import run_id
-from mlbook.run import load_checkpoint
-from mlbook.tensor_file import write_atomically
+from mlbook.training.runner import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1] / "mlbook"
 
@@ -41,7 +41,9 @@ def ship(folder: Path, *, with_checkpoint: bool = True) -> None:
         print(f"{one['experiment']}: {one['preset']}, {one['meta_steps']:,} meta-steps")
     if not with_checkpoint:
         return
-    write_atomically(ROOT / "pretrained" / f"{record['experiment']}.safetensors", checkpoint.read_bytes())
+    write_atomically(
+        ROOT / "results/pretrained" / f"{record['experiment']}.safetensors", checkpoint.read_bytes()
+    )
 
 
 if __name__ == "__main__":

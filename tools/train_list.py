@@ -20,10 +20,10 @@ import time
 from pathlib import Path
 
 from mlbook import experiments, results
+from mlbook.data import feature_sets
 from mlbook.errors import UserError
-from mlbook.features import extract
-from mlbook.run import choose_device, load_checkpoint, run
-from mlbook.tasks import feature_sets
+from mlbook.training.feature_extraction import extract
+from mlbook.training.runner import choose_device, load_checkpoint, run
 
 
 def pending() -> list[str]:

@@ -1,4 +1,4 @@
-"""The gallery of labs, from the list in mlbook/widgets/gallery.py.
+"""The gallery of labs, from the list in mlbook/pages/labs/gallery.py.
 
     ```{lab-gallery}       one card per lab: picture, title, what to try, and the chapter, to which the whole card leads
     ```
@@ -42,18 +42,22 @@ def address(page):
 
 class _Gallery(SphinxDirective):
     def run(self):
-        from mlbook.widgets.gallery import CARDS
+        from mlbook.pages.labs.gallery import CARDS
 
         cards = []
         for card in CARDS:
-            for page in (card.page, *card.also):
+            for page in (card.page, *card.shares_training_with):
                 if f"book/{page.partition('#')[0]}" not in self.env.found_docs:
-                    raise ExtensionError(f"mlbook/widgets/gallery.py: there is no page {page}")
+                    raise ExtensionError(f"mlbook/pages/labs/gallery.py: there is no page {page}")
             picture = os.path.join(self.env.srcdir, f"book/_static/labs/{card.name}.png")
             if not os.path.exists(picture):
                 raise ExtensionError(f"no {picture}: run python tools/lab_pictures.py {card.widget}")
             self.env.note_dependency(picture)
-            also = f", also in {' and '.join(place(p) for p in card.also)}" if card.also else ""
+            also = (
+                f", also in {' and '.join(place(p) for p in card.shares_training_with)}"
+                if card.shares_training_with
+                else ""
+            )
             cards.append(
                 CARD.format(
                     title=card.title,

@@ -10,18 +10,19 @@ from dataclasses import asdict, replace
 import torch
 from torch import nn
 
+from mlbook.data import ClassPool, FeaturePool, feature_sets, glyphs, image_folder, mini_imagenet, omniglot
 from mlbook.errors import UserError
 from mlbook.experiments import (
-    architectures,
+    architecture,
     augmentation,
     images,
-    latent,
+    leo,
     optimizers,
     regression,
     reinforcement,
     reptile,
 )
-from mlbook.experiments.row import Experiment, Preset
+from mlbook.experiments.experiment import Experiment, Preset
 from mlbook.meta_learners import (
     LEO,
     MAML,
@@ -32,15 +33,13 @@ from mlbook.meta_learners import (
     Reptile,
     joint_training,
 )
-from mlbook.meta_learners.protocol import MetaLearner
+from mlbook.meta_learners.base import MetaLearner
 from mlbook.models import MLP, Conv4, WideResNet
 from mlbook.models.conv4 import adapted_names, head_names
-from mlbook.reinforcement import MAMLRL, GaussianPolicy, Goals, HalfCheetah, Navigation, World
+from mlbook.reinforcement import MAMLRL, Environment, GaussianPolicy, Goals, HalfCheetah, Navigation
 from mlbook.tasks import (
     Augmented,
     BentSectors,
-    ClassPool,
-    FeaturePool,
     FewShot,
     FewShotFeatures,
     GridSinusoids,
@@ -50,15 +49,10 @@ from mlbook.tasks import (
     SinesAndLines,
     Sinusoids,
     WithNoise,
-    feature_sets,
-    glyphs,
-    image_folder,
-    mini_imagenet,
-    omniglot,
 )
+from mlbook.tasks.episode import TaskDistribution
 from mlbook.tasks.optimization_problems import ImageProblems
 from mlbook.tasks.small_sets import SmallSets
-from mlbook.training import TaskDistribution
 
 PRESETS = ("quick", "colab", "paper")
 
@@ -97,18 +91,24 @@ def of_imported_images(name: str) -> Experiment | None:
     # with few pictures per class: fewer queries (or shots) in meta-training
     fewest = image_folder.fewest(dataset)
     if method == "reptile":
-        return replace(own, also=(), k_shot=min(own.k_shot, fewest))
+        return replace(own, shares_training_with=(), k_shot=min(own.k_shot, fewest))
     n_query = max(1, min(15, fewest - k_shot))
     presets = {
         name: replace(p, n_query=None if p.n_query is None else min(p.n_query, n_query))
         for name, p in own.presets.items()
     }
-    return replace(own, also=(), n_query=n_query, test_query=min(own.test_query, n_query), presets=presets)
+    return replace(
+        own,
+        shares_training_with=(),
+        n_query=n_query,
+        test_query=min(own.test_query, n_query),
+        presets=presets,
+    )
 
 
 def trained_by(name: str) -> str:
-    """The experiment whose meta-training serves ``name``: its own, or one that trains for others ``also``."""
-    return next((other.name for other in EXPERIMENTS.values() if name in other.also), name)
+    """The experiment whose meta-training serves ``name``: its own, or one that trains for others ``shares_training_with``."""
+    return next((other.name for other in EXPERIMENTS.values() if name in other.shares_training_with), name)
 
 
 def get_preset(experiment: Experiment, preset: str) -> Preset:
@@ -123,7 +123,7 @@ def config(experiment: Experiment, preset: str, *, meta_steps: int | None = None
     values = {
         k: v
         for k, v in asdict(experiment).items()
-        if k not in ("presets", "published", "also") and v is not None
+        if k not in ("presets", "published", "shares_training_with") and v is not None
     }
     values["learner"] = {**experiment.learner, **chosen.options}
     steps = chosen.meta_steps if meta_steps is None else meta_steps
@@ -184,8 +184,8 @@ def build_learner(config: dict) -> MetaLearner:
         return optimizers.learner(config)
     if method in augmentation.METHODS:
         return augmentation.learner(config)
-    if method == architectures.METHOD:
-        return architectures.learner(config)
+    if method == architecture.METHOD:
+        return architecture.learner(config)
     if method == "leo":
         size = {"features": config["features"][1]} if "features" in config else {}
         return LEO(n_way=config["n_way"], **size, **options)
@@ -220,7 +220,7 @@ WORLD_OPTIONS = ("horizon", "trajectories")
 """What a preset may change about rollouts; they stand among the learner's options, where deviations are looked for."""
 
 
-def build_world(config: dict) -> World:
+def build_world(config: dict) -> Environment:
     """The environment of a row of reinforcement learning. ``UserError`` where its simulator is not installed."""
     options = dict(config.get("world") or {})
     if "horizon" in config["learner"]:
@@ -247,8 +247,8 @@ def build_tasks(config: dict, split: str) -> TaskDistribution:
         return augmentation.tasks(config, split, pool_of)
     if config["learner"].get("method") == "maml_rl":
         return build_goals(config, test=test)
-    if config["learner"].get("method") == architectures.METHOD:
-        return architectures.tasks(config, pool_of)
+    if config["learner"].get("method") == architecture.METHOD:
+        return architecture.tasks(config, pool_of)
     if "features" in config:
         return _feature_tasks(config, split)
     n_query = config["test_query"] if test else config["n_query"]
@@ -338,8 +338,8 @@ def protocol(config: dict) -> dict:
             "reward": world.reward,
             "batch_norm": "not used",
         }
-    if config["learner"].get("method") == architectures.METHOD:
-        return architectures.protocol(config)
+    if config["learner"].get("method") == architecture.METHOD:
+        return architecture.protocol(config)
     values = {
         "dataset": config["dataset"],
         "split": "test",
@@ -368,6 +368,6 @@ def protocol(config: dict) -> dict:
 
 EXPERIMENTS = {
     row.name: row
-    for part in (regression, images, reptile, latent, reinforcement, optimizers, augmentation, architectures)
+    for part in (regression, images, reptile, leo, reinforcement, optimizers, augmentation, architecture)
     for row in part.rows()
 }

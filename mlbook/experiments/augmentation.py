@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from mlbook.beyond.augmentation_search import DADA, CandidatePolicies, Child
+from mlbook.augmentation.search import DADA, CandidatePolicies, Child
+from mlbook.data.pools import ClassPool
+from mlbook.experiments.experiment import Experiment, Preset
 from mlbook.experiments.optimizers import optimizee
-from mlbook.experiments.row import Experiment, Preset
-from mlbook.tasks.episode import ClassPool
 from mlbook.tasks.small_sets import SmallSets
 
 METHODS = {"dada": DADA, "augmentations": CandidatePolicies}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mlbook.experiments.row import Experiment, Preset
+from mlbook.experiments.experiment import Experiment, Preset
 
 
 def _images(
@@ -127,7 +127,7 @@ def transfer(
         test_steps=steps,
         report_step=steps,
         scored_steps=None if method == "nearest" else (0, steps),
-        also=tuple(other for other in names if other != name) if name == names[0] else (),
+        shares_training_with=tuple(other for other in names if other != name) if name == names[0] else (),
         published=name if dataset == "mini" else None,
         presets={
             "quick": Preset(60, 32, evaluation_tasks=50),

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import torch
 
-from mlbook.beyond.augmentations import distorted
-from mlbook.beyond.learned_optimizer import LearnedOptimizer
-from mlbook.beyond.optimizees import Classifier, Optimizee, Quadratic
+from mlbook.augmentation.operations import distorted
+from mlbook.data.pools import ClassPool
 from mlbook.errors import UserError
-from mlbook.experiments.row import Experiment, Preset
-from mlbook.tasks.episode import ClassPool
+from mlbook.experiments.experiment import Experiment, Preset
+from mlbook.optimizers.learned_optimizer import LearnedOptimizer
+from mlbook.optimizers.optimizees import Classifier, Optimizee, Quadratic
 from mlbook.tasks.optimization_problems import Bowls, ImageProblems, Quadratics
 
 METHOD = "learned_optimizer"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mlbook.experiments.row import Experiment, Preset
+from mlbook.experiments.experiment import Experiment, Preset
 
 
 def _sinusoid(

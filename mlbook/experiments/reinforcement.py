@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlbook.experiments.row import Experiment, Preset
+from mlbook.experiments.experiment import Experiment, Preset
 
 METHODS = {
     "maml": {"inner_steps": 1},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlbook.experiments.row import Experiment, Preset
+from mlbook.experiments.experiment import Experiment, Preset
 
 
 def images(
@@ -48,7 +48,7 @@ def images(
         report_step=50,
         scored_steps=(0, 1, 2, 5, 10, 20, 50),
         test_batch_norm=None if transductive else "support_and_query",
-        also=tuple(other for other in names if other != name) if name == names[0] else (),
+        shares_training_with=tuple(other for other in names if other != name) if name == names[0] else (),
         published=name if dataset in ("omniglot", "mini") else None,
         presets={
             "quick": Preset(40 if drawings else 10, 5, evaluation_tasks=100 if drawings else 20),

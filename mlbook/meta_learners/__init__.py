@@ -5,13 +5,13 @@
 """
 
 from mlbook.meta_learners.backbone import Backbone
+from mlbook.meta_learners.base import MetaLearner, State
 from mlbook.meta_learners.classifier import Classifier
 from mlbook.meta_learners.leo import LEO
 from mlbook.meta_learners.leo_regression import LEORegression
 from mlbook.meta_learners.linear_head import LinearHead
 from mlbook.meta_learners.maml import MAML
 from mlbook.meta_learners.pretraining import joint_training
-from mlbook.meta_learners.protocol import MetaLearner, State
 from mlbook.meta_learners.reptile import Reptile
 
 __all__ = [

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.func import functional_call
 
 from mlbook.errors import UserError
-from mlbook.meta_learners.protocol import (
-    Combine,
+from mlbook.meta_learners.base import (
+    AllReduce,
     InitialisationLearner,
     Meta,
     State,
-    alone,
     leaves,
+    no_reduce,
     outer_step,
 )
 from mlbook.models.functional import Params
@@ -53,8 +53,8 @@ class Backbone(InitialisationLearner):
             raise UserError("a backbone needs a network with features")
 
     @property
-    def one_by_one(self) -> bool:
-        return True
+    def vmappable(self) -> bool:
+        return False
 
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
         meta = self.draw(generator, device)
@@ -72,7 +72,7 @@ class Backbone(InitialisationLearner):
         return self.meta_lr * 0.5 * (1 + math.cos(math.pi * progress))
 
     def step(
-        self, state: State, episodes: Episode, progress: float = 0.0, combine: Combine = alone
+        self, state: State, episodes: Episode, progress: float = 0.0, all_reduce: AllReduce = no_reduce
     ) -> tuple[State, dict[str, Tensor]]:
         """One step on T labelled images (support sets of one image each). Running statistics are updated in place; several
         processes keep their own."""
@@ -87,7 +87,7 @@ class Backbone(InitialisationLearner):
         for p in params.values():
             p.requires_grad_(False)
         accuracy = (prediction.detach().argmax(-1) == y).float().mean()
-        gradient, metrics = combine({"params": gradient}, {"loss": loss.detach(), "accuracy": accuracy})
+        gradient, metrics = all_reduce({"params": gradient}, {"loss": loss.detach(), "accuracy": accuracy})
         return outer_step(state, gradient, lr=self.meta_lr_at(progress)), metrics
 
     @torch.no_grad()

@@ -15,19 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mlbook.engines import conv4_kernels
 from mlbook.errors import UserError
-from mlbook.inner_loop import inner_path
-from mlbook.meta_learners import conv4_kernels
-from mlbook.meta_learners.pretraining import headless
-from mlbook.meta_learners.protocol import (
-    Combine,
+from mlbook.meta_learners.base import (
+    AllReduce,
     InitialisationLearner,
     Meta,
     State,
-    alone,
     leaves,
+    no_reduce,
     outer_step,
 )
+from mlbook.meta_learners.inner_loop import inner_path
+from mlbook.meta_learners.pretraining import headless
 from mlbook.models.batch_norm import Statistics
 from mlbook.models.functional import Params, call
 from mlbook.tasks.episode import Episode
@@ -77,7 +77,7 @@ class Classifier(InitialisationLearner):
         return self.meta_lr * 0.5 * (1 + math.cos(math.pi * progress))
 
     def step(
-        self, state: State, episodes: Episode, progress: float = 0.0, combine: Combine = alone
+        self, state: State, episodes: Episode, progress: float = 0.0, all_reduce: AllReduce = no_reduce
     ) -> tuple[State, dict[str, Tensor]]:
         """One step of Adam on a mini-batch of labelled images: T support sets of one image each (``LabelledImages``).
 
@@ -96,7 +96,7 @@ class Classifier(InitialisationLearner):
             "loss": loss.detach(),
             "accuracy": (prediction.detach().argmax(-1) == y).float().mean(),
         }
-        gradient, metrics = combine({"params": gradient}, metrics)
+        gradient, metrics = all_reduce({"params": gradient}, metrics)
         return outer_step(state, gradient, lr=self.meta_lr_at(progress)), metrics
 
     def _features(self, params: Params, x: Tensor) -> Tensor:

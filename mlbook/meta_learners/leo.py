@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from mlbook.errors import UserError
-from mlbook.meta_learners.protocol import Combine, Meta, State, alone, leaves, outer_step
+from mlbook.meta_learners.base import AllReduce, Meta, State, leaves, no_reduce, outer_step
 from mlbook.models.functional import Params
-from mlbook.tasks.embeddings import NoisyEpisode
 from mlbook.tasks.episode import Episode
+from mlbook.tasks.leo_noise import NoisyEpisode
 
 SMALLEST_SPREAD = 1e-10
 PULL = 1e-4
@@ -88,8 +88,8 @@ class LEO:
     clip_value: float = 0.1
     clip_norm: float = 0.1
     """Bounds on every entry of the meta-gradient, and then on the length of every tensor of it."""
-    measure = "accuracy"
-    one_by_one = False
+    metric = "accuracy"
+    vmappable = True
     inductive = True
     engine = "vmap"
     fast_engine_fits = False
@@ -266,10 +266,10 @@ class LEO:
         return self.meta_lr
 
     def step(
-        self, state: State, episodes: NoisyEpisode, progress: float = 0.0, combine: Combine = alone
+        self, state: State, episodes: NoisyEpisode, progress: float = 0.0, all_reduce: AllReduce = no_reduce
     ) -> tuple[State, dict[str, Tensor]]:
         """One meta-step on a meta-batch (noise included, see ``tasks.embeddings.Noisy``)."""
-        gradient, metrics = combine(*self.meta_gradient(state.meta, episodes))
+        gradient, metrics = all_reduce(*self.meta_gradient(state.meta, episodes))
         gradient = self.clipped(self.guarded(state.meta, gradient))  # [LEO 17]
         return outer_step(state, gradient, lr=self.meta_lr_at(progress)), metrics  # [LEO 18]
 

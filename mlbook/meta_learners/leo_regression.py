@@ -27,14 +27,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad, vmap
 
+from mlbook.engines import fast_mlp
 from mlbook.errors import UserError
-from mlbook.meta_learners import fast_mlp
+from mlbook.meta_learners.base import Meta, State, leaves
 from mlbook.meta_learners.leo import LEO, correlations, divergence, gaussian
-from mlbook.meta_learners.protocol import Meta, State, leaves
 from mlbook.models.functional import Params, call
 from mlbook.models.mlp import MLP
 from mlbook.tasks.episode import Episode
-from mlbook.tasks.sines_lines import NoisyPoints
+from mlbook.tasks.leo_noise import NoisyPoints
 
 LAYERS = 3
 Slope = Callable[[Callable[[Tensor], tuple[Tensor, Tensor]], Tensor], tuple[Tensor, Tensor]]
@@ -103,8 +103,8 @@ class LEORegression:
     clip_value: float = 0.1
     clip_norm: float = 0.1
     """Bounds on every entry of the meta-gradient, and then on the length of every tensor of it."""
-    measure = "mse"
-    one_by_one = False
+    metric = "mse"
+    vmappable = True
     inductive = False
     engine = "vmap"
     fast_engine_fits = False

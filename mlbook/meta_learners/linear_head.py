@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import grad
 
 from mlbook.errors import UserError
-from mlbook.meta_learners.protocol import Meta, State
+from mlbook.meta_learners.base import Meta, State
 from mlbook.models.functional import Params
 
 
@@ -28,8 +28,8 @@ class LinearHead:
     scale: float = 10.0
     inner_lr: float = 1.0
     """Rate of gradient descent on the mean cross-entropy."""
-    measure = "accuracy"
-    one_by_one = False
+    metric = "accuracy"
+    vmappable = True
     inductive = True
     engine = "vmap"
     fast_engine_fits = False

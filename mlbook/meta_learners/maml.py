@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
+from mlbook.engines import conv4_kernels, fast_conv4, fast_mlp
 from mlbook.errors import UserError
-from mlbook.inner_loop import adapt, inner_path
-from mlbook.meta_learners import conv4_kernels, fast_conv4, fast_mlp
-from mlbook.meta_learners.protocol import (
+from mlbook.meta_learners.base import (
     LOSSES,
-    Combine,
+    AllReduce,
     InitialisationLearner,
     Meta,
     State,
-    alone,
     leaves,
+    no_reduce,
     outer_step,
 )
+from mlbook.meta_learners.inner_loop import adapt, inner_path
 from mlbook.models.functional import Params
 from mlbook.tasks.episode import Episode
 
@@ -105,15 +105,15 @@ class MAML(InitialisationLearner):
 
     def path(self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int) -> Iterator[Params]:
         """Parameters of one task after 0, 1, ..., ``steps`` inner steps."""
-        if self.one_by_one:
+        if not self.vmappable:
             return self._path_by_kernels(meta, support_x, support_y, steps)
         support_loss, params, options = self._inner(meta, support_x, support_y)
         return inner_path(support_loss, params, steps=steps, **options)
 
     @property
-    def one_by_one(self) -> bool:
-        """Whether ``path`` takes one task at a time and cannot be mapped over tasks, nor differentiated through."""
-        return self.engine == "fast" and self.loss == "cross_entropy" and conv4_kernels.fits(self.model)
+    def vmappable(self) -> bool:
+        """Whether ``path`` can be mapped over tasks and differentiated through."""
+        return not (self.engine == "fast" and self.loss == "cross_entropy" and conv4_kernels.fits(self.model))
 
     def _path_by_kernels(
         self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int
@@ -135,7 +135,7 @@ class MAML(InitialisationLearner):
         prediction = self.predict(adapted, episode.query_x)
         loss = LOSSES[self.loss](prediction, episode.query_y)  # [MAML 7]
         metrics = {"loss": loss.detach()}
-        if self.measure == "accuracy":
+        if self.metric == "accuracy":
             metrics["accuracy"] = (prediction.detach().argmax(-1) == episode.query_y).float().mean()
         return loss, metrics
 
@@ -192,13 +192,13 @@ class MAML(InitialisationLearner):
         return self.meta_lr * cosine
 
     def step(
-        self, state: State, episodes: Episode, progress: float = 0.0, combine: Combine = alone
+        self, state: State, episodes: Episode, progress: float = 0.0, all_reduce: AllReduce = no_reduce
     ) -> tuple[State, dict[str, Tensor]]:
-        """One meta-step on a meta-batch. ``progress``: share of the run that is done, for the decay of β. ``combine``: what is
+        """One meta-step on a meta-batch. ``progress``: share of the run that is done, for the decay of β. ``all_reduce``: what is
         done with the gradient before it is used (the mean over several processes).
 
         The returned state replaces the given one, whose tensors it reuses.
         """
-        gradient, metrics = combine(*self.meta_gradient(state.meta, episodes))
+        gradient, metrics = all_reduce(*self.meta_gradient(state.meta, episodes))
         lr = self.meta_lr_at(progress)
         return outer_step(state, gradient, lr=lr, clip_value=self.clip_value), metrics  # [MAML 8]

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mlbook.data.pools import ClassPool
 from mlbook.errors import UserError
 from mlbook.meta_learners.maml import MAML
 from mlbook.models import Conv4
 from mlbook.models.batch_norm import Statistics
 from mlbook.models.functional import Params, call, initial_params
-from mlbook.tasks.episode import ClassPool
 
 
 def joint_training(model: nn.Module, **options) -> MAML:

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from mlbook.engines import conv4_kernels, fast_conv4, fast_mlp
 from mlbook.errors import UserError
-from mlbook.inner_loop import Loss, Moments, adam_path, inner_path
-from mlbook.meta_learners import conv4_kernels, fast_conv4, fast_mlp
-from mlbook.meta_learners.protocol import (
+from mlbook.meta_learners.base import (
     LOSSES,
-    Combine,
+    AllReduce,
     InitialisationLearner,
     Meta,
     State,
-    alone,
     leaves,
+    no_reduce,
     outer_step,
 )
+from mlbook.meta_learners.inner_loop import Loss, Moments, adam_path, inner_path
 from mlbook.models.functional import Params
 from mlbook.tasks.episode import BatchedEpisode, Episode
 
@@ -100,9 +100,9 @@ class Reptile(InitialisationLearner):
         return (self.optimizer, self.follow, self.tail) == ("sgd", "displacement", "support")
 
     @property
-    def one_by_one(self) -> bool:
-        """Whether ``path`` takes one task at a time and cannot be mapped over tasks."""
-        return self._kernels
+    def vmappable(self) -> bool:
+        """Whether ``path`` can be mapped over tasks."""
+        return not self._kernels
 
     @property
     def _kernels(self) -> bool:
@@ -203,7 +203,7 @@ class Reptile(InitialisationLearner):
 
     def _metrics(self, loss: Tensor, prediction: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Of the last mini-batch, before the step on it: in a first pass through the support set these are new examples."""
-        if self.measure == "mse":
+        if self.metric == "mse":
             return {"loss": loss}
         return {"loss": loss, "accuracy": (prediction.argmax(-1) == y).to(prediction.dtype).mean()}
 
@@ -278,10 +278,10 @@ class Reptile(InitialisationLearner):
         state: State,
         episodes: Episode | BatchedEpisode,
         progress: float = 0.0,
-        combine: Combine = alone,
+        all_reduce: AllReduce = no_reduce,
     ) -> tuple[State, dict[str, Tensor]]:
         """One meta-step on a meta-batch; arguments as in ``MAML.step``."""
-        gradient, metrics = combine(*self.meta_gradient(state.meta, episodes))
+        gradient, metrics = all_reduce(*self.meta_gradient(state.meta, episodes))
         new = outer_step(
             state, {"params": gradient.pop("params")}, lr=self.meta_lr_at(progress)
         )  # [REPTILE 4]

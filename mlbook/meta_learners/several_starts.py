@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from mlbook.errors import UserError
+from mlbook.meta_learners.base import LOSSES, Meta, State, leaves
 from mlbook.meta_learners.maml import MAML
-from mlbook.meta_learners.protocol import LOSSES, Meta, State, leaves
 from mlbook.tasks.episode import Episode
 
 

@@ -5,9 +5,9 @@ from mlbook.reinforcement.maml_rl import MAMLRL, Derivatives, Round, per_task
 from mlbook.reinforcement.navigation import Navigation, official_goals
 from mlbook.reinforcement.policy import GaussianPolicy, divergence
 from mlbook.reinforcement.rollouts import (
-    Errands,
+    Environment,
     Rollouts,
-    World,
+    RolloutTasks,
     advantages,
     discounted_sums,
     features,
@@ -28,7 +28,7 @@ __all__ = [
     "MAMLRL",
     "SURROGATES",
     "Derivatives",
-    "Errands",
+    "RolloutTasks",
     "GaussianPolicy",
     "Goals",
     "HalfCheetah",
@@ -36,7 +36,7 @@ __all__ = [
     "Rollouts",
     "Round",
     "Step",
-    "World",
+    "Environment",
     "advantages",
     "conjugate_gradient",
     "dice_surrogate",

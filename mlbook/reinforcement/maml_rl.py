@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from mlbook.errors import UserError
-from mlbook.meta_learners.protocol import Combine, Meta, State, alone, leaves, outer_step
+from mlbook.meta_learners.base import AllReduce, Meta, State, leaves, no_reduce, outer_step
 from mlbook.models.functional import Params
 from mlbook.reinforcement.policy import GaussianPolicy
-from mlbook.reinforcement.rollouts import Errands, Rollouts, World, advantages
+from mlbook.reinforcement.rollouts import Environment, Rollouts, RolloutTasks, advantages
 from mlbook.reinforcement.surrogates import SURROGATES, inner_loss, mean_divergence, outer_loss
 from mlbook.reinforcement.trust_region import plus, trust_region_step
 
@@ -60,7 +60,7 @@ class Round(NamedTuple):
 class MAMLRL:
     """Model-agnostic meta-learning of a policy (Finn et al. 2017, algorithm 3). Defaults are those of the official code."""
 
-    world: World
+    world: Environment
     policy: GaussianPolicy
     inner_lr: float = 0.5
     """α of the first inner step."""
@@ -88,11 +88,11 @@ class MAMLRL:
     discount: float = 0.99
     gae: float = 1.0
 
-    measure = "return"
+    metric = "return"
     can_be_captured = False
     """As a CUDA graph: the trust region looks at numbers before it goes on."""
     engine = "rollouts"
-    one_by_one = False
+    vmappable = True
     inductive = False
     fast_engine_fits = False
 
@@ -121,10 +121,10 @@ class MAMLRL:
         later = self.inner_lr / 2 if self.later_lr is None else self.later_lr
         return self.inner_lr if n == 0 else later
 
-    def collect(self, params: Params, errands: Errands, n: int) -> Round:
+    def collect(self, params: Params, tasks: RolloutTasks, n: int) -> Round:
         """Round n of rollouts with parameters shared or per task."""
         rollouts = self.world.roll(
-            self.policy, params, errands.goal, errands.noise[:, n], errands.reset[:, n]
+            self.policy, params, tasks.goal, tasks.noise[:, n], tasks.reset[:, n]
         )  # [RL 1]
         with torch.no_grad():
             log_prob = self.policy.log_prob(params, rollouts.observations, rollouts.actions)
@@ -134,32 +134,32 @@ class MAMLRL:
         """The inner loss on one round, with its derivatives, at parameters per task."""
         return Derivatives(lambda p: inner_loss(self.surrogate, self.policy, p, *round_), params)
 
-    def path(self, meta: Meta, errands: Errands, steps: int) -> Iterator[tuple[Params, Round]]:
+    def path(self, meta: Meta, tasks: RolloutTasks, steps: int) -> Iterator[tuple[Params, Round]]:
         """Adapted parameters (per task) after 0, 1, …, ``steps`` inner steps, each with its own rollouts."""
-        params = per_task(meta["params"], errands.n_tasks)
+        params = per_task(meta["params"], tasks.n_tasks)
         for n in range(steps + 1):
-            found = self.collect(params, errands, n)
+            found = self.collect(params, tasks, n)
             yield params, found
             if n < steps:
                 gradient = self.inner(params, found).gradient
                 params = plus(params, -self.rate(n), gradient)  # [RL 3]
 
-    def scores(self, meta: Meta, errands: Errands, steps: int, scored: Sequence[int]) -> Tensor:
+    def scores(self, meta: Meta, tasks: RolloutTasks, steps: int, scored: Sequence[int]) -> Tensor:
         """Mean undiscounted return of every task after the ``scored`` inner steps: [T, len(scored)]."""
         # copies without a graph: rollouts are data, and the evaluation runs without gradients around it
         with torch.enable_grad():
-            found = [r.rollouts.returns().mean(1) for _, r in self.path(detached(meta), errands, steps)]
+            found = [r.rollouts.returns().mean(1) for _, r in self.path(detached(meta), tasks, steps)]
         return torch.stack(found, 1)[:, list(scored)]
 
-    def explore(self, params: Params, errands: Errands) -> tuple[list[Round], list[Derivatives], Params]:
+    def explore(self, params: Params, tasks: RolloutTasks) -> tuple[list[Round], list[Derivatives], Params]:
         """Rounds 0..N with the inner derivatives between them, and the adapted parameters, per task."""
         rounds, inner = [], []
-        params = per_task(params, errands.n_tasks)
+        params = per_task(params, tasks.n_tasks)
         for n in range(self.inner_steps):
-            rounds.append(self.collect(params, errands, n))
+            rounds.append(self.collect(params, tasks, n))
             inner.append(self.inner(params, rounds[-1]))
             params = plus(params, -self.rate(n), inner[-1].gradient)  # [RL 3]
-        rounds.append(self.collect(params, errands, self.inner_steps))  # [RL 4]
+        rounds.append(self.collect(params, tasks, self.inner_steps))  # [RL 4]
         return rounds, inner, params
 
     def pull_back(self, inner: list[Derivatives], v: Params) -> Params:
@@ -179,13 +179,13 @@ class MAMLRL:
         return v
 
     def step(
-        self, state: State, errands: Errands, progress: float = 0.0, combine: Combine = alone
+        self, state: State, tasks: RolloutTasks, progress: float = 0.0, all_reduce: AllReduce = no_reduce
     ) -> tuple[State, dict[str, Tensor]]:
-        """One meta-step on a meta-batch of errands with N + 1 rounds."""
-        if combine is not alone:
+        """One meta-step on a meta-batch of tasks with N + 1 rounds."""
+        if all_reduce is not no_reduce:
             raise UserError("reinforcement learning trains in one process: its tasks are computed at once")
         params = state.meta["params"]
-        rounds, inner, adapted = self.explore(params, errands)
+        rounds, inner, adapted = self.explore(params, tasks)
         last = rounds[-1]
         old = detached({"": adapted})[""]
         outer = Derivatives(lambda p: outer_loss(self.policy, p, *last), old)

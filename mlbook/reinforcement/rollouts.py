@@ -26,8 +26,8 @@ class Rollouts(NamedTuple):
         return self.rewards.sum(-1)
 
 
-class Errands(NamedTuple):
-    """T tasks with all the randomness that their rollouts need: the same errands give the same rollouts for the same policy.
+class RolloutTasks(NamedTuple):
+    """T tasks with all the randomness that their rollouts need: the same tasks give the same rollouts for the same policy.
 
     Round n is what the agent collects after n inner steps.
     """
@@ -40,16 +40,16 @@ class Errands(NamedTuple):
     def n_tasks(self) -> int:
         return len(self.goal)
 
-    def task(self, index: int) -> Errands:
+    def task(self, index: int) -> RolloutTasks:
         """One task, with a tasks axis of length 1."""
         return self._make(field[index : index + 1] for field in self)
 
-    def to(self, *args) -> Errands:
+    def to(self, *args) -> RolloutTasks:
         """Real numbers moved or cast as by ``Tensor.to``; seeds keep their type."""
         return self._make(f.to(*args) if f.is_floating_point() else f.to(*args).to(f.dtype) for f in self)
 
 
-class World(Protocol):
+class Environment(Protocol):
     """An environment for many tasks at once."""
 
     horizon: int

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from mlbook.errors import UserError
-from mlbook.reinforcement.rollouts import Errands, World
+from mlbook.reinforcement.rollouts import Environment, RolloutTasks
 
 
 @dataclass(frozen=True)
 class Goals:
     """Tasks of a ``world``: each a goal, with noise for ``rounds`` rounds of ``trajectories`` rollouts."""
 
-    world: World
+    world: Environment
     trajectories: int = 20
     """M, of every round."""
     rounds: int = 2
@@ -27,8 +27,8 @@ class Goals:
         if self.trajectories < 2 or self.rounds < 1:
             raise UserError("rollouts need at least 2 trajectories and 1 round")
 
-    def sample(self, n_tasks: int, generator: torch.Generator) -> Errands:
-        """``n_tasks`` errands, drawn on the generator's device."""
+    def sample(self, n_tasks: int, generator: torch.Generator) -> RolloutTasks:
+        """``n_tasks`` tasks, drawn on the generator's device."""
         where = {"generator": generator, "device": generator.device}
         if self.fixed is None:
             goal = self.world.sample_goals(n_tasks, generator)
@@ -36,4 +36,4 @@ class Goals:
             goal = self.fixed[torch.arange(n_tasks) % len(self.fixed)].to(generator.device)
         shape = (n_tasks, self.rounds, self.trajectories)
         noise = torch.randn(*shape, self.world.horizon, self.world.action_size, **where)
-        return Errands(goal, noise, torch.randint(2**31, shape, **where))
+        return RolloutTasks(goal, noise, torch.randint(2**31, shape, **where))

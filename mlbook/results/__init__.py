@@ -70,7 +70,7 @@ def benchmark(name: str) -> dict | None:
 def pretrained_path(experiment: str) -> Path:
     """The shipped checkpoint of an experiment (or of the one that trains for it), or ``CheckpointError``."""
     owner = trained_by(experiment)
-    path = ROOT / "pretrained" / f"{owner}.safetensors"
+    path = ROOT / "results/pretrained" / f"{owner}.safetensors"
     if not path.is_file():
         raise CheckpointError(
             f"no checkpoint of {experiment} is shipped; train it: python -m mlbook train {owner} --preset colab"
@@ -81,11 +81,11 @@ def pretrained_path(experiment: str) -> Path:
 def ours(record: dict) -> dict:
     """The part of a run record that stands in a results table."""
     evaluation = record["evaluation"]
-    measure = evaluation["measure"]
+    metric = evaluation["metric"]
     official = {"official_goals": record["official_goals"]} if "official_goals" in record else {}
     return {
         # of an agent, the returns after 0, 1, … inner steps are the result
-        measure: evaluation["mean"] if measure == "return" else evaluation[measure],
+        metric: evaluation["mean"] if metric == "return" else evaluation[metric],
         **official,
         "ci95": evaluation["ci95"],
         "by_step": evaluation["mean"],
@@ -161,11 +161,11 @@ def is_pending(row: dict) -> bool:
     return row["experiment"] in EXPERIMENTS and (row["ours"] is None or row["ours"]["preset"] != "paper")
 
 
-def _percent(value: float | None, ci95: float | None, measure: str) -> str:
+def _percent(value: float | None, ci95: float | None, metric: str) -> str:
     if value is None:
         return "–"
-    scale = 100 if measure == "accuracy" else 1
-    digits = 4 if measure == "loss" else 2
+    scale = 100 if metric == "accuracy" else 1
+    digits = 4 if metric == "loss" else 2
     interval = "" if ci95 is None else f" ± {scale * ci95:.{digits}f}"
     return f"{scale * value:.{digits}f}{interval}"
 
@@ -175,14 +175,14 @@ def as_text(rows: list[dict]) -> str:
     lines = [f"{'experiment':30} {'published':>16} {'ours':>16}  how"]
     for row in rows:
         theirs, mine = row["published"], row["ours"]
-        measure = next(
+        metric = next(
             (m for m in ("accuracy", "mse", "loss", "return") if m in ((mine or theirs) or {})), "accuracy"
         )
-        left = _percent(theirs["value"], theirs["ci95"], theirs["measure"]) if theirs else "–"
+        left = _percent(theirs["value"], theirs["ci95"], theirs["metric"]) if theirs else "–"
         if mine is None:
             right, how = status(row), ""
         else:
-            right = _percent(mine["by_step"][mine["step"]], mine["ci95"], measure)
+            right = _percent(mine["by_step"][mine["step"]], mine["ci95"], metric)
             how = f"{mine['preset']}, {mine['meta_steps']:,} meta-steps, {mine['tasks']} tasks, step {mine['step']}"
         lines.append(f"{row['experiment']:30} {left:>16} {right:>16}  {how}")
     return "\n".join(lines)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mlbook.data.pools import FeaturePool
 from mlbook.errors import UserError
-from mlbook.tasks.embeddings import FeaturePool
 
 
 def hidden_subspace(

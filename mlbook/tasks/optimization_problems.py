@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mlbook.data.pools import ClassPool
 from mlbook.errors import UserError
-from mlbook.tasks.episode import ClassPool, Episode
+from mlbook.tasks.episode import Episode
 
 
 class QuadraticProblem(NamedTuple):

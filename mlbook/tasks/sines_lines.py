@@ -110,39 +110,3 @@ class Known:
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> KnownEpisode:
         return self.tasks.sample_known(n_tasks, generator)
-
-
-class NoisyPoints(NamedTuple):
-    """An ``Episode`` of regression with the random numbers of one pass of LEO through it (of features: ``NoisyEpisode``)."""
-
-    support_x: Tensor  # [T, K, in]
-    support_y: Tensor  # [T, K, out]
-    query_x: Tensor  # [T, Q, in]
-    query_y: Tensor  # [T, Q, out]
-    z_noise: Tensor  # [T, n_z], standard normal
-    w_noise: Tensor  # [T, decodings, P], standard normal, for the P parameters that the decoder makes
-
-    task = Episode.task
-    n_tasks = Episode.n_tasks
-    to = Episode.to
-
-
-@dataclass(frozen=True)
-class WithNoise:
-    """The tasks of another distribution, each with the random numbers that LEO's meta-training on regression draws."""
-
-    tasks: SinesAndLines
-    latent: int
-    """n_z."""
-    parameters: int
-    """P, of the base network."""
-    latent_steps: int
-
-    def sample(self, n_tasks: int, generator: torch.Generator) -> NoisyPoints:
-        episodes = self.tasks.sample(n_tasks, generator)
-        options = {"generator": generator, "device": generator.device}
-        return NoisyPoints(
-            *episodes,
-            torch.randn(n_tasks, self.latent, **options),
-            torch.randn(n_tasks, self.latent_steps + 1, self.parameters, **options),
-        )

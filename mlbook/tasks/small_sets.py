@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mlbook.data.pools import ClassPool
 from mlbook.errors import UserError
-from mlbook.tasks.episode import ClassPool, Episode
+from mlbook.tasks.episode import Episode
 
 
 class SmallSet(NamedTuple):

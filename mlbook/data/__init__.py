@@ -1,0 +1,5 @@
+"""What lies on disk and in memory: data sets, pools of classes, and the files of tensors that hold them."""
+
+from mlbook.data.pools import ClassPool, FeaturePool
+
+__all__ = ["ClassPool", "FeaturePool"]

@@ -1,0 +1,1 @@
+"""What only the pages of the book need: figures, labs, checks, and the helpers of the notebooks."""

@@ -1,0 +1,260 @@
+"""What a chapter needs around the algorithms: setup, shown source, figures with alt text, tables, exercise checks.
+
+The only module that imports IPython.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import html
+import importlib.metadata
+import inspect
+import io
+import os
+import platform
+import re
+import textwrap
+from dataclasses import dataclass
+
+import torch
+from IPython.display import HTML, Markdown, display
+from matplotlib.figure import Figure
+from PIL import Image, features  # matplotlib needs Pillow itself
+
+import mlbook
+from mlbook import results
+from mlbook.data import mini_imagenet, omniglot
+from mlbook.errors import UserError
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a chapter runs."""
+
+    device: torch.device
+    preset: str
+    """``quick`` (default), ``colab`` or ``paper``; set the variable MLBOOK_PRESET to change it."""
+    characters: str
+    """The data set behind the image experiments: ``omniglot``, or ``glyphs`` (generated) where Omniglot is not there."""
+
+
+def setup(chapter: str | None = None, *, quiet: bool = False) -> Environment:
+    """Choose device, preset and data, and say so in two lines. Changes no global state and fetches nothing."""
+    preset = os.environ.get("MLBOOK_PRESET", "quick")
+    if preset not in ("quick", "colab", "paper"):
+        raise UserError(f"MLBOOK_PRESET must be quick, colab or paper, not {preset!r}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    characters = "omniglot" if omniglot.available() else "glyphs"
+    if not quiet:
+        where = (
+            torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else f"CPU, {torch.get_num_threads()} threads"
+        )
+        versions = (
+            f"mlbook {mlbook.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+        )
+        print(f"{versions}; {where}; preset {preset}")
+        if characters == "glyphs":
+            print(
+                "Omniglot is not on this machine: generated glyphs take its place in live cells. "
+                "Get it with: python -m mlbook data get omniglot"
+            )
+        else:
+            print("Characters: Omniglot")
+    return Environment(device, preset, characters)
+
+
+def source(item) -> str:
+    """The source text of a function, method or class, without its indentation."""
+    return textwrap.dedent(inspect.getsource(item)).rstrip()
+
+
+def show(*items, docstrings: bool = False) -> None:
+    """Show the code that runs: the source of functions or classes of the package, with the file it stands in."""
+    for item in items:
+        text = source(item)
+        if not docstrings:
+            text = _DOCSTRING.sub(r"\1", text, count=1)
+        target = inspect.unwrap(item)
+        file = inspect.getsourcefile(target).rsplit("mlbook/", 1)[-1].replace("\\", "/")
+        line = inspect.getsourcelines(target)[1]
+        display(Markdown(f"`mlbook/{file}`, line {line}\n\n```python\n{text}\n```"))
+
+
+_DOCSTRING = re.compile(r'(:[ ]*\n)[ ]+(?:"""(?:.|\n)*?""")[ ]*\n(?:[ ]*\n)*')
+
+
+def figure(drawn: tuple[Figure, str] | Figure, alt: str | None = None, caption: str | None = None) -> None:
+    """Display a figure with its alt text; ``drawn`` is what a function of ``mlbook.pages.figures`` returns."""
+    fig, text = drawn if isinstance(drawn, tuple) else (drawn, alt)
+    if not text:
+        raise ValueError("a figure needs alt text")
+    kind, picture = _compressed(fig)
+    data = base64.b64encode(picture).decode()
+    width = round(fig.get_figwidth() * 100)
+    legend = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    display(
+        HTML(
+            f'<figure class="mlbook-figure"><img src="data:image/{kind};base64,{data}" alt="{html.escape(text)}" '
+            f'style="width:{width}px;max-width:100%;height:auto;background:white">{legend}</figure>'
+        )
+    )
+
+
+def _compressed(fig: Figure) -> tuple[str, bytes]:
+    """(kind, bytes) of a drawn figure, without loss: WebP takes a third of PNG's bytes; PNG where Pillow has no WebP."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=160, facecolor="white")
+    if not features.check("webp"):
+        return "png", buffer.getvalue()
+    smaller = io.BytesIO()
+    Image.open(buffer).convert("RGB").save(smaller, "WEBP", lossless=True, method=4)
+    return "webp", smaller.getvalue()
+
+
+def table(header: list[str], rows: list[list[str]], caption: str | None = None) -> None:
+    """Display a table as Markdown (``$…$`` is set as mathematics)."""
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    display(Markdown((f"**{caption}**\n\n" if caption else "") + "\n".join(lines)))
+
+
+def results_table(
+    experiments: list[str], *, steps: tuple[int, ...] | None = None, caption: str | None = None
+) -> None:
+    """Published beside ours for the named experiments, straight from the ledger.
+
+    steps: show these inner steps, separated by slashes (sinusoids); default: the reported step.
+    """
+    ledger = {row["experiment"]: row for row in results.ledger()}
+    body = []
+    for name in experiments:
+        row = ledger[name]
+        cells = [published_cell(row, steps), ours_cell(row, steps)]
+        cells = [
+            text.replace(" ", "\u00a0").replace("\u00a0/\u00a0", " / ") for text in cells
+        ]  # a number stays in one line
+        body.append([f"`{name}`", *cells, how_cell(row)])
+    table(["experiment", "published", "ours", "how ours was made"], body, caption)
+
+
+def speed_table(entries: dict[str, str], *, threads: int, caption: str | None = None) -> None:
+    """``mlbook`` beside the fastest peer, from the record of ``benchmarks.compare``. entries: problem -> its name here."""
+    record = results.benchmark("compare")["threads"][str(threads)]
+    body = []
+    for problem, title in entries.items():
+        rows = record[problem]["contenders"]
+        own = rows["mlbook"]
+        peer, faster = rows[own["fastest_peer"]], own["over_fastest_peer"]
+        body.append(
+            [
+                title,
+                f"{_ms(peer)} ({own['fastest_peer']})",
+                _ms(own),
+                f"**{faster['median']:.3g}** [{faster['min']:.3g} … {faster['max']:.3g}]",
+                f"{peer['memory_mib']:.0f} / {own['memory_mib']:.0f}",
+            ]
+        )
+    table(
+        ["meta-gradient", "fastest peer, ms", "mlbook, ms", "times faster", "peak MiB, peer / mlbook"],
+        body,
+        caption,
+    )
+
+
+def build_table() -> None:
+    """On what, with what and when the pages of this build are run (the status page)."""
+    cpu = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            cpu = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), cpu)
+    names = ["torch", "torchvision", "numpy", "matplotlib", "ipywidgets", "anywidget", "jupyter-book"]
+    installed = {dist.metadata["Name"].lower(): dist.version for dist in importlib.metadata.distributions()}
+    here = [("Omniglot", omniglot.available()), ("miniImageNet", mini_imagenet.available())]
+    rows = [
+        ["date", datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d, %H:%M UTC")],
+        ["processor", f"{cpu}, {os.cpu_count()} cores"],
+        ["GPU", torch.cuda.get_device_name() if torch.cuda.is_available() else "none"],
+        ["system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"],
+        ["packages", ", ".join(f"{name} {installed[name]}" for name in names if name in installed)],
+        ["mlbook", mlbook.__version__],
+        [
+            "data sets",
+            ", ".join(name for name, there in here if there) or "none: generated glyphs take their place",
+        ],
+    ]
+    table(["", ""], rows)
+
+
+def pending_table() -> None:
+    """The experiments that have no full-length run of ours, with what there is instead."""
+    rows = [row for row in results.ledger() if results.is_pending(row)]
+    table(
+        ["experiment", "published", "ours, shorter"],
+        [
+            [f"`{row['experiment']}`", published_cell(row), ours_cell(row) if row["ours"] else "not run"]
+            for row in rows
+        ],
+    )
+
+
+def _ms(row: dict) -> str:
+    value = 1000 * row["time"]["median"]
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def published_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
+    theirs = row["published"]
+    if theirs is None:
+        return "–"
+    if steps and theirs.get("by_step"):
+        return " / ".join(_value(theirs["by_step"].get(str(s)), None, theirs["metric"]) for s in steps)
+    return _value(theirs["value"], theirs["ci95"], theirs["metric"])
+
+
+def ours_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
+    ours = row["ours"]
+    if ours is None:
+        return results.status(row)
+    metric = next(m for m in ("accuracy", "mse", "loss", "return") if m in ours)
+    if steps:
+        last = len(ours["by_step"]) - 1
+        return " / ".join(
+            _value(ours["by_step"][s], ours["ci95_by_step"][s], metric) if s <= last else "–" for s in steps
+        )
+    return _value(ours["by_step"][ours["step"]], ours["ci95"], metric)
+
+
+def how_cell(row: dict) -> str:
+    ours = row["ours"]
+    if ours is None:
+        return ""
+    minutes = ours["seconds"] / 60
+    text = (
+        f"preset {ours['preset']}: {ours['meta_steps']:,} meta-steps, {minutes:.0f} min on "
+        f"{ours['device'].replace(' 1 threads', ' 1 thread')}; "
+        f"{ours['tasks']:,} test tasks"
+    )
+    return text + ("" if row["deviation"] == "none" else f". Departs from the paper: {row['deviation']}")
+
+
+def _value(value: float | None, ci95: float | None, metric: str) -> str:
+    if value is None:
+        return "–"
+    scale, digits, unit = (100, 1, " %") if metric == "accuracy" else (1, 4 if metric == "loss" else 2, "")
+    interval = "" if ci95 is None else f" ± {scale * ci95:.{digits}f}"
+    return f"{scale * value:.{digits}f}{interval}{unit}"
+
+
+def check(exercise: str, properties: dict[str, bool]) -> bool:
+    """Say which properties of an answer hold, and whether all do."""
+    failed = [text for text, holds in properties.items() if not bool(holds)]
+    for text, holds in properties.items():
+        print(("✓ " if bool(holds) else "✗ ") + text)
+    print(
+        f"{exercise}: "
+        + ("all right." if not failed else f"not yet; {len(failed)} of {len(properties)} fail.")
+    )
+    return not failed

@@ -1,5 +1,0 @@
-"""Figures. Every function returns a matplotlib figure and its alt text; none of them shows or saves anything."""
-
-from mlbook.plots.style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, figure
-
-__all__ = ["BLACK", "BLUE", "COLOURS", "GREEN", "GREY", "ORANGE", "PURPLE", "RED", "SKY", "YELLOW", "figure"]

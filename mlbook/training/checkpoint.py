@@ -1,0 +1,72 @@
+"""Checkpoints: exact to resume, tensors only. The header of the file carries what the tensors belong to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mlbook.data.tensor_file import load_tensors, save_tensors
+from mlbook.errors import CheckpointError
+from mlbook.meta_learners.base import Meta, State, leaves
+
+SEPARATOR = "/"
+
+
+def flatten(meta: Meta) -> dict[str, torch.Tensor]:
+    return {group + SEPARATOR + name: t for group, tensors in meta.items() for name, t in tensors.items()}
+
+
+def unflatten(tensors: dict[str, torch.Tensor]) -> Meta:
+    meta: Meta = {}
+    for key, tensor in tensors.items():
+        group, name = key.split(SEPARATOR, 1)
+        meta.setdefault(group, {})[name] = tensor
+    return meta
+
+
+def save_resume(
+    path: Path,
+    state: State,
+    generator: torch.Generator,
+    header: dict[str, str],
+    extra: dict[str, torch.Tensor],
+) -> None:
+    """All that the rest of a run depends on: meta-parameters, optimiser, meta-step and generator; ``extra`` rides along."""
+    tensors = {"meta" + SEPARATOR + key: t for key, t in flatten(state.meta).items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        for key, value in moments.items():
+            tensors[f"optimizer{SEPARATOR}{index}{SEPARATOR}{key}"] = torch.as_tensor(value)
+    tensors["meta_step"] = torch.tensor(state.meta_step)
+    tensors["generator"] = generator.get_state()
+    save_tensors(path, {**tensors, **extra}, header)
+
+
+def load_resume(path: Path, state: State, generator: torch.Generator, header: dict[str, str]) -> State:
+    """The saved state in place of ``state`` (which gives shapes, device and optimiser); sets the generator.
+
+    Refuses a file whose header differs from ``header``: it belongs to another run.
+    """
+    tensors, found = load_tensors(path)
+    for key, value in header.items():
+        if found.get(key) != value:
+            raise CheckpointError(
+                f"{path} was made with {key} = {found.get(key)}, this run has {value}; "
+                "choose another --out or the same settings"
+            )
+    meta = unflatten({k[5:]: t for k, t in tensors.items() if k.startswith("meta" + SEPARATOR)})
+    targets, saved = leaves(state.meta), leaves(meta)
+    if [t.shape for t in targets] != [t.shape for t in saved]:
+        raise CheckpointError(f"{path} holds other parameters than this experiment has")
+    with torch.no_grad():
+        for target, tensor in zip(targets, saved, strict=True):
+            target.copy_(tensor)
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer" + SEPARATOR):
+            _, index, name = key.split(SEPARATOR)
+            moments.setdefault(int(index), {})[name] = tensor
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    generator.set_state(tensors["generator"])
+    return State(state.meta, state.optimizer, int(tensors["meta_step"]))

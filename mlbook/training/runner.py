@@ -1,0 +1,404 @@
+"""One run of an experiment: train, log, checkpoint, resume, evaluate, and leave a record.
+
+A run folder holds ``checkpoint.safetensors`` (final meta-parameters), ``resume/state.safetensors`` (what ``resume`` needs),
+``record.json`` and ``log.csv``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import mlbook
+from mlbook import experiments
+from mlbook.data.progress import ProgressLine
+from mlbook.data.tensor_file import load_tensors, save_tensors, write_atomically
+from mlbook.engines import fast_conv4
+from mlbook.engines.convolutions import PRECISIONS
+from mlbook.errors import CheckpointError, UserError
+from mlbook.meta_learners import MAML, Reptile
+from mlbook.meta_learners.base import Meta, MetaLearner
+from mlbook.reinforcement import official_goals
+from mlbook.tasks.episode import TaskDistribution
+from mlbook.training.checkpoint import flatten, load_resume, save_resume, unflatten
+from mlbook.training.cuda_graph import can_capture
+from mlbook.training.distributed import Processes, started
+from mlbook.training.distributed import processes as join
+from mlbook.training.early_stopping import EarlyStopping
+from mlbook.training.evaluation import Evaluation, evaluate
+from mlbook.training.loop import train
+from mlbook.training.memory import keep_freed_memory
+
+LOG_LINES = 400
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto``, ``cpu`` or ``cuda`` as a device; ``UserError`` when there is no GPU to take."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device must be auto, cpu or cuda, not {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("no CUDA GPU is available here; use --device cpu or --device auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def run(
+    name: str,
+    *,
+    preset: str = "quick",
+    meta_steps: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    out: Path | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 60.0,
+    precision: str = "float32",
+    graph: bool = True,
+    evaluation_tasks: int | None = None,
+    time_limit: float | None = None,
+) -> dict | None:
+    """Train experiment ``name`` and return its record, which is also written to ``out``.
+
+    Experiments that share this meta-training are evaluated too, into ``record-NAME.json``. Killed at any moment and
+    called again with ``resume``, it ends in the same parameters (bit for bit on a CPU with the same number of threads). Started
+    by ``torchrun``, every process calls it; they share each meta-batch, the first one writes and returns the record, the others
+    return None. precision: how the factors of matrix products are rounded (``float32``, ``tf32``, or ``bf16``, which rounds the
+    products as well). graph: on one GPU, record the meta-step as a CUDA graph. evaluation_tasks: meta-test tasks at the end
+    (default: the preset's). time_limit: seconds after which training stops with its state saved; None is returned then, and
+    ``resume`` goes on. On a CPU this process keeps freed memory from then on (``mlbook.training.memory``). Raises ``UserError``
+    before anything is written if a setting is wrong.
+    """
+    experiment = experiments.get(name)
+    preset_values = experiments.get_preset(experiment, preset)
+    if meta_steps is not None and meta_steps < 1:
+        raise UserError(f"--meta-steps must be at least 1, not {meta_steps}")
+    if evaluation_tasks is not None and evaluation_tasks < 2:
+        raise UserError(f"--tasks must be at least 2 (an interval needs two), not {evaluation_tasks}")
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed must be from 0 to 2^63 − 1, got {seed}")
+    if not checkpoint_seconds >= 0:
+        raise UserError("--checkpoint-every must be a number of seconds")
+    if time_limit is not None and not time_limit > 0:
+        raise UserError("the time limit must be a positive number")
+    if time_limit is not None and started() > 1:
+        raise UserError("a time limit is for one process: several would not stop at the same meta-step")
+    where = choose_device(device)
+    config = experiments.config(experiment, preset, meta_steps=meta_steps, seed=seed)
+    if precision != "float32":
+        config["precision"] = precision
+    learner = experiments.build_learner(config)
+    use_precision(precision, where, learner)
+    if started() > 1 and isinstance(learner, Reptile) and learner.serial:
+        raise UserError(
+            f"{name} takes its tasks one after the other (Adam's moments live on); train it in one process"
+        )
+    if started() > 1 and learner.metric == "return":
+        raise UserError(f"{name} computes all its tasks at once; train it in one process")
+    learner = fastest(learner, where, precision)
+    tasks = experiments.build_tasks(config, "train")
+    test_tasks = experiments.build_tasks(config, "test")
+    out = Path("runs") / f"{name}-{preset}-seed{seed}" if out is None else Path(out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file, not a folder")
+    if not resume and ((out / "checkpoint.safetensors").exists() or (out / "resume").exists()):
+        raise UserError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
+    if where.type == "cpu":
+        keep_freed_memory()
+    use_graph = False
+
+    with join(where, preset_values.meta_batch_size) as processes:
+        processes.wait()  # until all have looked at the folder
+        recordable = processes.count == 1 and getattr(learner, "can_be_captured", True)
+        use_graph = graph and where.type == "cuda" and recordable
+        trained = _train(
+            config,
+            learner,
+            experiments.to_device(tasks, where),
+            where,
+            out,
+            resume=resume,
+            checkpoint_seconds=checkpoint_seconds,
+            processes=processes,
+            graph=use_graph,
+            time_limit=time_limit,
+        )
+    if trained is None:
+        return None
+    meta, record = trained
+    save_tensors(
+        out / "checkpoint.safetensors", flatten(meta), {**_identity(config), "config": json.dumps(config)}
+    )
+    use_precision("float32", where, learner)  # results are compared at one precision
+    record |= {
+        "device": _device_name(where),
+        "threads": torch.get_num_threads(),
+        "processes": processes.count,
+        "graph": use_graph,
+        "engine": learner.engine,
+        "versions": {
+            "mlbook": mlbook.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "commit": _commit(),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+    }
+    n_tasks = evaluation_tasks or preset_values.evaluation_tasks
+    record = {**record, "evaluation": evaluate_config(config, meta, test_tasks, n_tasks=n_tasks).as_dict()}
+    if config["dataset"] == "navigation":
+        goals = official_goals()
+        published_tasks = replace(test_tasks, fixed=goals)
+        found = evaluate_config(config, meta, published_tasks, n_tasks=len(goals)).as_dict()
+        record["official_goals"] = {k: found[k] for k in ("mean", "ci95_by_step", "tasks")}
+    _write(out / "record.json", record)
+    for other in experiment.shares_training_with:
+        its = experiments.config(experiments.get(other), preset, meta_steps=meta_steps, seed=seed)
+        found = evaluate_config(its, meta, n_tasks=n_tasks).as_dict()
+        _write(
+            out / f"record-{other}.json",
+            {**record, **_identity(its), "config": its, "trained_as": name, "evaluation": found},
+        )
+    return record
+
+
+def _write(path: Path, record: dict) -> None:
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def fastest(learner: MAML | Reptile, device: torch.device, precision: str = "float32") -> MAML | Reptile:
+    """The same learner with the engine that is fastest there."""
+    if not learner.fast_engine_fits:
+        return learner
+    if isinstance(learner, MAML):
+        return replace(learner, engine="fast", precision=precision)
+    if device.type == "cuda" and learner.optimizer == "adam" and not learner.serial:
+        return learner  # a GPU computes the tasks at once
+    return replace(learner, engine="fast")
+
+
+def use_precision(precision: str, device: torch.device, learner: MetaLearner) -> None:
+    """Set torch's switches for matrix products and convolutions to ``precision``; ``UserError`` where it cannot be had."""
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision must be {', '.join(PRECISIONS)}, not {precision!r}")
+    cuda = device.type == "cuda"
+    if precision == "bf16" or (precision == "tf32" and not cuda):
+        if not (isinstance(learner, MAML) and fast_conv4.fits(learner.model)):
+            place = "a GPU or " if precision == "tf32" else ""
+            raise UserError(
+                f"--precision {precision} needs {place}one of the convolutional networks, trained by MAML"
+            )
+    if not cuda:
+        return
+    if precision == "bf16" and torch.cuda.get_device_capability() < (8, 0):
+        raise UserError("this GPU has no bf16 units; use --precision float32")
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # sums are kept in float32
+
+
+def _identity(config: dict) -> dict[str, str]:
+    return {"experiment": config["name"], "preset": config["preset"], "run": experiments.run_id(config)}
+
+
+def _train(
+    config: dict,
+    learner: MetaLearner,
+    tasks: TaskDistribution,
+    where: torch.device,
+    out: Path,
+    *,
+    resume: bool,
+    checkpoint_seconds: float,
+    processes: Processes,
+    graph: bool,
+    time_limit: float | None,
+) -> tuple[Meta, dict] | None:
+    """Meta-parameters and the training's part of the record; None in all processes but the first, and when time is up."""
+    first = processes.rank == 0
+    resume_file = out / "resume" / "state.safetensors"
+    state = learner.init(torch.Generator().manual_seed(config["seed"]), where)
+    generator = torch.Generator(device=where).manual_seed(config["seed"] + 1)
+    log: list[str] = []
+    seconds = 0.0
+    best = _early_stopping(config, learner) if first else None
+    if resume and resume_file.exists():
+        state = load_resume(resume_file, state, generator, _identity(config))
+        tensors, _ = load_tensors(resume_file)
+        seconds = float(tensors["seconds"])
+        if best is not None:
+            best.restore(tensors, where)
+        log = _read_log(out / "log.csv", state.meta_step)
+    if first:
+        try:
+            out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of training
+        except OSError as error:
+            raise UserError(f"--out {out} cannot be made ({error.strerror})") from None
+    # this waits for all, too: the first overwrites nothing that another has yet to read
+    processes.check_same(state.meta_step, "meta-step to go on from")
+
+    total = config["meta_steps"]
+    columns = _columns(learner.metric)[1:]
+    every = max(1, total // LOG_LINES)
+    began = saved = time.monotonic()
+    sums: dict[str, torch.Tensor] = {}
+    line = ProgressLine(total, config["name"], start=state.meta_step) if first else None
+    shown: dict[str, float] = {}
+
+    def save_state() -> None:
+        elapsed = torch.tensor(seconds + time.monotonic() - began, dtype=torch.float64)
+        lines = [",".join(_columns(learner.metric)), *log]
+        write_atomically(out / "log.csv", ("\n".join(lines) + "\n").encode())
+        extra = {"seconds": elapsed, **({} if best is None else best.tensors())}
+        save_resume(resume_file, state, generator, _identity(config), extra)
+
+    for progress in train(
+        learner,
+        tasks,
+        meta_steps=total,
+        meta_batch_size=config["meta_batch_size"],
+        state=state,
+        generator=generator,
+        processes=processes,
+        graph=graph and can_capture(state),
+    ):
+        state = progress.state
+        if best is not None:
+            best(state)  # before the state may be saved: a resumed run does not come by this meta-step again
+        sums = {key: sums.get(key, 0) + value for key, value in progress.metrics.items()}
+        if progress.meta_step % every == 0:
+            # a learner may report more than the log has columns for
+            values = {key: float(sums[key]) / every for key in columns}
+            if not all(v == v and abs(v) != float("inf") for v in values.values()):
+                raise UserError(
+                    f"the loss became {values['loss']} at meta-step {progress.meta_step}; lower the rates"
+                )
+            log.append(",".join([str(progress.meta_step), *(f"{values[c]:.6g}" for c in columns)]))
+            sums, shown = {}, values
+            if first and time.monotonic() - saved >= checkpoint_seconds:
+                save_state()
+                saved = time.monotonic()
+        if first:
+            line(progress.meta_step, **shown)
+        if time_limit is not None and time.monotonic() - began > time_limit:
+            break
+    if not first:
+        return None
+    line.close()
+    save_state()
+    if state.meta_step < total:
+        return None
+    seconds += time.monotonic() - began
+    chosen = {} if best is None else {"early_stopping": best.record()}
+    return state.meta if best is None else best.meta, {
+        **chosen,
+        **_identity(config),
+        "config": config,
+        "meta_steps": total,
+        "curve": [[float(v) for v in entry.split(",")] for entry in log],
+        "curve_columns": _columns(learner.metric),
+        "seconds": round(seconds, 1),
+        "ms_per_meta_step": round(1000 * seconds / max(1, total), 3),
+    }
+
+
+def _early_stopping(config: dict, learner: MetaLearner) -> EarlyStopping | None:
+    """For experiments that validate: on meta-validation tasks with as many queries as in meta-training."""
+    if (every := config.get("validate_every")) is None:
+        return None
+    tasks = experiments.build_tasks({**config, "test_query": config["n_query"]}, "validation")
+    small = {"n_tasks": 50} if config["preset"] == "quick" else {}
+    return EarlyStopping(learner, tasks, every, config["meta_steps"], config["report_step"], **small)
+
+
+def evaluate_config(
+    config: dict,
+    meta: Meta,
+    tasks=None,
+    *,
+    n_tasks: int = 600,
+    seed: int = 1,
+    batch_norm: str | None = None,
+    on_progress=None,
+) -> Evaluation:
+    """Evaluate meta-parameters on the meta-test split, under the protocol of a configuration or with another ``batch_norm``."""
+    tasks = experiments.build_tasks(config, "test") if tasks is None else tasks
+    device = next(iter(meta["params"].values())).device
+    learner = experiments.build_learner(config)
+    if learner.inductive and batch_norm not in (None, "running"):
+        raise UserError(
+            f"{config['name']} classifies each query by itself; batch-norm mode {batch_norm} is not for it"
+        )
+    if device.type == "cpu":
+        learner = fastest(learner, device)
+    return evaluate(
+        learner,
+        meta,
+        tasks,
+        n_tasks=n_tasks,
+        steps=config["test_steps"],
+        report_step=config["report_step"],
+        seed=seed,
+        # a classifier's predictions do not depend on the mode (its protocol says running)
+        batch_norm=config.get("test_batch_norm", "transductive")
+        if batch_norm is None or learner.inductive
+        else batch_norm,
+        scored_steps=config.get("scored_steps"),
+        protocol=experiments.protocol(config),
+        on_progress=on_progress,
+    )
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[dict, Meta]:
+    """Configuration and meta-parameters of a checkpoint file; ``CheckpointError`` if it is damaged or not ours."""
+    tensors, header = load_tensors(path)
+    try:
+        config = json.loads(header["config"])
+        experiments.get(config["name"])
+        expected = experiments.build_learner(config).init(torch.Generator().manual_seed(0)).meta
+        meta = unflatten(tensors)
+        shapes = {group: {n: tuple(t.shape) for n, t in ts.items()} for group, ts in meta.items()}
+        wanted = {group: {n: tuple(t.shape) for n, t in ts.items()} for group, ts in expected.items()}
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of an mlbook experiment ({error})") from None
+    if shapes != wanted:
+        raise CheckpointError(f"{path} does not hold the parameters that {config['name']} has")
+    return config, {group: {n: t.to(device) for n, t in ts.items()} for group, ts in meta.items()}
+
+
+def _read_log(path: Path, last_step: int) -> list[str]:
+    """The log up to the meta-step that the resumed state stands at; later lines come again."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines()[1:]
+    return [entry for entry in lines if int(entry.split(",")[0]) <= last_step]
+
+
+def _columns(metric: str) -> list[str]:
+    more = {"accuracy": ["accuracy"], "return": ["before", "after", "kl"]}
+    return ["meta_step", "loss", *more.get(metric, [])]
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, where the package runs from one."""
+    root = Path(mlbook.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    answer = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return answer.stdout.strip() or None
