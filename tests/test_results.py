@@ -9,13 +9,9 @@ from mlbook import experiments, results
 from mlbook.data.tensor_file import load_tensors
 from mlbook.errors import CheckpointError
 from mlbook.experiments import EXPERIMENTS
-from mlbook.results import ROOT
-from mlbook.training.runner import load_checkpoint
 
-RECORDS = {
-    path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / "runs").glob("*.json"))
-}
-PRETRAINED = sorted((ROOT / "pretrained").glob("*"))
+RECORDS = {path.stem: json.loads(path.read_text()) for path in sorted(results.RUNS.glob("*.json"))}
+PRETRAINED = sorted(results.PRETRAINED.glob("*"))
 
 
 # -- published ------------------------------------------------------------------------------------------------------
@@ -106,16 +102,16 @@ def test_a_shipped_checkpoint_is_small_loads_and_belongs_to_its_record(path):
     assert {key: header[key] for key in ("experiment", "preset", "run")} == {
         key: record[key] for key in ("experiment", "preset", "run")
     }
-    config, meta = load_checkpoint(path)
+    config, meta = results.pretrained(path.stem)
     assert config == record["config"]
     assert all(torch.isfinite(p).all() for group in meta.values() for p in group.values())
     assert results.pretrained_path(path.stem) == path
 
 
 def test_a_checkpoint_that_is_not_shipped_says_how_to_make_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(results, "PRETRAINED", tmp_path)
     with pytest.raises(CheckpointError, match="python -m mlbook train maml-sinusoid-5shot"):
-        results.pretrained_path("maml-sinusoid-5shot")
+        results.pretrained("maml-sinusoid-5shot")
 
 
 def record(name, preset, *, seed=0, meta_steps=None):

@@ -4,14 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from package_fixtures import ROOT
 
 from mlbook import experiments, results
 from mlbook.cli import main
 from mlbook.data import feature_sets, mini_imagenet, omniglot
-from mlbook.training.runner import evaluate_config, load_checkpoint
+from mlbook.training.runner import evaluate_config
 
-NAMES = sorted(path.stem for path in (ROOT / "mlbook" / "pretrained").glob("*.safetensors"))
+NAMES = sorted(path.stem for path in results.PRETRAINED.glob("*.safetensors"))
 THERE = {"omniglot": omniglot.available, "mini": mini_imagenet.available}
 SEED = 5
 
@@ -47,7 +46,7 @@ def test_on_the_sample_of_features_a_checkpoint_does_about_as_recorded(name):
     """The sample has a tenth of the pictures that the record is of."""
     pool, about = feature_sets.sample()
     assert about["sample"].endswith(f"of {experiments.get(name).features[0]}")
-    config, meta = load_checkpoint(results.pretrained_path(name))
+    config, meta = results.pretrained(name)
     found = evaluate_config(
         config, meta, experiments.feature_tasks_of(config, pool, test=True), n_tasks=200, seed=SEED
     )

@@ -2,7 +2,7 @@
 
     python tools/ship_features.py mini-wrn-10-4
 
-Every tenth picture of the meta-test split goes to mlbook/samples/. The rest is not shipped, and no picture is.
+Every tenth picture of the meta-test split goes to mlbook/data/samples/. The rest is not shipped, and no picture is.
 """
 
 import sys

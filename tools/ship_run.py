@@ -1,4 +1,4 @@
-"""Take finished runs into the package: the record into mlbook/results/runs, the checkpoint into mlbook/pretrained.
+"""Take finished runs into the package: the record into mlbook/results/runs, the checkpoint into mlbook/results/pretrained.
 
     python tools/ship_run.py runs/maml-omniglot-5w1s-paper-seed0 ...
 
@@ -10,12 +10,11 @@ import json
 import sys
 from pathlib import Path
 
+from mlbook import results
 from mlbook.data.tensor_file import write_atomically
 from mlbook.errors import UserError
 from mlbook.experiments import run_id
 from mlbook.training.runner import load_checkpoint
-
-ROOT = Path(__file__).resolve().parents[1] / "mlbook"
 
 
 def ship(folder: Path, *, with_checkpoint: bool = True) -> None:
@@ -37,13 +36,11 @@ def ship(folder: Path, *, with_checkpoint: bool = True) -> None:
     for one in (record, *others):
         name = f"{one['experiment']}-{one['preset']}-seed{config['seed']}.json"
         # by rename: whoever has the old file open keeps reading the old one
-        write_atomically(ROOT / "results" / "runs" / name, (json.dumps(one, indent=1) + "\n").encode())
+        write_atomically(results.RUNS / name, (json.dumps(one, indent=1) + "\n").encode())
         print(f"{one['experiment']}: {one['preset']}, {one['meta_steps']:,} meta-steps")
     if not with_checkpoint:
         return
-    write_atomically(
-        ROOT / "results/pretrained" / f"{record['experiment']}.safetensors", checkpoint.read_bytes()
-    )
+    write_atomically(results.PRETRAINED / f"{record['experiment']}.safetensors", checkpoint.read_bytes())
 
 
 if __name__ == "__main__":

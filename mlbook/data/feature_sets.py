@@ -6,7 +6,6 @@ features are of and what made them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import defaultdict
@@ -23,7 +22,7 @@ from mlbook.data.pickles import load_arrays
 from mlbook.data.pool_files import SPLITS, split_path
 from mlbook.data.pools import FeaturePool
 from mlbook.data.storage import data_folder
-from mlbook.data.tensor_file import load_tensors, save_tensors
+from mlbook.data.tensor_file import fingerprint, load_tensors, save_tensors
 from mlbook.errors import CheckpointError, DataError, UserError
 
 
@@ -92,7 +91,7 @@ def save_split(path: Path, split: str, classes: dict[str, Tensor], about: dict) 
     header = {
         "about": json.dumps(about),
         "names": json.dumps(list(classes)),
-        "sha256": _digest(features),
+        "sha256": fingerprint(features),
         "split": split,
     }
     save_tensors(path, {"features": features, "counts": counts}, header)
@@ -121,7 +120,7 @@ def load_split(path: Path, split: str) -> tuple[FeaturePool, dict]:
     if (
         tensors.keys() != {"features", "counts"}
         or header.get("split") != split
-        or header.get("sha256") != _digest(tensors["features"])
+        or header.get("sha256") != fingerprint(tensors["features"])
     ):
         raise DataError(f"{path} is damaged or not the {split} split; make these features again")
     features, counts = tensors["features"], tensors["counts"]
@@ -134,10 +133,6 @@ def sample() -> tuple[FeaturePool, dict]:
     """The features that come with the package: some pictures of every meta-test class of miniImageNet, for the chapters. What is
     measured on them is not the result in a table, which takes all pictures."""
     return load_split(SAMPLE, "test")
-
-
-def _digest(features: Tensor) -> str:
-    return hashlib.sha256(features.contiguous().numpy()).hexdigest()
 
 
 def import_from(name: str, source: Path) -> Path:

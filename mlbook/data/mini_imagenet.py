@@ -6,7 +6,6 @@ one of the two common pickle layouts.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import defaultdict
@@ -20,6 +19,7 @@ from mlbook.data import pool_files
 from mlbook.data.pickles import load_arrays
 from mlbook.data.pools import ClassPool
 from mlbook.data.storage import ARCHIVES, data_folder, open_image, read_archive
+from mlbook.data.tensor_file import fingerprint
 from mlbook.errors import DataError, UserError
 
 PICTURES, SIZE = 600, 84
@@ -84,7 +84,7 @@ def import_from(sources: Path | Iterable[Path], on_progress: Callable[[int], Non
                     "nothing was imported"
                 )
             pictures[wordnet] = images
-            digests[wordnet] = [hashlib.sha256(image.numpy()).hexdigest() for image in images]
+            digests[wordnet] = [fingerprint(image) for image in images]
     missing = [wordnet for wordnet in SPLIT_OF if wordnet not in pictures]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""

@@ -5,7 +5,6 @@ The images are turned once into one compact tensor, which every later run loads 
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import defaultdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from mlbook.data.pools import ClassPool, Rotations
 from mlbook.data.storage import data_folder, fetch, open_image, read_archive
-from mlbook.data.tensor_file import load_tensors, save_tensors
+from mlbook.data.tensor_file import fingerprint, load_tensors, save_tensors
 from mlbook.errors import CheckpointError, DataError, UserError
 
 CHARACTERS, DRAWINGS, ORIGINAL, SIZE = 1623, 20, 105, 28
@@ -77,10 +76,6 @@ def import_from(source: Path) -> Path:
         )
     save_tensors(path(), {"images": images}, {"names": "\n".join(names), "sha256": found})
     return path()
-
-
-def fingerprint(images: Tensor) -> str:
-    return hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
 
 
 def download() -> Path:

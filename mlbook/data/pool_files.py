@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -12,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mlbook.data.pools import ClassPool
-from mlbook.data.tensor_file import load_tensors, save_tensors
+from mlbook.data.tensor_file import fingerprint, load_tensors, save_tensors
 from mlbook.errors import CheckpointError, DataError
 
 SPLITS = ("train", "validation", "test")
@@ -26,11 +25,6 @@ def split_path(stem: Path, split: str) -> Path:
 def available(stem: Path) -> bool:
     """Whether all splits are there."""
     return all(split_path(stem, split).is_file() for split in SPLITS)
-
-
-def fingerprint(images: Tensor) -> str:
-    """SHA-256 of the pixels in their order."""
-    return hashlib.sha256(images.contiguous().numpy()).hexdigest()
 
 
 def stack(classes: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

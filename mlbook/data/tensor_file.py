@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -42,6 +43,11 @@ def _sorted_header(data: bytes) -> bytes:
     text = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the tensors stay aligned
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def fingerprint(tensor: torch.Tensor) -> str:
+    """SHA-256 of the numbers of a tensor in their order, 64 hexadecimal digits."""
+    return hashlib.sha256(tensor.contiguous().numpy()).hexdigest()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -1,57 +1,66 @@
 """The ledger: published results and ours. Every number on a page comes from here.
 
-``published.json``: value, interval, protocol and source of the published rows. ``reproductions.json`` and
-``reproductions_leo.json``: what others got.
-``runs/*.json``: one record per run of ours.
+``published*.json``: value, interval, protocol and source of the published rows. ``reproductions*.json``: what others got.
+``runs/``: one record per run of ours. ``pretrained/``: the checkpoints that are shipped. ``benchmarks/`` and ``studies/``: what
+the programs in the folders of these names found.
 """
 
 from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
+
+import torch
 
 from mlbook.errors import CheckpointError
 from mlbook.experiments import EXPERIMENTS, trained_by
+from mlbook.meta_learners.base import Meta
+from mlbook.training.runner import load_checkpoint
 
-ROOT = Path(str(files("mlbook")))
+FOLDER = Path(__file__).parent
+RUNS, PRETRAINED = FOLDER / "runs", FOLDER / "pretrained"
+BENCHMARKS, STUDIES = FOLDER / "benchmarks", FOLDER / "studies"
+
+
+def _read(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @cache
 def published() -> dict[str, dict]:
     """Published rows by key."""
-    return json.loads((ROOT / "results" / "published.json").read_text())
+    return _read(FOLDER / "published.json")
 
 
 @cache
 def reproductions() -> list[dict]:
     """What other code bases report of MAML, and how they read its inner rate (``loss``: what the rate multiplies the gradient of;
     ``queries``: per class at meta-test, K for as many as shots, null where we did not find it)."""
-    return json.loads((ROOT / "results" / "reproductions.json").read_text())
+    return _read(FOLDER / "reproductions.json")
 
 
 @cache
 def reproductions_of_leo() -> list[dict]:
     """What code bases report of LEO on features of which backbone; a pair of values is a range."""
-    return json.loads((ROOT / "results" / "reproductions_leo.json").read_text())
+    return _read(FOLDER / "reproductions_leo.json")
 
 
 @cache
 def reproductions_of_learned_optimizers() -> list[dict]:
     """What a user of the official code got: base-10 logarithms of mean final losses, learned beside its own Adam."""
-    return json.loads((ROOT / "results" / "reproductions_optimizers.json").read_text())
+    return _read(FOLDER / "reproductions_optimizers.json")
 
 
 @cache
 def published_augmentation() -> dict:
     """Test errors of policies of data augmentation, hours of DADA's search, and the policy that it found on CIFAR-10."""
-    return json.loads((ROOT / "results" / "published_augmentation.json").read_text())
+    return _read(FOLDER / "published_augmentation.json")
 
 
 def runs() -> list[dict]:
     """All run records, in the order of their file names."""
-    return [json.loads(path.read_text()) for path in sorted((ROOT / "results" / "runs").glob("*.json"))]
+    return [_read(path) for path in sorted(RUNS.glob("*.json"))]
 
 
 def run_record(experiment: str, records: list[dict] | None = None) -> dict | None:
@@ -63,19 +72,33 @@ def run_record(experiment: str, records: list[dict] | None = None) -> dict | Non
 
 def benchmark(name: str) -> dict | None:
     """The record of ``python -m benchmarks.NAME`` that is kept with the package, or None if there is none."""
-    path = ROOT / "results" / "benchmarks" / f"{name}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    path = BENCHMARKS / f"{name}.json"
+    return _read(path) if path.is_file() else None
+
+
+def study(name: str) -> dict | None:
+    """The record of ``python -m studies.NAME`` that is kept with the package, or None if there is none."""
+    path = STUDIES / f"{name}.json"
+    return _read(path) if path.is_file() else None
 
 
 def pretrained_path(experiment: str) -> Path:
     """The shipped checkpoint of an experiment (or of the one that trains for it), or ``CheckpointError``."""
     owner = trained_by(experiment)
-    path = ROOT / "results/pretrained" / f"{owner}.safetensors"
+    path = PRETRAINED / f"{owner}.safetensors"
     if not path.is_file():
         raise CheckpointError(
             f"no checkpoint of {experiment} is shipped; train it: python -m mlbook train {owner} --preset colab"
         )
     return path
+
+
+def pretrained(experiment: str, device: torch.device | str = "cpu") -> tuple[dict, Meta]:
+    """Configuration and meta-parameters of a shipped checkpoint, or ``CheckpointError``.
+
+    The configuration is that of the training, whose experiment may serve others, see ``pretrained_path``.
+    """
+    return load_checkpoint(pretrained_path(experiment), device)
 
 
 def ours(record: dict) -> dict:
@@ -84,6 +107,7 @@ def ours(record: dict) -> dict:
     metric = evaluation["metric"]
     official = {"official_goals": record["official_goals"]} if "official_goals" in record else {}
     return {
+        "metric": metric,
         # of an agent, the returns after 0, 1, … inner steps are the result
         metric: evaluation["mean"] if metric == "return" else evaluation[metric],
         **official,
@@ -161,13 +185,21 @@ def is_pending(row: dict) -> bool:
     return row["experiment"] in EXPERIMENTS and (row["ours"] is None or row["ours"]["preset"] != "paper")
 
 
-def _percent(value: float | None, ci95: float | None, metric: str) -> str:
+def score_text(
+    value: float | None, ci95: float | None, metric: str, *, percent_digits: int = 2, unit: bool = True
+) -> str:
+    """A score as it is printed, like ``98.70 ± 0.20 %``; a dash where there is none.
+
+    An accuracy, 0 to 1, becomes a percentage with ``percent_digits``; a loss has four digits, other metrics have two.
+    """
     if value is None:
         return "–"
-    scale = 100 if metric == "accuracy" else 1
-    digits = 4 if metric == "loss" else 2
+    scale, digits, sign = {
+        "accuracy": (100, percent_digits, " %" if unit else ""),
+        "loss": (1, 4, ""),
+    }.get(metric, (1, 2, ""))
     interval = "" if ci95 is None else f" ± {scale * ci95:.{digits}f}"
-    return f"{scale * value:.{digits}f}{interval}"
+    return f"{scale * value:.{digits}f}{interval}{sign}"
 
 
 def as_text(rows: list[dict]) -> str:
@@ -175,14 +207,11 @@ def as_text(rows: list[dict]) -> str:
     lines = [f"{'experiment':30} {'published':>16} {'ours':>16}  how"]
     for row in rows:
         theirs, mine = row["published"], row["ours"]
-        metric = next(
-            (m for m in ("accuracy", "mse", "loss", "return") if m in ((mine or theirs) or {})), "accuracy"
-        )
-        left = _percent(theirs["value"], theirs["ci95"], theirs["metric"]) if theirs else "–"
+        left = score_text(theirs["value"], theirs["ci95"], theirs["metric"], unit=False) if theirs else "–"
         if mine is None:
             right, how = status(row), ""
         else:
-            right = _percent(mine["by_step"][mine["step"]], mine["ci95"], metric)
+            right = score_text(mine["by_step"][mine["step"]], mine["ci95"], mine["metric"], unit=False)
             how = f"{mine['preset']}, {mine['meta_steps']:,} meta-steps, {mine['tasks']} tasks, step {mine['step']}"
         lines.append(f"{row['experiment']:30} {left:>16} {right:>16}  {how}")
     return "\n".join(lines)
