@@ -199,10 +199,11 @@ def _evaluate(options) -> int:
         raise UserError(f"--seed must not be negative, got {options.seed}")
     device = choose_device(options.device)
     path = Path(options.name)
-    if path.suffix != ".safetensors" and not path.exists():
+    if path.suffix == ".safetensors" or path.exists():
+        config, meta = load_checkpoint(path, device)
+    else:
         get(options.name)
-        path = results.pretrained_path(options.name)
-    config, meta = load_checkpoint(path, device)
+        config, meta = results.pretrained(options.name, device)
     if options.name in get(config["name"]).shares_training_with:  # the same meta-training, another protocol
         config = experiment_config(
             get(options.name), config["preset"], meta_steps=config["meta_steps"], seed=config["seed"]
@@ -225,13 +226,12 @@ def _evaluate(options) -> int:
 
 
 def _sentence(name: str, result: dict) -> str:
+    from mlbook.results import score_text
+
     metric = result["metric"]
-    scale, unit = (100, " %") if metric == "accuracy" else (1, "")
-    digits = 4 if metric == "loss" else 2
-    value, interval = scale * result[metric], scale * result["ci95"]
     protocol = ", ".join(f"{k} {v}" for k, v in result["protocol"].items())
     return (
-        f"{name}: {metric} {value:.{digits}f} ± {interval:.{digits}f}{unit} after {result['step']} inner steps "
+        f"{name}: {metric} {score_text(result[metric], result['ci95'], metric)} after {result['step']} inner steps "
         f"over {result['tasks']} meta-test tasks ({protocol})"
     )
 

@@ -18,7 +18,7 @@ from mlbook.data.progress import ProgressLine
 from mlbook.errors import DataError
 from mlbook.training.evaluation import QueryBatches, fixed_episodes, running_statistics, score
 from mlbook.training.memory import keep_freed_memory
-from mlbook.training.runner import fastest, load_checkpoint
+from mlbook.training.runner import fastest
 
 RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "batch_norm.json"
 WEIGHTS = ("maml-omniglot-5w1s", "fomaml-mini-5w1s", "maml-mini-5w1s")
@@ -58,7 +58,7 @@ def cell(mode: str, batches: QueryBatches | None, scores: Tensor, reference: Ten
 
 def matrix(name: str, n_tasks: int) -> dict:
     """All cells of the shipped weights of experiment ``name``, on the same meta-test tasks, adapted parameters and queries."""
-    config, meta = load_checkpoint(results.pretrained_path(name))
+    config, meta = results.pretrained(name)
     learner, steps = experiments.build_learner(config), config["report_step"]
     tasks = experiments.build_tasks({**config, "test_query": QUERIES}, "test")
     running = running_statistics(

@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     learner = experiments.build_learner(experiments.config(experiments.get(NAME), "colab"))
     weights = {
         "random": learner.init(torch.Generator().manual_seed(0)).meta,
-        "trained": load_checkpoint(results.pretrained_path("maml-omniglot-5w1s"))[1],
+        "trained": results.pretrained("maml-omniglot-5w1s")[1],
     }
     rows = []
     for precision in PRECISIONS:

@@ -21,7 +21,7 @@ from mlbook.pages.checks.sines_lines import Posterior, posterior
 from mlbook.tasks.sines_lines import Known, KnownEpisode
 from mlbook.training.evaluation import fixed_episodes, task_scores
 from mlbook.training.memory import keep_freed_memory
-from mlbook.training.runner import fastest, load_checkpoint
+from mlbook.training.runner import fastest
 
 RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "sines_lines.json"
 METHODS = ("leo", "maml")
@@ -99,7 +99,7 @@ def compare(n_tasks: int) -> dict:
     found = {}
     for method in METHODS:
         try:
-            found[method] = load_checkpoint(results.pretrained_path(f"{method}-sines-lines-5shot"))
+            found[method] = results.pretrained(f"{method}-sines-lines-5shot")
         except CheckpointError as error:
             print(f"{method}: {error}")
     learners = {

@@ -7,7 +7,6 @@ from mlbook import results
 from mlbook.augmentation import operations as A
 from mlbook.pages.checks import choice_gradients as cg
 from mlbook.pages.figures import augmentation_figures as figures
-from mlbook.training.runner import load_checkpoint
 
 SEEDS = 5
 
@@ -21,7 +20,7 @@ def accuracies(name):
 @pytest.fixture(scope="module")
 def learned():
     names = ("dada-search", "dada-search-exact-magnitudes")
-    return {name: load_checkpoint(results.pretrained_path(name))[1]["params"] for name in names}
+    return {name: results.pretrained(name)[1]["params"] for name in names}
 
 
 def test_the_learned_policy_beats_random_ones_in_every_pair_of_seeds():

@@ -11,7 +11,6 @@ from mlbook.data import glyphs
 from mlbook.pages.figures import image_figures
 from mlbook.tasks import FewShot
 from mlbook.training.evaluation import QueryBatches, evaluate
-from mlbook.training.runner import load_checkpoint
 from studies import batch_norm
 
 PAGE = "".join(
@@ -86,7 +85,7 @@ def test_the_sentence_on_mini_imagenet():
 
 def test_a_cell_is_the_evaluation_of_the_package(monkeypatch):
     """On glyphs, few tasks: what the program records is what `evaluate` says of the same protocol."""
-    config, meta = load_checkpoint(results.pretrained_path("maml-omniglot-5w1s"))
+    config, meta = results.pretrained("maml-omniglot-5w1s")
     monkeypatch.setattr(
         experiments,
         "build_tasks",

@@ -8,8 +8,7 @@ from mlbook.meta_learners.inner_loop import adapt
 from mlbook.models import MLP, call, initial_params
 from mlbook.pages.labs import TwoStarts
 from mlbook.pages.labs.two_starts import SHIPPED, STEPS
-from mlbook.results import pretrained_path
-from mlbook.training.runner import load_checkpoint
+from mlbook.results import pretrained
 
 SOURCE = """
 import { readFileSync as read } from "node:fs";
@@ -33,7 +32,7 @@ def test_both_starts_meet_the_task_as_in_pytorch(tmp_path):
     grid = torch.tensor(widget.setup["query_x"], dtype=torch.float64)[:, None]
     truth = lambda x: task[0] * torch.sin(x - task[1])  # noqa: E731
     for (_, experiment, _), ours in zip(SHIPPED, found, strict=True):
-        _, meta = load_checkpoint(pretrained_path(experiment))
+        _, meta = pretrained(experiment)
         theta = {name: value.double() for name, value in meta["params"].items()}
         for step in range(STEPS + 1):
             loss = lambda p: (call(network, p, x) - truth(x)).square().mean()  # noqa: E731

@@ -14,7 +14,6 @@ from mlbook.optimizers.rules import HAND_DESIGNED
 from mlbook.pages.figures import optimizer_figures
 from mlbook.tasks.optimization_problems import Quadratics
 from mlbook.training.evaluation import fixed_episodes
-from mlbook.training.runner import load_checkpoint
 from studies import optimizers as benchmark
 
 QUADRATIC = "learned-optimizer-quadratic"
@@ -22,7 +21,7 @@ QUADRATIC = "learned-optimizer-quadratic"
 
 @pytest.fixture(scope="module")
 def trained():
-    config, meta = load_checkpoint(results.pretrained_path(QUADRATIC))
+    config, meta = results.pretrained(QUADRATIC)
     return experiments.build_learner(config), meta
 
 

@@ -16,6 +16,7 @@ import platform
 import re
 import textwrap
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from IPython.display import HTML, Markdown, display
@@ -200,6 +201,9 @@ def pending_table() -> None:
     )
 
 
+_score = partial(results.score_text, percent_digits=1)
+
+
 def _ms(row: dict) -> str:
     value = 1000 * row["time"]["median"]
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -210,21 +214,21 @@ def published_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
     if theirs is None:
         return "–"
     if steps and theirs.get("by_step"):
-        return " / ".join(_value(theirs["by_step"].get(str(s)), None, theirs["metric"]) for s in steps)
-    return _value(theirs["value"], theirs["ci95"], theirs["metric"])
+        return " / ".join(_score(theirs["by_step"].get(str(s)), None, theirs["metric"]) for s in steps)
+    return _score(theirs["value"], theirs["ci95"], theirs["metric"])
 
 
 def ours_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
     ours = row["ours"]
     if ours is None:
         return results.status(row)
-    metric = next(m for m in ("accuracy", "mse", "loss", "return") if m in ours)
     if steps:
         last = len(ours["by_step"]) - 1
         return " / ".join(
-            _value(ours["by_step"][s], ours["ci95_by_step"][s], metric) if s <= last else "–" for s in steps
+            _score(ours["by_step"][s], ours["ci95_by_step"][s], ours["metric"]) if s <= last else "–"
+            for s in steps
         )
-    return _value(ours["by_step"][ours["step"]], ours["ci95"], metric)
+    return _score(ours["by_step"][ours["step"]], ours["ci95"], ours["metric"])
 
 
 def how_cell(row: dict) -> str:
@@ -238,14 +242,6 @@ def how_cell(row: dict) -> str:
         f"{ours['tasks']:,} test tasks"
     )
     return text + ("" if row["deviation"] == "none" else f". Departs from the paper: {row['deviation']}")
-
-
-def _value(value: float | None, ci95: float | None, metric: str) -> str:
-    if value is None:
-        return "–"
-    scale, digits, unit = (100, 1, " %") if metric == "accuracy" else (1, 4 if metric == "loss" else 2, "")
-    interval = "" if ci95 is None else f" ± {scale * ci95:.{digits}f}"
-    return f"{scale * value:.{digits}f}{interval}{unit}"
 
 
 def check(exercise: str, properties: dict[str, bool]) -> bool:

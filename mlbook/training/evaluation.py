@@ -33,7 +33,7 @@ class Evaluation:
     mean: tuple[float | None, ...]
     """Mean over tasks after 0, 1, ..., n inner steps; None for steps that were not scored."""
     ci95_by_step: tuple[float | None, ...]
-    """Half-width of the 95 % interval of each mean: 1.96 · standard deviation over tasks / sqrt(tasks)."""
+    """Half-width of the 95 % interval of each mean: see ``ci95``."""
     tasks: int
     step: int
     """The inner step that is reported."""
@@ -82,6 +82,19 @@ class QueryBatches:
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.rand(T, B, generator=generator).argsort(1)
         return drawn.view(T, -1, self.images).to(query_y.device)
+
+
+def ci95(values: Tensor, correction: int = 0) -> Tensor:
+    """Half-width of the 95 % interval of a mean over the first axis, [n, ...] -> [...]: 1.96 · standard deviation / √n.
+
+    correction: the standard deviation divides by n − correction; 0, as in the official MAML code, for every score of this book.
+    """
+    return 1.96 * values.std(0, correction=correction) / len(values) ** 0.5
+
+
+def mean_and_ci95(values: Tensor) -> tuple[float, float]:
+    """The mean of the numbers ``values`` [n] and ``ci95`` of it."""
+    return float(values.mean()), float(ci95(values))
 
 
 def fixed_episodes(tasks: TaskDistribution, n_tasks: int, seed: int):
@@ -305,11 +318,10 @@ def evaluate(
         query_batches=query_batches,
     )
     shared = {} if query_batches is None else {"query_batches": str(query_batches)}
-    mean, spread = scores.mean(0), scores.std(0, correction=0)
     return Evaluation(
         metric=learner.metric,
-        mean=_by_step(mean, wanted, steps),
-        ci95_by_step=_by_step(1.96 * spread / n_tasks**0.5, wanted, steps),
+        mean=_by_step(scores.mean(0), wanted, steps),
+        ci95_by_step=_by_step(ci95(scores), wanted, steps),
         tasks=n_tasks,
         step=report_step,
         protocol={"batch_norm": batch_norm, "seed": seed, **shared, **(protocol or {})},

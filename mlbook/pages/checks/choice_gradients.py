@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mlbook.errors import UserError
 from mlbook.meta_learners.relax import draw_choices, soft_loss_control, surrogate
+from mlbook.training.evaluation import ci95
 
 METHODS = ("Gumbel-softmax", "REINFORCE", "RELAX")
 
@@ -78,8 +79,7 @@ class Measured(NamedTuple):
 
 def measured(found: Tensor, truth: Tensor) -> Measured:
     """Of estimates [n, K]."""
-    spread = found.std(0)
-    return Measured(found.mean(0) - truth, 1.96 * spread / len(found) ** 0.5, float(spread.square().sum()))
+    return Measured(found.mean(0) - truth, ci95(found, correction=1), float(found.var(0).sum()))
 
 
 def conditional_draws(

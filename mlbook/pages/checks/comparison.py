@@ -19,7 +19,7 @@ from mlbook.meta_learners import MAML, Reptile, joint_training
 from mlbook.meta_learners.base import Meta, MetaLearner, State
 from mlbook.pages.checks.directions import METHODS
 from mlbook.tasks.episode import Episode, TaskDistribution
-from mlbook.training.evaluation import fixed_episodes, task_scores
+from mlbook.training.evaluation import fixed_episodes, mean_and_ci95, task_scores
 from mlbook.training.loop import train
 
 TITLES = {"joint": "pre-training", "FOMAML": "FOMAML", "Reptile": "Reptile", "MAML": "MAML"}
@@ -241,8 +241,7 @@ def verdict(errors: dict[str, Tensor]) -> Verdict:
     if not torch.isfinite(errors[second]).all():
         return Verdict(best, second, torch.inf, 0.0)
     difference = errors[second] - errors[best]
-    half = 1.96 * float(difference.std(correction=0)) / len(difference) ** 0.5
-    return Verdict(best, second, float(difference.mean()), half)
+    return Verdict(best, second, *mean_and_ci95(difference))
 
 
 # -- the search for rates -------------------------------------------------------------------------------------------------

@@ -155,8 +155,3 @@ def separation(score: Tensor, wrong: Tensor) -> float:
     bad = wrong.flatten()
     n = int(bad.sum())
     return float((ranks(score)[bad].sum() - n * (n + 1) / 2) / (n * (len(bad) - n)))
-
-
-def interval(values: Tensor) -> tuple[float, float]:
-    """Mean over tasks and half the width of its 95 % interval."""
-    return float(values.mean()), 1.96 * float(values.std(correction=0)) / len(values) ** 0.5

@@ -29,6 +29,11 @@ class Estimate(NamedTuple):
     value: float
     error: float
 
+    @property
+    def ci95(self) -> float:
+        """Half-width of the 95 % interval."""
+        return 1.96 * self.error
+
 
 @dataclass(frozen=True)
 class Walk:

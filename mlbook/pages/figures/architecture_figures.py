@@ -22,6 +22,7 @@ from mlbook.pages.figures.style import (
     box,
     figure,
 )
+from mlbook.training.evaluation import ci95
 
 LOOKS = {
     "LSTM controller": (BLUE, "-"),
@@ -104,8 +105,7 @@ def search_curves(worth: dict[str, Tensor], hits: dict[str, Tensor], ceiling: fl
     words = []
     for name, values in worth.items():
         colour, dash = LOOKS[name]
-        x, mean = torch.arange(values.shape[1]), values.mean(0)
-        half = 1.96 * values.std(0, correction=0) / len(values) ** 0.5
+        x, mean, half = torch.arange(values.shape[1]), values.mean(0), ci95(values)
         left.plot(x, mean, color=colour, linestyle=dash, label=name)
         left.fill_between(x, mean - half, mean + half, color=colour, alpha=0.15)
         right.plot(x, hits[name].double().mean(0), color=colour, linestyle=dash)

@@ -1,5 +1,7 @@
-"""Figures of chapters 1 and 2: block diagrams and the statistics of an evaluation. Every function returns "
-"(figure, alt text)."""
+"""Figures of chapters 1 and 2: block diagrams and the statistics of an evaluation.
+
+Every function returns (figure, alt text).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
 from mlbook.pages.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, arrow, figure
+from mlbook.training.evaluation import ci95
 
 PAPER, CHOICE, MACHINE, DATA = "#FFFFFF", "#FBE3B5", "#CFE6F5", "#EDEDED"
 """Fill colours of the boxes: neutral, chosen by a person, done by the machine, data."""
@@ -475,7 +478,7 @@ def accuracies(scores: Tensor, chance: float):
     gap = float((values[1:] - values[:-1]).min()) if len(values) > 1 else 0.04
     ax.bar(100 * values, counts, width=85 * gap, color=SKY)
     mean, s, n = float(scores.mean()), float(scores.std()), len(scores)
-    half = 1.96 * s / n**0.5
+    half = float(ci95(scores, correction=1))
     ax.axvspan(
         100 * (mean - half), 100 * (mean + half), color=RED, alpha=0.35, lw=0, label="mean ± 1.96 s/√n"
     )
@@ -491,8 +494,7 @@ def accuracies(scores: Tensor, chance: float):
 
 
 def interval_width(spreads: dict[str, float], marks: tuple[int, ...] = (600, 10_000)):
-    """Half-width of the 95 % interval against the number of tasks, for several standard deviations over "
-    "tasks."""
+    """Half-width of the 95 % interval against the number of tasks, for several standard deviations over tasks."""
     fig, ax = figure(width=5.2, height=3.3)
     n = torch.logspace(1, 5, 60)
     said = []
@@ -533,13 +535,13 @@ def paired(first: Tensor, second: Tensor, names: tuple[str, str]):
     n = len(first)
     said = []
     for i, (scores, name) in enumerate(zip((first, second), names, strict=True)):
-        mean, half = 100 * float(scores.mean()), 196 * float(scores.std()) / n**0.5
+        mean, half = 100 * float(scores.mean()), 100 * float(ci95(scores, correction=1))
         axes[0].errorbar(mean, 1 - i, xerr=half, fmt="o", color=(GREY, BLUE)[i], capsize=4, lw=1.8)
         said.append(f"{name} {mean:.1f} plus or minus {half:.1f} %")
     axes[0].set_yticks([1, 0], list(names))
     axes[0].set(ylim=(-0.6, 1.6), xlabel="accuracy (%)")
     difference = second - first
-    mean, half = 100 * float(difference.mean()), 196 * float(difference.std()) / n**0.5
+    mean, half = 100 * float(difference.mean()), 100 * float(ci95(difference, correction=1))
     axes[1].errorbar(mean, 0, xerr=half, fmt="o", color=GREEN, capsize=4, lw=1.8)
     axes[1].axvline(0, color=BLACK, lw=1, ls=":")
     axes[1].set_yticks([0], ["difference\nper task"])

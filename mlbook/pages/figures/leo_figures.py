@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from matplotlib.patches import Ellipse
 from torch import Tensor
 
 from mlbook.pages.figures.leo_diagrams import CLASS_COLOURS
 from mlbook.pages.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, figure
+from mlbook.training.evaluation import ci95
 
 
 def by_dimension(
@@ -103,11 +102,10 @@ def kl_samples(samples: Tensor, closed: float):
     ax.axvline(mean, color=BLACK, lw=1.4, ls="--", label=f"mean of {len(samples):,} samples {mean:.3f}")
     ax.set(xlabel="log q(z) − log p(z), mean over classes and dimensions", ylabel="samples")
     ax.legend(fontsize=8.5)
-    half = 1.96 * float(samples.std()) / math.sqrt(len(samples))
     return fig, (
         f"Histogram of {len(samples):,} one-sample estimates of the KL term, from {float(samples.min()):.2f} to "
         f"{float(samples.max()):.2f}; "
-        f"their mean is {mean:.3f} plus or minus {half:.3f}, the closed form {closed:.3f}."
+        f"their mean is {mean:.3f} plus or minus {ci95(samples):.3f}, the closed form {closed:.3f}."
     )
 
 

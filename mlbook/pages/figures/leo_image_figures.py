@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mlbook.pages.figures.concepts import _box, _canvas, _polyline
 from mlbook.pages.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, arrow, figure
+from mlbook.training.evaluation import ci95
 
 FROZEN, SHARED, OWN, DATA = "#D9D9D9", "#CDEBDD", "#CFE6F5", "#F4F4F4"
 """Fill colours: trained and then fixed; meta-learned; belonging to one task; data."""
@@ -48,7 +49,7 @@ def stages():
 def by_step(scores: Tensor, latent_steps: int, lines: dict[str, tuple[float, float]], *, chance: float = 0.2):
     """Accuracy after every inner step. scores [tasks, steps + 1]; lines: other methods' (mean, half interval)."""
     fig, ax = figure(width=6.8, height=3.5)
-    mean, half = 100 * scores.mean(0), 196 * scores.std(0, correction=0) / len(scores) ** 0.5
+    mean, half = 100 * scores.mean(0), 100 * ci95(scores)
     steps = range(len(mean))
     ax.axvspan(latent_steps, len(mean) - 1, color=GREY, alpha=0.12, lw=0)
     ax.errorbar(steps, mean, yerr=half, color=BLUE, marker="o", ms=4, capsize=3, label="LEO")

@@ -13,9 +13,8 @@ from torch import nn
 from mlbook.errors import UserError
 from mlbook.models import MLP, Params, initial_params
 from mlbook.pages.labs import assets
-from mlbook.results import pretrained_path
+from mlbook.results import pretrained
 from mlbook.tasks import Sinusoids
-from mlbook.training.runner import load_checkpoint
 
 SHIPPED = {
     "MAML": ("maml-sinusoid-5shot", "Meta-learned with an inner loop of {inner_steps} on {k_shot} points"),
@@ -69,7 +68,7 @@ def shipped_initialisations(
     initialisations, notes = {}, {}
     for name in names:
         experiment, note = SHIPPED[name]
-        config, meta = load_checkpoint(pretrained_path(experiment))
+        config, meta = pretrained(experiment)
         initialisations[name] = meta["params"]
         steps = config["learner"].get("inner_steps", 0)
         words = note.format(k_shot=config["k_shot"], inner_steps="1 step" if steps == 1 else f"{steps} steps")

@@ -18,10 +18,9 @@ from mlbook.meta_learners.base import Meta
 from mlbook.models.functional import Params
 from mlbook.pages.labs import assets, coded_weights
 from mlbook.pages.labs.strokes import Stroke, invented
-from mlbook.results import pretrained_path
+from mlbook.results import pretrained
 from mlbook.tasks.episode import Episode
 from mlbook.training.evaluation import predictions
-from mlbook.training.runner import load_checkpoint
 
 LETTERS = "ABCDE"
 WAYS = len(LETTERS)
@@ -76,7 +75,7 @@ def _rows(params: Params, rows: Sequence[int]) -> Params:
 
 def _shipped(method: str) -> tuple[dict, MAML | Reptile, Meta]:
     """Configuration, learner and meta-parameters in the order in which they are packed."""
-    config, meta = load_checkpoint(pretrained_path(METHODS[method].checkpoint))
+    config, meta = pretrained(METHODS[method].checkpoint)
     learner = build_learner(config)
     order = [name for name, _ in learner.model.named_parameters()]
     return (

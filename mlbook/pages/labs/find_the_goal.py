@@ -14,8 +14,7 @@ from mlbook.pages.labs import assets
 from mlbook.pages.labs.coded_weights import pack
 from mlbook.reinforcement import GaussianPolicy, Navigation
 from mlbook.reinforcement.navigation import CLOSE, REACH
-from mlbook.results import pretrained_path
-from mlbook.training.runner import load_checkpoint
+from mlbook.results import pretrained
 
 STARTS = {
     "meta-learned": (
@@ -42,7 +41,7 @@ def starts() -> tuple[dict[str, Params], dict[str, str]]:
         if experiment is None:
             found[name], notes[name] = GaussianPolicy().initial(torch.Generator().manual_seed(0)), note
             continue
-        config, meta = load_checkpoint(pretrained_path(experiment))
+        config, meta = pretrained(experiment)
         # a file has its tensors in alphabetical order, the page wants them in that of the network
         found[name] = {n: meta["params"][n] for n in order}
         notes[name] = note.format(meta_steps=config["meta_steps"])

@@ -11,9 +11,8 @@ from mlbook.experiments import build_learner
 from mlbook.meta_learners import LEO
 from mlbook.meta_learners.base import Meta
 from mlbook.pages.labs import assets
-from mlbook.results import pretrained_path
+from mlbook.results import pretrained
 from mlbook.tasks.plane import REACH, BentSectors
-from mlbook.training.runner import load_checkpoint
 
 SHIPPED, SEED = "leo-plane-3w1s", 1
 LETTERS = "ABC"
@@ -27,7 +26,7 @@ MAP = 6.0
 
 def shipped_leo(name: str = SHIPPED) -> tuple[LEO, Meta]:
     """A shipped LEO of the plane: the learner and its meta-parameters. ``CheckpointError`` if they are missing."""
-    config, meta = load_checkpoint(pretrained_path(name))
+    config, meta = pretrained(name)
     return build_learner(config), meta
 
 

@@ -14,7 +14,6 @@ from mlbook.experiments import build_learner
 from mlbook.models.functional import Params
 from mlbook.optimizers.learned_optimizer import LearnedOptimizer
 from mlbook.pages.labs import assets
-from mlbook.training.runner import load_checkpoint
 
 EXPERIMENT = "learned-optimizer-bowl"
 RATES = {"SGD": 0.05, "momentum": 0.02, "RMSprop": 0.1, "Adam": 0.5}
@@ -27,7 +26,7 @@ SURFACES = ("bowl", "valley")
 
 def shipped_network() -> tuple[LearnedOptimizer, Params]:
     """The optimiser that was trained on bowls, and its weights."""
-    config, meta = load_checkpoint(results.pretrained_path(EXPERIMENT))
+    config, meta = results.pretrained(EXPERIMENT)
     return build_learner(config), meta["params"]
 
 

@@ -15,10 +15,9 @@ from mlbook.experiments import build_learner
 from mlbook.models import Conv4
 from mlbook.models.functional import Params
 from mlbook.pages.labs import assets
-from mlbook.results import pretrained_path
+from mlbook.results import pretrained
 from mlbook.tasks import FewShot
 from mlbook.tasks.episode import Episode
-from mlbook.training.runner import load_checkpoint
 
 SHIPPED, SEED = "maml-omniglot-5w1s", 4
 """Weights and episode that the lab opens with."""
@@ -31,7 +30,7 @@ def shipped_network(seed: int = SEED, steps: int = 3) -> tuple[Conv4, Params, Ep
 
     ``CheckpointError`` if the weights are missing.
     """
-    config, meta = load_checkpoint(pretrained_path(SHIPPED))
+    config, meta = pretrained(SHIPPED)
     learner = replace(build_learner(config), engine="vmap")
     pool = glyphs.load("test", "none")
     task = FewShot(pool, config["n_way"], 1, QUERIES).sample(1, torch.Generator().manual_seed(seed)).task(0)

@@ -16,8 +16,7 @@ from mlbook.experiments import build_learner
 from mlbook.meta_learners import LEO
 from mlbook.meta_learners.base import Meta
 from mlbook.pages.labs import assets
-from mlbook.results import pretrained_path
-from mlbook.training.runner import load_checkpoint
+from mlbook.results import pretrained
 
 SHIPPED = "leo-mini-wrn-10-4-5w1s"
 PICTURES, PER_DRAW, STEPS = 20, 5, 10
@@ -51,7 +50,7 @@ SETS = {"Furry animals": (2, 3, 5, 6, 8), "Things apart": (4, 9, 12, 15, 17)}
 
 def shipped_leo(name: str = SHIPPED) -> tuple[LEO, Meta]:
     """The shipped LEO of miniImageNet's features: the learner and its meta-parameters."""
-    config, meta = load_checkpoint(pretrained_path(name))
+    config, meta = pretrained(name)
     return build_learner(config), meta
 
 

@@ -8,9 +8,8 @@ import traitlets
 from mlbook.models import Params
 from mlbook.pages.labs import assets
 from mlbook.pages.labs.adapt_sinusoid import pack
-from mlbook.results import pretrained_path
+from mlbook.results import pretrained
 from mlbook.tasks import Sinusoids
-from mlbook.training.runner import load_checkpoint
 
 SHIPPED = (
     ("pre-trained", "pretraining-sinusoid-5shot", "pretraining"),
@@ -42,7 +41,7 @@ class TwoStarts(anywidget.AnyWidget):
     def __init__(self, starts: dict[str, Params] | None = None, *, inner_lr: float | None = None) -> None:
         colours = ["pretraining", "maml", "fomaml", "random"]
         if starts is None:
-            loaded = [load_checkpoint(pretrained_path(experiment)) for _, experiment, _ in SHIPPED]
+            loaded = [pretrained(experiment) for _, experiment, _ in SHIPPED]
             starts = {name: meta["params"] for (name, _, _), (_, meta) in zip(SHIPPED, loaded, strict=True)}
             inner_lr = loaded[-1][0]["learner"]["inner_lr"] if inner_lr is None else inner_lr
         tasks = Sinusoids()
