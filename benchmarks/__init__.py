@@ -1,1 +1,1 @@
-"""Speed and memory of the meta-gradients and of episode sampling, beside other libraries. Run by hand, see README.md."""
+"""Speed and memory of meta-gradients and of episode sampling, beside other libraries. Run by hand, see README.md."""

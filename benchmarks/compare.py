@@ -6,23 +6,19 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import re
-import subprocess
 import sys
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 from benchmarks.contenders import contenders
 from benchmarks.harness import measure
 from benchmarks.problems import PROBLEMS
-from mlbook.data.tensor_file import write_atomically
+from mlbook.results import BENCHMARKS
+from mlbook.results.records import commit, keep, machine
 
-ROOT = Path(__file__).resolve().parents[1]
-RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "compare.json"
+RECORD = BENCHMARKS / "compare.json"
 
 
 def peers() -> dict[str, str]:
@@ -34,41 +30,6 @@ def peers() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed: see benchmarks/install_peers.py"
     return found
-
-
-def machine() -> dict:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    cpu = models[0] if models else platform.processor()
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def commit() -> str | None:
-    """The commit of the source tree, with + where the measured code differs from it."""
-
-    def git(*arguments: str) -> subprocess.CompletedProcess:
-        command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    head = git("rev-parse", "--short=12", "HEAD").stdout.strip()
-    changed = git("status", "--porcelain", "--", "mlbook/*.py", "benchmarks/*.py").stdout.strip()
-    return (head + ("+" if changed else "")) or None
-
-
-def provenance() -> dict:
-    """Where and when a record comes from."""
-    today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
-    return {"machine": machine(), "commit": commit(), "date": today}
-
-
-def keep(path: Path, record: dict) -> None:
-    """Write a record; a reader never sees half a file."""
-    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def write(path: Path, threads: int, name: str, entry: dict) -> None:

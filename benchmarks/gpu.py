@@ -18,16 +18,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.compare import ROOT, keep, machine, provenance
 from mlbook import experiments
 from mlbook.data import ClassPool
 from mlbook.meta_learners.base import leaves
 from mlbook.pages.checks import relative_distance, to_float64
+from mlbook.results import BENCHMARKS
+from mlbook.results.records import keep, machine, provenance
 from mlbook.tasks import FewShot, Sinusoids
 from mlbook.training.loop import train
 from mlbook.training.runner import use_precision
 
-RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "gpu.json"
+RECORD = BENCHMARKS / "gpu.json"
 NAMES = ("maml-omniglot-5w1s", "fomaml-omniglot-5w1s", "maml-omniglot-20w1s", "maml-sinusoid-5shot")
 VARIANTS = (  # engine, recorded as a graph, precision, share of the meta-steps
     ("fast", True, "float32", 1.0),

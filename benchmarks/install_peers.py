@@ -17,6 +17,8 @@ import venv
 from importlib import metadata
 from pathlib import Path
 
+NEEDS = ("torch", "numpy", "safetensors", "pillow")
+"""What the benchmarks themselves and ``mlbook`` import."""
 LEARN2LEARN_NEEDS = (
     "torchvision",
     "requests",
@@ -24,7 +26,6 @@ LEARN2LEARN_NEEDS = (
     "gym",
     "gym_notices",
     "scipy",
-    "Pillow",
     "qpth",
     "cloudpickle",
 )
@@ -84,7 +85,7 @@ def main() -> int:
     chosen = parser.parse_args()
     environment = Environment(chosen.folder, chosen.torch)
     steps = {
-        "torch": lambda: environment.install("torch", "setuptools", "wheel", "numpy"),
+        "torch": lambda: environment.install(*NEEDS, "setuptools", "wheel"),
         "higher": lambda: environment.install("higher"),
         "torchopt": lambda: environment.install("torchopt"),
         "learn2learn": environment.learn2learn,

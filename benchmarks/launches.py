@@ -21,10 +21,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.compare import keep
 from mlbook import experiments
 from mlbook.data import ClassPool
 from mlbook.meta_learners.base import State, leaves
+from mlbook.results.records import keep
 from mlbook.tasks import FewShot, Sinusoids
 from mlbook.training.cuda_graph import rates_on_device
 

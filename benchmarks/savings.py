@@ -10,12 +10,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.compare import ROOT, keep, provenance, ranged
+from benchmarks.compare import ranged
 from benchmarks.harness import measure, speedup
 from benchmarks.problems import Problem
 from benchmarks.variants import VARIANTS
+from mlbook.results import BENCHMARKS
+from mlbook.results.records import keep, provenance
 
-RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "savings.json"
+RECORD = BENCHMARKS / "savings.json"
 PROBLEMS = (
     Problem("strided", 32, 1, 1, 1),
     Problem("strided", 16, 5, 1, 3),

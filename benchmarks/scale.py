@@ -12,13 +12,14 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks.compare import ROOT, keep, provenance
 from benchmarks.contenders import OURS, PLAIN
 from benchmarks.harness import measure
 from benchmarks.problems import Problem
 from benchmarks.variants import AGAIN, WIDTHS
+from mlbook.results import BENCHMARKS
+from mlbook.results.records import keep, provenance
 
-RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "scale.json"
+RECORD = BENCHMARKS / "scale.json"
 POINTS = (
     [("tasks", n, Problem("strided", n, 1, 1, 1)) for n in (1, 2, 4, 8, 16, 32, 64)]
     + [("steps", n, Problem("strided", 16, n, 1, 1)) for n in (1, 2, 3, 5, 10)]

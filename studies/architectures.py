@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.compare import ROOT, keep, provenance
 from mlbook.architecture.children import (
     DECISIONS,
     Training,
@@ -28,15 +27,19 @@ from mlbook.architecture.children import (
 from mlbook.data.progress import ProgressLine
 from mlbook.errors import UserError
 from mlbook.experiments import pool_of
+from mlbook.results import FOLDER
+from mlbook.results.records import keep, provenance
 from mlbook.training.memory import keep_freed_memory
 
-RECORD = ROOT / "mlbook" / "results" / "architectures.json"
+RECORD = FOLDER / "architectures.json"
 AT_ONCE = 4
 """Seeds of one architecture that are trained together."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m studies.architectures", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--dataset", default="omniglot", choices=("omniglot", "glyphs"))
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--out", type=Path, default=RECORD)

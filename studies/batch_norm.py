@@ -12,15 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.compare import ROOT, keep, provenance
 from mlbook import experiments, results
 from mlbook.data.progress import ProgressLine
-from mlbook.errors import DataError
+from mlbook.errors import CheckpointError, DataError
+from mlbook.results import STUDIES
+from mlbook.results.records import keep, provenance
 from mlbook.training.evaluation import QueryBatches, fixed_episodes, running_statistics, score
 from mlbook.training.memory import keep_freed_memory
 from mlbook.training.runner import fastest
+from studies.summary import beside
 
-RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "batch_norm.json"
+RECORD = STUDIES / "batch_norm.json"
 WEIGHTS = ("maml-omniglot-5w1s", "fomaml-mini-5w1s", "maml-mini-5w1s")
 """Shipped weights that are measured where they and their data are there."""
 QUERIES = 15
@@ -45,14 +47,10 @@ CELLS = (
 
 def cell(mode: str, batches: QueryBatches | None, scores: Tensor, reference: Tensor) -> dict:
     """One cell of the matrix from the tasks' scores [n], and its difference from the reference's on the same tasks."""
-    n, gain = len(scores), scores - reference
     return {
         "batch_norm": mode,
         "batches": "one batch" if batches is None else str(batches),
-        "accuracy": float(scores.mean()),
-        "ci95": 1.96 * float(scores.std(correction=0)) / n**0.5,
-        "difference": float(gain.mean()),
-        "difference_ci95": 1.96 * float(gain.std(correction=0)) / n**0.5,
+        **beside(scores, reference),
     }
 
 
@@ -108,12 +106,9 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
     record = json.loads(options.out.read_text()) if options.out.exists() else {"weights": {}}
     for name in [options.only] if options.only else WEIGHTS:
-        if not (ROOT / "mlbook" / "pretrained" / f"{name}.safetensors").is_file():
-            print(f"{name}: no weights are shipped yet")
-            continue
         try:
             record["weights"][name] = matrix(name, options.tasks)
-        except DataError as error:
+        except (CheckpointError, DataError) as error:
             print(f"{name}: {error}")
             continue
         keep(options.out, record)

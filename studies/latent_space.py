@@ -14,15 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.compare import ROOT, keep, provenance
 from mlbook.meta_learners import LEO, MAML
 from mlbook.models import MLP
+from mlbook.results import STUDIES
+from mlbook.results.records import keep, provenance
 from mlbook.tasks import FewShotFeatures, Noisy
 from mlbook.tasks.episode import Episode
 from mlbook.tasks.hidden_subspace import hidden_subspace
-from mlbook.training.evaluation import fixed_scores
+from mlbook.training.evaluation import ci95, fixed_scores
 
-RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "latent_space.json"
+RECORD = STUDIES / "latent_space.json"
 WORLD = {"features": 64, "hidden": 6, "noise": 0.5, "examples": 20, "test_classes": 100}
 RUNS = {
     "terms": {"classes": 20, "meta_steps": 400, "seeds": (0, 1, 2)},
@@ -103,7 +104,7 @@ def summary(scores: list[Tensor]) -> dict:
     mean = torch.stack(scores).mean(0)
     return {
         "accuracy": mean.mean(0).tolist(),
-        "ci95": (1.96 * mean.std(0, correction=0) / len(mean) ** 0.5).tolist(),
+        "ci95": ci95(mean).tolist(),
     }
 
 

@@ -13,14 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.compare import ROOT, keep, provenance
 from mlbook import experiments
 from mlbook.data.progress import ProgressLine
+from mlbook.results import STUDIES
+from mlbook.results.records import keep, provenance
 from mlbook.training.evaluation import fixed_scores
 from mlbook.training.memory import keep_freed_memory
 from mlbook.training.runner import load_checkpoint
 
-RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "leo_pairs.json"
+RECORD = STUDIES / "leo_pairs.json"
 SEED = 1
 WITHOUT_TRAINING = ("centroid", "finetuning")
 
@@ -42,17 +43,6 @@ def scores_of(config: dict, meta, n_tasks: int) -> Tensor:
     return found
 
 
-def row(scores: Tensor, reference: Tensor) -> dict:
-    """Accuracy, and the difference from the reference on the same tasks."""
-    n, gain = len(scores), scores - reference
-    return {
-        "accuracy": float(scores.mean()),
-        "ci95": 1.96 * float(scores.std(correction=0)) / n**0.5,
-        "difference": float(gain.mean()),
-        "difference_ci95": 1.96 * float(gain.std(correction=0)) / n**0.5,
-    }
-
-
 def untrained(name: str) -> tuple[dict, dict]:
     """A baseline that has no meta-training."""
     config = experiments.config(experiments.get(name), "paper")
@@ -69,13 +59,13 @@ def compared(runs: list[tuple[dict, dict]], n_tasks: int) -> dict:
         if name != f"leo-{config['features'][0]}-5w{k}s":
             continue
         ending = f"-{config['features'][0]}-5w{k}s"
-        beside = {method: untrained(f"{method}-features{ending}") for method in WITHOUT_TRAINING}
+        baselines = {method: untrained(f"{method}-features{ending}") for method in WITHOUT_TRAINING}
         others = [run for n, run in by_name.items() if ending in n and n != name]
         reference = scores_of(config, meta, n_tasks)
-        rows = {name: {**row(reference, reference), "meta_steps": config["meta_steps"]}}
-        for its, its_meta in [*others, *beside.values()]:
+        rows = {name: {**beside(reference, reference), "meta_steps": config["meta_steps"]}}
+        for its, its_meta in [*others, *baselines.values()]:
             scores = scores_of(its, its_meta, n_tasks)
-            rows[its["name"]] = {**row(scores, reference), "meta_steps": its["meta_steps"]}
+            rows[its["name"]] = {**beside(scores, reference), "meta_steps": its["meta_steps"]}
         found[ending[1:]] = {"reference": name, "tasks": n_tasks, "seed": SEED, "rows": rows, **provenance()}
     return found
 

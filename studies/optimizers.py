@@ -11,19 +11,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.compare import ROOT, keep, provenance
 from mlbook import experiments, results
 from mlbook.data.progress import ProgressLine
 from mlbook.experiments import optimizers
 from mlbook.optimizers import HAND_DESIGNED, losses, tuned
+from mlbook.results import STUDIES
+from mlbook.results.records import keep, provenance
 from mlbook.training.evaluation import fixed_episodes
 from mlbook.training.memory import keep_freed_memory
 from mlbook.training.runner import load_checkpoint
+from studies.summary import mean_and_interval
 
-RECORDS = ROOT / "mlbook" / "results" / "benchmarks"
 NAMES = {
-    "learned-optimizer-mlp": RECORDS / "optimizers.json",
-    "learned-optimizer-mlp-one-set": RECORDS / "optimizers_one_set.json",
+    "learned-optimizer-mlp": STUDIES / "optimizers.json",
+    "learned-optimizer-mlp-one-set": STUDIES / "optimizers_one_set.json",
 }
 RIVALS = ("SGD", "momentum", "RMSprop", "Adam")
 RATES = {
@@ -42,14 +43,6 @@ CONDITIONS = {
 }
 """Section 3.2 of the paper: what is changed between training and use, one thing at a time."""
 AT_ONCE = 10
-
-
-def mean_and_interval(values: Tensor) -> dict[str, float]:
-    values = values.double()
-    return {
-        "mean": float(values.mean()),
-        "ci95": float(1.96 * values.std(correction=0) / len(values) ** 0.5),
-    }
 
 
 def curves(rule, optimizee, problems, n: int, steps: int, line: ProgressLine | None = None) -> Tensor:
@@ -120,11 +113,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args(arguments)
     keep_freed_memory()
-    path = results.pretrained_path(options.experiment) if options.checkpoint is None else options.checkpoint
     out = NAMES[options.experiment] if options.out is None else options.out
-    config, meta = load_checkpoint(path)
-    if config["name"] != options.experiment:
-        parser.error(f"{path} is of {config['name']}, not of {options.experiment}")
+    if options.checkpoint is None:
+        config, meta = results.pretrained(options.experiment)
+    else:
+        config, meta = load_checkpoint(options.checkpoint)
+        if config["name"] != options.experiment:
+            parser.error(f"{options.checkpoint} is of {config['name']}, not of {options.experiment}")
     record = {"experiment": config["name"], "run": experiments.run_id(config), "conditions": {}}
     for name, change in CONDITIONS.items():
         n = options.transfer if change else options.tasks

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.compare import ROOT, keep, provenance
 from mlbook import experiments, results
 from mlbook.engines.convolutions import PRECISIONS
 from mlbook.pages.checks import relative_distance, to_float64
+from mlbook.results import STUDIES
+from mlbook.results.records import keep, provenance
 from mlbook.training.runner import evaluate_config, load_checkpoint, run
 
-RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "precision.json"
+RECORD = STUDIES / "precision.json"
 NAME = "maml-glyphs-5w1s"
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.compare import ROOT, keep, provenance
 from mlbook.models import MLP
 from mlbook.pages.checks import comparison
+from mlbook.results import STUDIES
+from mlbook.results.records import keep, provenance
 from mlbook.tasks import Sinusoids
 
-RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "side_by_side.json"
+RECORD = STUDIES / "side_by_side.json"
 INIT_STD = 0.3
 SHOT, TRAIN_QUERY, TEST_QUERY = 10, 10, 50
 JUDGED_STEP = 10

@@ -1,4 +1,4 @@
-"""LEO beside MAML on sines and lines: all tasks, and those whose five points leave something open (chapter 10).
+"""LEO beside MAML on sines and lines: all tasks, and those whose five points leave something open (chapter 9).
 
 python -m studies.sines_lines [--tasks N] [--out FILE]
 """
@@ -13,17 +13,19 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from benchmarks.compare import ROOT, keep, provenance
 from mlbook import experiments, results
 from mlbook.data.progress import ProgressLine
 from mlbook.errors import CheckpointError
 from mlbook.pages.checks.sines_lines import Posterior, posterior
+from mlbook.results import STUDIES
+from mlbook.results.records import keep, provenance
 from mlbook.tasks.sines_lines import Known, KnownEpisode
 from mlbook.training.evaluation import fixed_episodes, task_scores
 from mlbook.training.memory import keep_freed_memory
 from mlbook.training.runner import fastest
+from studies.summary import mean_and_interval
 
-RECORD = ROOT / "mlbook" / "results" / "benchmarks" / "sines_lines.json"
+RECORD = STUDIES / "sines_lines.json"
 METHODS = ("leo", "maml")
 SEED = 3
 """Of the tasks: neither those of the trials nor those of the run records."""
@@ -57,11 +59,6 @@ def groups(batch: KnownEpisode, known: Posterior, noise: float) -> dict[str, Ten
         "undecided": (known.p_line - 0.5).abs() <= 0.5 - UNDECIDED,
         "narrow": x.max(1).values - x.min(1).values < NARROW,
     }
-
-
-def mean_and_interval(values: Tensor) -> dict:
-    """values [n] -> their mean and the half-width of its 95 % interval."""
-    return {"mean": float(values.mean()), "ci95": 1.96 * float(values.std(correction=0)) / len(values) ** 0.5}
 
 
 def calibration(learner, meta, batches: list[KnownEpisode], ambiguous: Tensor, best: Tensor) -> dict:

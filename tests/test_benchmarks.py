@@ -2,13 +2,16 @@
 
 import json
 import math
+import sys
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from package_fixtures import ROOT
+from test_layers import CORE_LIBRARIES, imports
 
-from benchmarks import compare, harness
+from benchmarks import compare, harness, install_peers
 from benchmarks.contenders import (
     OURS,
     PLAIN,
@@ -19,6 +22,7 @@ from benchmarks.contenders import (
     sample_mlbook,
 )
 from benchmarks.problems import PROBLEMS, Problem, Sampling
+from mlbook import results
 from mlbook.tasks import Episode
 
 TINY = Problem("sinusoid", 4, 2, 3, 3)
@@ -82,6 +86,23 @@ def test_rows_are_compared_with_learn2learn_and_with_the_fastest_peer():
     alone = {"mlbook": {"seconds": [1.0]}}
     harness.compare(alone, set(), tasks=8)
     assert "over_fastest_peer" not in alone["mlbook"]
+
+
+def test_the_environment_with_the_peers_has_all_that_the_benchmarks_import():
+    files = sorted((ROOT / "benchmarks").glob("*.py"))
+    roots = {n.split(".")[0] for f in files for n in imports(f.read_text(encoding="utf-8"), top_level=True)}
+    needed = CORE_LIBRARIES | roots - set(sys.stdlib_module_names) - {"benchmarks", "mlbook"}
+    assert {{"PIL": "pillow"}.get(name, name) for name in needed} <= set(install_peers.NEEDS)
+
+
+@pytest.mark.parametrize("folder", ("benchmarks", "studies"))
+def test_the_readme_names_every_program_of_its_folder(folder):
+    """And every record that is kept is of one of them."""
+    text = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    programs = {p.stem for p in (ROOT / folder).glob("*.py") if "__main__" in p.read_text(encoding="utf-8")}
+    assert programs and all(name in text for name in programs)
+    for path in (results.FOLDER / folder).glob("*.json"):
+        assert path.stem in programs or path.name in text
 
 
 # -- problems and contenders ----------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from studies import batch_norm
 PAGE = "".join(
     "".join(cell["source"]) for cell in json.loads((ROOT / "book/06_images.ipynb").read_text())["cells"]
 )
-RECORD = results.benchmark("batch_norm")["weights"]
+RECORD = results.study("batch_norm")["weights"]
 OMNIGLOT = RECORD["maml-omniglot-5w1s"]
 
 

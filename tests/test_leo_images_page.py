@@ -232,7 +232,7 @@ def test_what_is_said_of_five_shots():
 
 def test_what_is_said_of_five_shots_ablations():
     """ "last by far, even behind the nearest centroid", "more than steps on the weights", "still add", "next to nothing"."""
-    rows = results.benchmark("leo_pairs")["mini-wrn-10-4-5w5s"]["rows"]
+    rows = results.study("leo_pairs")["mini-wrn-10-4-5w5s"]["rows"]
     short = {name.removeprefix("leo-mini-wrn-10-4-5w5s").lstrip("-"): row for name, row in rows.items()}
     accuracy = {name: row["accuracy"] for name, row in short.items()}
     variants = ["generator", "generator-finetuning", "random-prior", "deterministic", "no-finetuning"]

@@ -190,7 +190,7 @@ def test_the_world_needs_what_the_page_says():
 
 
 def terms():
-    return results.benchmark("latent_space")["sections"]["terms"]
+    return results.study("latent_space")["sections"]["terms"]
 
 
 def end(row):
@@ -232,7 +232,7 @@ def test_the_sentences_on_the_regulariser():
 
 
 def test_the_sentences_on_widths():
-    widths = results.benchmark("latent_space")["sections"]["features"]
+    widths = results.study("latent_space")["sections"]["features"]
     narrow, wide = widths["8"], widths["640"]
     weights = {width: max(row["all weights"]["accuracy"]) for width, row in widths.items()}
     assert list(weights.values()) == sorted(weights.values(), reverse=True)
@@ -246,7 +246,7 @@ def test_the_sentences_on_widths():
 
 
 def test_the_sentences_on_lengths():
-    lengths = results.benchmark("latent_space")["sections"]["codes"]
+    lengths = results.study("latent_space")["sections"]["codes"]
     first, adapted, tuned = (
         {int(n): row["accuracy"][step] for n, row in lengths.items()} for step in (0, 5, 10)
     )
@@ -301,7 +301,7 @@ def test_the_sentences_on_the_lab():
 
 
 def test_the_sentences_on_sines_and_lines():
-    record = results.benchmark("sines_lines")
+    record = results.study("sines_lines")
     for group in record["groups"].values():
         leo, maml = group["leo"], group["maml"]
         assert maml["worse"] > 0.75 and maml["difference"]["mean"] > maml["difference"]["ci95"]
@@ -313,7 +313,7 @@ def test_the_sentences_on_sines_and_lines():
 
 
 def test_the_sentences_on_the_spread_of_curves():
-    record = results.benchmark("sines_lines")
+    record = results.study("sines_lines")
     found = record["calibration"]["end"]
     assert found["error"] == sorted(found["error"])
     ratios = [e / s for e, s in zip(found["error"], found["spread"], strict=True)]

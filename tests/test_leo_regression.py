@@ -456,7 +456,7 @@ def test_the_figures_of_a_learner_say_what_they_show():
     assert len(fig.axes) == 3 and "on the right half" in alt
 
 
-RECORD = results.benchmark("sines_lines")
+RECORD = results.study("sines_lines")
 
 
 @pytest.mark.skipif(RECORD is None, reason="not measured yet")

@@ -14,7 +14,7 @@ from mlbook.optimizers.rules import HAND_DESIGNED
 from mlbook.pages.figures import optimizer_figures
 from mlbook.tasks.optimization_problems import Quadratics
 from mlbook.training.evaluation import fixed_episodes
-from studies import optimizers as benchmark
+from studies import optimizers as study
 
 QUADRATIC = "learned-optimizer-quadratic"
 
@@ -65,22 +65,17 @@ def test_the_figures_say_what_they_show():
     assert "Adam diverged" in drawn[2][1] and "learned 0.1" in drawn[2][1]
 
 
-# -- the benchmark ---------------------------------------------------------------------------------------------------
+# -- the study -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", benchmark.NAMES.values(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", study.NAMES.values(), ids=lambda path: path.stem)
 def test_the_record_is_of_the_shipped_weights(path):
-    record = results.benchmark(path.stem)
-    if (
-        record is None
-        or not (ROOT / "mlbook" / "pretrained" / f"{record['experiment']}.safetensors").is_file()
-    ):
-        pytest.skip("not run yet, or its weights are not shipped")
+    record = results.study(path.stem)
     _, header = load_tensors(results.pretrained_path(record["experiment"]))
     assert record["run"] == header["run"]
-    assert "as trained" in record["conditions"] and set(record["conditions"]) <= set(benchmark.CONDITIONS)
+    assert "as trained" in record["conditions"] and set(record["conditions"]) <= set(study.CONDITIONS)
     for row in record["conditions"].values():
-        assert set(row["rules"]) == {"learned", *benchmark.RIVALS}
+        assert set(row["rules"]) == {"learned", *study.RIVALS}
         for rule, its in row["rules"].items():
             assert len(its["by_step"]) == row["steps"] + 1
             if rule != "learned":
@@ -91,31 +86,31 @@ def test_the_record_is_of_the_shipped_weights(path):
 
 def test_on_one_set_the_learned_rule_wins_as_trained_and_fails_with_relu():
     """What chapter 15 says of the second family, with the paper's failure among it."""
-    conditions = results.benchmark("optimizers_one_set")["conditions"]
+    conditions = results.study("optimizers_one_set")["conditions"]
 
     def apart(name, rule):
         """A rival's final loss minus the learned rule's, paired, in widths of its 95 % interval."""
         its = conditions[name]["rules"][rule]["minus_learned"]
         return its["mean"] / its["ci95"]
 
-    for rule in benchmark.RIVALS:
+    for rule in study.RIVALS:
         assert apart("as trained", rule) > 1 and apart("40 units", rule) > 1
         assert apart("ReLU", rule) < -1, "the published failure"
     learned, adam = (conditions["ReLU"]["rules"][rule]["mean"] for rule in ("learned", "Adam"))
     assert learned > 2 * adam
     assert apart("two hidden layers", "RMSprop") < -1
-    assert all(apart("200 steps", rule) < -1 for rule in benchmark.RIVALS if rule != "SGD")
+    assert all(apart("200 steps", rule) < -1 for rule in study.RIVALS if rule != "SGD")
     # and the rivals find ReLU easier: with rates tuned on it the best of them ends lower
     best = [
-        min(c["rules"][r]["mean"] for r in benchmark.RIVALS)
+        min(c["rules"][r]["mean"] for r in study.RIVALS)
         for c in (conditions["as trained"], conditions["ReLU"])
     ]
     assert best[1] < best[0]
 
 
 def test_with_characters_of_its_own_it_wins_on_all_problems_and_with_relu_on_most():
-    conditions = results.benchmark("optimizers")["conditions"]
-    for rule in benchmark.RIVALS:
+    conditions = results.study("optimizers")["conditions"]
+    for rule in study.RIVALS:
         assert conditions["as trained"]["rules"][rule]["worse"] == 1
         assert conditions["40 units"]["rules"][rule]["worse"] == 1
         its = conditions["ReLU"]["rules"][rule]
@@ -126,25 +121,25 @@ def test_with_characters_of_its_own_it_wins_on_all_problems_and_with_relu_on_mos
     assert conditions["two hidden layers"]["rules"]["RMSprop"]["worse"] < 0.1
 
 
-def test_a_small_benchmark(tmp_path, monkeypatch):
+def test_a_small_study(tmp_path, monkeypatch):
     name = "learned-optimizer-mlp-glyphs"
     config = experiments.config(experiments.get(name), "quick")
     learner = experiments.build_learner(config)
     meta = learner.init(torch.Generator().manual_seed(0)).meta
-    monkeypatch.setattr(benchmark, "RATES", dict.fromkeys(benchmark.RIVALS, (0.1, 1.0)))
-    found = benchmark.condition(config, meta, {"steps": 3, "model": "mlp_784-4-10_relu"}, 3, 2)
+    monkeypatch.setattr(study, "RATES", dict.fromkeys(study.RIVALS, (0.1, 1.0)))
+    found = study.condition(config, meta, {"steps": 3, "model": "mlp_784-4-10_relu"}, 3, 2)
     assert found["steps"] == 3 and found["model"] == "mlp_784-4-10_relu"
     its = found["rules"]["learned"]
     assert its["minus_learned"]["mean"] == 0 and its["by_step"][0] == pytest.approx(2.303, abs=0.05)
     # the same three problems for every rule
-    problems = next(iter(fixed_episodes(experiments.build_tasks(config, "test"), 3, benchmark.SEED)))
+    problems = next(iter(fixed_episodes(experiments.build_tasks(config, "test"), 3, study.SEED)))
     assert problems.n_tasks == 3 and glyphs.load("test").n_examples * 10 == problems.x.shape[1]
 
 
-def test_the_benchmark_takes_no_weights_of_another_experiment(capsys):
+def test_the_study_takes_no_weights_of_another_experiment(capsys):
     path = results.pretrained_path(QUADRATIC)
     with pytest.raises(SystemExit) as stop:
-        benchmark.main(["learned-optimizer-mlp-one-set", "--checkpoint", str(path)])
+        study.main(["learned-optimizer-mlp-one-set", "--checkpoint", str(path)])
     assert stop.value.code == 2
     assert (
         "is of learned-optimizer-quadratic, not of learned-optimizer-mlp-one-set" in capsys.readouterr().err

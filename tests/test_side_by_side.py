@@ -358,7 +358,7 @@ def test_unknown_methods_are_refused():
 
 
 def test_the_recorded_choice_is_the_best_of_the_grid():
-    record = results.benchmark("side_by_side")
+    record = results.study("side_by_side")
     assert record["grid"] == json.loads(json.dumps(comparison.GRID))
     assert record["test_rates"] == list(comparison.TEST_RATES)
     assert record["search"] == json.loads(json.dumps(side_by_side.SEARCH))
@@ -376,7 +376,7 @@ def test_the_recorded_choice_is_the_best_of_the_grid():
 
 
 def test_the_record_shows_what_the_chapter_says_of_it():
-    rows = results.benchmark("side_by_side")["methods"]
+    rows = results.study("side_by_side")["methods"]
 
     def ends(method, part):
         return [curve[-1][1] for curve in rows[method]["curves"][part]]

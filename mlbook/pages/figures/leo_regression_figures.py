@@ -109,7 +109,7 @@ def _fit(learner: MetaLearner, meta: Meta, steps: int, task: KnownEpisode) -> Te
 def error_by_step(record: dict, groups: tuple[str, ...] = ("all", "ambiguous")):
     """Mean squared error after each inner step on groups of tasks, with 95 % intervals.
 
-    record: ``results.benchmark("sines_lines")``."""
+    record: ``results.study("sines_lines")``."""
     fig, axes = figure(1, len(groups), width=3.9 * len(groups), height=3.4, squeeze=False)
     latent = 5
     said = []
@@ -137,7 +137,7 @@ def error_by_step(record: dict, groups: tuple[str, ...] = ("all", "ambiguous")):
 
 def spread_against_error(record: dict):
     """Whether a wide bundle of curves means a large error: root mean square of both in bins of equal size, before the inner loop,
-    after the steps on z, and after all. record: ``results.benchmark("sines_lines")``."""
+    after the steps on z, and after all. record: ``results.study("sines_lines")``."""
     fig, ax = figure(width=4.6, height=3.8)
     found = record["calibration"]
     looks = {
