@@ -20,6 +20,7 @@ from mlbook.results.records import keep, provenance
 from mlbook.training.evaluation import fixed_scores
 from mlbook.training.memory import keep_freed_memory
 from mlbook.training.runner import load_checkpoint
+from studies.summary import beside
 
 RECORD = STUDIES / "leo_pairs.json"
 SEED = 1
