@@ -207,7 +207,7 @@ def test_rounding_is_small():
 def test_what_cannot_be_packed_is_refused():
     for value in (float("nan"), 1e6):
         with pytest.raises(UserError, match="not all finite"):
-            coded_weights.pack({"a": torch.tensor([[1.0, value]])})
+            coded_weights.pack([torch.tensor([[1.0, value]])])
 
 
 def test_moments_too_small_to_matter_are_raised_to_the_least():

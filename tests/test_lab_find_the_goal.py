@@ -135,7 +135,7 @@ def test_it_opens_without_arguments():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"goal": (0.6, 0)}, "within"),
+        ({"goal": (0.6, 0)}, "from -0.5 to 0.5"),
         ({"goal": (0,)}, "point"),
         ({"start": "lucky"}, "start must be one of"),
         ({"seed": 0}, "from 1 to 999"),

@@ -167,9 +167,9 @@ def test_it_opens_without_arguments():
         ({"alpha": 0.0}, "alpha"),
         ({"alpha": math.nan}, "alpha"),
         ({"steps": 31}, "from 1 to 30"),
-        ({"bottoms": (0, 1)}, "bottoms are three"),
-        ({"bottoms": (0, 1, 5)}, "bottoms are three"),
-        ({"curvatures": (0, 1, 1)}, "curvatures are three numbers from 0.1 to 4"),
+        ({"bottoms": (0, 1)}, "bottoms are 3"),
+        ({"bottoms": (0, 1, 5)}, "bottoms are 3"),
+        ({"curvatures": (0, 1, 1)}, "curvatures are 3 numbers from 0.1 to 4"),
     ],
 )
 def test_what_the_lab_cannot_show_is_refused(options, message):

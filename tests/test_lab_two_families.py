@@ -171,7 +171,7 @@ def test_it_opens_without_arguments():
     ("options", "message"),
     [
         ({"centres": ((0, 0),)}, "two points"),
-        ({"centres": ((0, 0), (0, 3.5))}, "two points"),
+        ({"centres": ((0, 0), (0, 3.5))}, "y from -3 to 3"),
         ({"spread": 0.0}, "spread"),
         ({"shots": 5}, "even number"),
         ({"steps": 31}, "from 0 to 30"),

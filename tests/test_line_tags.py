@@ -97,7 +97,7 @@ And [AB 4] behind it.
 # -- terms ----------------------------------------------------------------------------------------------------------
 
 # Names from other people's code and papers. The pages that translate them may use them.
-TRANSLATORS = ("rosetta", "glossary")
+TRANSLATORS = ("glossary",)
 BANNED = {
     "fast weights": "adapted parameters",
     "task_num": "the number of tasks T, meta_batch_size",

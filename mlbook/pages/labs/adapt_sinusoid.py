@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import anywidget
 import torch
 import traitlets
 from torch import nn
@@ -88,7 +87,7 @@ def pack(params: Params) -> bytes:
     return flat.numpy().astype("<f4").tobytes()
 
 
-class AdaptSinusoid(anywidget.AnyWidget):
+class AdaptSinusoid(assets.Lab):
     """Drag support points, choose an initialisation, step through the inner loop, and watch the fit and the losses.
 
     initialisations: parameters of ``MLP()`` by the name that the lab shows; default: the shipped checkpoints of MAML,
@@ -100,11 +99,9 @@ class AdaptSinusoid(anywidget.AnyWidget):
     Raises ``UserError`` for what the lab cannot show.
     """
 
-    _esm = assets.module("adapt_sinusoid.js")
-    _css = assets.text("shared.css")
+    _esm, _css = assets.sources("adapt_sinusoid")
 
     weights = traitlets.Bytes().tag(sync=True)
-    setup = traitlets.Dict().tag(sync=True)
     initialisation = traitlets.Unicode().tag(sync=True)
     step = traitlets.Int().tag(sync=True)
     inner_lr = traitlets.Float().tag(sync=True)
@@ -152,41 +149,16 @@ class AdaptSinusoid(anywidget.AnyWidget):
         }
         if points is None:
             points = [(x, amplitude * math.sin(x - phase)) for x in START["x"]]
-        points = [[float(value) for value in point] for point in points]
         initialisation = names[0] if initialisation is None else initialisation
-        _check(setup, initialisation, step, inner_lr, amplitude, phase, points)
+        if not 1 <= len(points) <= MAX_POINTS:
+            raise UserError(f"the lab takes 1 to {MAX_POINTS} support points, not {len(points)}")
         super().__init__(
             weights=b"".join(pack(params) for params in initialisations.values()),
             setup=setup,
-            initialisation=initialisation,
-            step=step,
-            inner_lr=float(inner_lr),
-            amplitude=float(amplitude),
-            phase=float(phase),
-            points=points,
+            initialisation=assets.one_of(initialisation, "initialisation", names),
+            step=assets.whole(step, "step", 0, STEPS),
+            inner_lr=assets.within(inner_lr, "inner_lr", (0.0005, 0.02)),
+            amplitude=assets.within(amplitude, "amplitude", tasks.amplitude),
+            phase=assets.within(phase, "phase", tasks.phase),
+            points=[assets.point(p, "a support point", setup["x_range"], setup["y_range"]) for p in points],
         )
-
-
-def _check(setup, initialisation, step, inner_lr, amplitude, phase, points) -> None:
-    """``UserError`` for an opening state that the lab could not show."""
-
-    def inside(value, limits) -> bool:
-        return limits[0] <= value <= limits[1]
-
-    if initialisation not in setup["names"]:
-        raise UserError(f"initialisation must be one of {', '.join(setup['names'])}, not {initialisation!r}")
-    if step not in range(STEPS + 1):
-        raise UserError(f"step must be a whole number from 0 to {STEPS}, not {step}")
-    if not inside(inner_lr, (0.0005, 0.02)):
-        raise UserError(f"inner_lr must lie between 0.0005 and 0.02, not {inner_lr}")
-    for name, value in (("amplitude", amplitude), ("phase", phase)):
-        low, high = setup[f"{name}_range"]
-        if not inside(value, (low, high)):
-            raise UserError(f"{name} must lie between {low:g} and {high:.3g}, not {value}")
-    if not 1 <= len(points) <= MAX_POINTS:
-        raise UserError(f"the lab takes 1 to {MAX_POINTS} support points, not {len(points)}")
-    for point in points:
-        if len(point) != 2 or not all(map(inside, point, (setup["x_range"], setup["y_range"]))):
-            raise UserError(
-                f"a support point is (x, y) with x from -5 to 5 and y from -5.5 to 5.5, not {point}"
-            )

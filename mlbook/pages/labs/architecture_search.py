@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import anywidget
 import traitlets
 
 from mlbook.architecture import table as architecture_table
@@ -19,19 +18,17 @@ LABELS = {"max_pool": "max pool", "depthwise3": "depth 3×3", "conv1": "conv 1×
 """Short names of options, where they differ from those in the code."""
 
 
-class ArchitectureSearch(anywidget.AnyWidget):
+class ArchitectureSearch(assets.Lab):
     """Watch the probabilities of five decisions sharpen while a controller samples children and learns from their rewards.
 
-    The controller has one softmax per decision (``beyond.controller.IndependentController``) and takes a plain gradient step
+    The controller has one softmax per decision (``IndependentController``) and takes a plain gradient step
     after every child. The arguments are the state in which it opens, and later the traits that follow what the reader does:
     ``rate`` of the controller, ``baseline`` on or off, ``entropy`` bonus, ``seed`` of the draws, ``step`` = children trained.
     Raises ``UserError`` for what the lab cannot show. Source: Zoph and Le (2017), with a smaller controller.
     """
 
-    _esm = assets.module("architecture_search.js")
-    _css = assets.text("shared.css") + assets.text("plane.css") + assets.text("architecture_search.css")
+    _esm, _css = assets.sources("architecture_search", "plane", "architecture_search")
 
-    setup = traitlets.Dict().tag(sync=True)
     rate = traitlets.Float().tag(sync=True)
     baseline = traitlets.Bool().tag(sync=True)
     entropy = traitlets.Float().tag(sync=True)
@@ -50,12 +47,6 @@ class ArchitectureSearch(anywidget.AnyWidget):
         step: int = 0,
     ) -> None:
         table = architecture_table.load() if table is None else table
-        for name, value in (("rate", rate), ("entropy", entropy), ("seed", seed)):
-            low, high = RANGES[name]
-            if not low <= value <= high:
-                raise UserError(f"{name} must lie between {low:g} and {high:g}, not {value}")
-        if step not in range(LAST + 1):
-            raise UserError(f"step must be a whole number from 0 to {LAST}, not {step}")
         if reward_seed not in range(table.seeds):
             raise UserError(f"the table has the seeds 0 to {table.seeds - 1}, not {reward_seed}")
         if len(table.validation) != len(table.test) or len(table.test) != math.prod(SIZES):
@@ -74,9 +65,9 @@ class ArchitectureSearch(anywidget.AnyWidget):
                 "last": LAST,
                 "ranges": {name: list(limits) for name, limits in RANGES.items()},
             },
-            rate=float(rate),
+            rate=assets.within(rate, "rate", RANGES["rate"]),
             baseline=bool(baseline),
-            entropy=float(entropy),
-            seed=int(seed),
-            step=int(step),
+            entropy=assets.within(entropy, "entropy", RANGES["entropy"]),
+            seed=int(assets.within(seed, "seed", RANGES["seed"])),
+            step=assets.whole(step, "step", 0, LAST),
         )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import anywidget
 import torch
 import traitlets
 
-from mlbook.errors import UserError
 from mlbook.pages.labs import assets
 
 LEARNERS = ("nothing", "mean", "both", "hand")
@@ -18,7 +16,7 @@ DELAYS, SPREADS, SEED = (-4.0, 14.0), (0.0, 3.0), 514
 """What the page opens with is typical: six lines whose best start and rate are near those of the whole city."""
 
 
-class CarriedOver(anywidget.AnyWidget):
+class CarriedOver(assets.Lab):
     """Choose what a learner keeps of the training tasks, and see its loss on them and on new tasks.
 
     A task is a bus line: its typical delay is drawn about the mean of the city with standard deviation ``spread``, its days about
@@ -34,10 +32,8 @@ class CarriedOver(anywidget.AnyWidget):
     Raises ``UserError`` for what the lab cannot show.
     """
 
-    _esm = assets.module("carried_over.js")
-    _css = assets.text("shared.css") + assets.text("plane.css")
+    _esm, _css = assets.sources("carried_over", "plane")
 
-    setup = traitlets.Dict().tag(sync=True)
     learner = traitlets.Unicode().tag(sync=True)
     start = traitlets.Float().tag(sync=True)
     rate = traitlets.Float().tag(sync=True)
@@ -59,16 +55,6 @@ class CarriedOver(anywidget.AnyWidget):
         spread: float = 1.2,
         away: bool = False,
     ) -> None:
-        if learner not in LEARNERS:
-            raise UserError(f"learner must be one of {', '.join(LEARNERS)}, not {learner!r}")
-        if not DELAYS[0] <= start <= DELAYS[1] or not 0 <= rate <= 1:
-            raise UserError(
-                f"start lies between {DELAYS[0]:g} and {DELAYS[1]:g} minutes, rate between 0 and 1"
-            )
-        if tasks not in range(1, LINES + 1) or shots not in range(1, SHOTS + 1):
-            raise UserError(f"the lab has 1 to {LINES} training lines and 1 to {SHOTS} days of a new line")
-        if not SPREADS[0] <= spread <= SPREADS[1]:
-            raise UserError(f"spread must lie between {SPREADS[0]:g} and {SPREADS[1]:g}, not {spread}")
         g = torch.Generator().manual_seed(SEED)
         lines = torch.randn(DRAWS, LINES, 1 + DAYS, generator=g, dtype=torch.float64)
         fresh = torch.randn(FRESH, 1 + SHOTS, generator=g, dtype=torch.float64)
@@ -81,12 +67,12 @@ class CarriedOver(anywidget.AnyWidget):
                 "lines": ((1000 * lines).round() / 1000).tolist(),
                 "fresh": ((1000 * fresh).round() / 1000).tolist(),
             },
-            learner=learner,
-            start=float(start),
-            rate=float(rate),
-            tasks=int(tasks),
-            shots=int(shots),
-            spread=float(spread),
+            learner=assets.one_of(learner, "learner", LEARNERS),
+            start=assets.within(start, "start", DELAYS),
+            rate=assets.within(rate, "rate", (0, 1)),
+            tasks=assets.whole(tasks, "tasks", 1, LINES),
+            shots=assets.whole(shots, "shots", 1, SHOTS),
+            spread=assets.within(spread, "spread", SPREADS),
             away=bool(away),
             lines=0,
             line=0,

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import anywidget
 import traitlets
 
-from mlbook.errors import UserError
 from mlbook.pages.labs import assets
 
 OUTPUTS, LOGITS, TEMPERATURE, SCALE = (-2.0, 2.0), (-3.0, 3.0), (0.1, 2.0), (0.0, 2.0)
 DRAWS, OPTIONS = 1000, 4
 
 
-class ChoiceGradients(anywidget.AnyWidget):
+class ChoiceGradients(assets.Lab):
     """Shape what four options give, say what is wanted, and compare three estimates of the gradient of the mean loss.
 
     Option k gives the output v_k; the loss of a choice b is f(b) = (b·v − t)². The options are chosen with p = softmax(π). An
@@ -28,10 +26,8 @@ class ChoiceGradients(anywidget.AnyWidget):
     Source: Grathwohl et al. (2018), Backpropagation through the Void; Tucker et al. (2017), REBAR.
     """
 
-    _esm = assets.module("choice_gradients.js")
-    _css = assets.text("shared.css") + assets.text("plane.css")
+    _esm, _css = assets.sources("choice_gradients", "plane")
 
-    setup = traitlets.Dict().tag(sync=True)
     outputs = traitlets.List().tag(sync=True)
     target = traitlets.Float().tag(sync=True)
     logits = traitlets.List().tag(sync=True)
@@ -49,11 +45,6 @@ class ChoiceGradients(anywidget.AnyWidget):
         scale: float = 0.4,
         seed: int = 1,
     ) -> None:
-        if seed not in range(1, 2**31):
-            raise UserError(f"seed must be a whole number from 1 to 2^31 − 1, not {seed}")
-        (target,) = assets.numbers([target], "target", 1, OUTPUTS)
-        (temperature,) = assets.numbers([temperature], "temperature", 1, TEMPERATURE)
-        (scale,) = assets.numbers([scale], "scale", 1, SCALE)
         super().__init__(
             setup={
                 "outputs": list(OUTPUTS),
@@ -64,8 +55,8 @@ class ChoiceGradients(anywidget.AnyWidget):
             },
             outputs=assets.numbers(outputs, "outputs", OPTIONS, OUTPUTS),
             logits=assets.numbers(logits, "logits", OPTIONS, LOGITS),
-            target=target,
-            temperature=temperature,
-            scale=scale,
-            seed=seed,
+            target=assets.within(target, "target", OUTPUTS),
+            temperature=assets.within(temperature, "temperature", TEMPERATURE),
+            scale=assets.within(scale, "scale", SCALE),
+            seed=assets.whole(seed, "seed", 1, 2**31 - 1),
         )

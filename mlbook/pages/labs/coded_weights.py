@@ -12,6 +12,8 @@ convolution.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,9 +35,9 @@ def _logarithms(t: Tensor) -> tuple[Tensor, float, float]:
     return ((logs - low) / width * STEPS).round().clamp(0, STEPS), low, high
 
 
-def pack(params: Params) -> bytes:
-    """Parameters as little-endian float16, in the order of the dict. ``UserError`` where one is not finite in 16 bits."""
-    flat = torch.cat([p.detach().cpu().flatten() for p in params.values()]).half()
+def pack(tensors: Iterable[Tensor]) -> bytes:
+    """Parameters in this order as little-endian float16. ``UserError`` where one is not finite in 16 bits."""
+    flat = torch.cat([p.detach().cpu().flatten() for p in tensors]).half()
     if not flat.isfinite().all():
         raise UserError("the parameters are not all finite as 16-bit numbers")
     return flat.numpy().astype("<f2").tobytes()

@@ -2,7 +2,7 @@
 // draw_worker.js, whose source comes as text from Python; strokes.js makes pixels of strokes.
 import { drawingBox } from "./drawing_box.js";
 import { checkbox, radios } from "./plane.js";
-import { announcer, button, html, Plot, prefersStillness, slider, svg, watchWidth } from "./shared.js";
+import { announcer, button, connect, frame, html, player, Plot, slider, stroke, svg, watchWidth } from "./shared.js";
 import { pixelsOf } from "./strokes.js";
 
 const TRAITS = ["drawings", "method", "step", "centred", "example"];
@@ -60,11 +60,7 @@ const percent = (p) => (p > 0.999 && p < 1 ? "> 99.9 %" : p < 0.001 && p > 0 ? "
 
 function render({ model, el }) {
   const { letters, methods, examples } = model.get("setup"), names = [...letters.map((l) => `Class ${l}`), "Query"], last = letters.length;
-  const state = () => Object.fromEntries(TRAITS.map((trait) => [trait, model.get(trait)]));
-  function change(values) {
-    for (const [trait, value] of Object.entries(values)) model.set(trait, value);
-    model.save_changes();
-  }
+  const { state, change, soon, follow } = connect(model, TRAITS);
 
   // -- the drawings and what comes of them --------------------------------------------------------------------------------
 
@@ -111,10 +107,25 @@ function render({ model, el }) {
   const blank = () => (state().drawings.forEach((drawing, k) => past[k].push(drawing)), change({ drawings: names.map(() => []) }));
   const centre = checkbox("Centre every drawing", (on) => change({ centred: on }));
   const which = radios("Adapt with", Object.fromEntries(Object.entries(methods).map(([key, { name }]) => [key, name])), (method) =>
-    (stop(), change({ method, step: methods[method].reported })));
-  const steps = slider({ label: "Inner step", min: 0, max: 1, step: 1, show: (n) => `${n}`, input: (step) => (stop(), change({ step })) });
+    (play.stop(), change({ method, step: methods[method].reported })));
+  const steps = slider({ label: "Inner step", min: 0, max: 1, step: 1, show: (n) => `${n}`, input: (step) => (play.stop(), change({ step })) });
   const stepInput = steps.node.querySelector("input");
-  const playButton = button("Play the steps", () => (timer ? stop() : play()), { class: "mlb-main" });
+  const lastStep = () => methods[state().method].steps;
+  const play = player({
+    every: () => Math.max(90, 5000 / lastStep()),
+    begin: () => change({ step: 0 }),
+    next() {
+      const { step } = state(), more = step < lastStep();
+      if (more && replies[step + 1]) change({ step: step + 1 });
+      return more;
+    },
+    finish: () => change({ step: lastStep() }),
+    changed() {
+      playButton.textContent = play.playing() ? "Stop" : "Play the steps";
+      soon();
+    },
+  });
+  const playButton = button("Play the steps", play.toggle, { class: "mlb-main" });
   const rows = letters.map((letter, k) => {
     const bar = html("span", { class: "mlb-weight" }), value = html("td", {});
     bar.style.color = `var(${LINES[k][0]})`;
@@ -135,28 +146,7 @@ function render({ model, el }) {
       button("Clear all", blank), centre.node),
     html("p", { class: "mlb-note" }, "The small squares are the 28×28 pixels that the network sees; white is 1. With the keyboard: arrow keys move the pen (with Shift farther), space puts it down and lifts it, Backspace undoes, Delete clears."));
   const right = html("div", {}, which.node, sentence, table, chart, steps.node, html("div", { class: "mlb-row" }, playButton), about);
-  const root = html("section", { class: "mlb-lab", "data-lab": "draw-characters", "aria-label": "Lab: draw three characters" },
-    html("div", { class: "mlb-columns" }, left, right), live.node);
-  el.append(root);
-
-  let timer = 0;
-  function stop() {
-    clearInterval(timer);
-    timer = 0;
-    playButton.textContent = "Play the steps";
-    soon();
-  }
-  function play() {
-    const { steps: end } = methods[state().method];
-    if (prefersStillness()) return change({ step: end });
-    change({ step: 0 });
-    playButton.textContent = "Stop";
-    timer = setInterval(() => {
-      const { step, method } = state();
-      if (step >= methods[method].steps) stop();
-      else if (replies[step + 1]) change({ step: step + 1 });
-    }, Math.max(90, 5000 / end));
-  }
+  const root = frame(el, "draw-characters", "draw three characters", live, [left, right]);
 
   // -- drawing ------------------------------------------------------------------------------------------------------------
 
@@ -172,7 +162,7 @@ function render({ model, el }) {
     plot.lines.append(svg("path", { class: "mlb-now", d: `M${plot.X(now.step)} 0V${plot.height}` }));
     const ends = task.rows.map((k, n) => ({ k, ys: xs.map((i) => replies[i][n]) }));
     for (const { k, ys } of ends)
-      plot.lines.append(svg("path", { class: "mlb-chance", style: `color: var(${LINES[k][0]}); stroke-width: 2.5`, "stroke-dasharray": LINES[k][1], d: plot.path(xs, ys) }));
+      plot.lines.append(svg("path", { class: "mlb-chance", ...stroke(LINES[k][0], 2.5, LINES[k][1]), d: plot.path(xs, ys) }));
     if (count) { // letters behind the ends of the lines, moved apart where they would lie on each other
       const labels = ends.map(({ k, ys }) => ({ k, y: plot.Y(ys.at(-1)) })).sort((a, b) => b.y - a.y);
       labels.forEach((label, i) => i && (label.y = Math.min(label.y, labels[i - 1].y - 13)));
@@ -222,23 +212,13 @@ function render({ model, el }) {
     if (!task || ready) live.say(sentence.textContent);
     // The same unrounded, for tests and for whoever looks at the page from outside.
     root.dataset.state = JSON.stringify({
-      ...now, ready, rows: task?.rows ?? [], probabilities: replies.map((r) => r ?? null), where: worker.where(), times, playing: !!timer,
+      ...now, ready, rows: task?.rows ?? [], probabilities: replies.map((r) => r ?? null), where: worker.where(), times, playing: play.playing(),
       pixels: pictures.map((ink) => ink && ink.join("")),
     });
   }
 
-  let frame = 0;
-  const soon = () => (frame ||= requestAnimationFrame(() => ((frame = 0), draw())));
-  for (const trait of TRAITS) model.on(`change:${trait}`, soon);
   draw();
-  const unwatch = watchWidth(chart, () => drawChart(state()));
-  return () => {
-    stop();
-    cancelAnimationFrame(frame);
-    unwatch();
-    worker.end();
-    for (const trait of TRAITS) model.off(`change:${trait}`, soon);
-  };
+  return follow(draw, watchWidth(chart, () => drawChart(state())), play.end, worker.end);
 }
 
 export default { render };

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import anywidget
 import torch
 import traitlets
 from torch import Tensor
@@ -101,7 +100,7 @@ def _described(method: str) -> tuple[dict, bytes]:
     """What the page needs to know of a method, and its weights."""
     config, learner, meta = _shipped(method)
     model = learner.model
-    packed = coded_weights.pack(meta["params"])
+    packed = coded_weights.pack(meta["params"].values())
     described = {
         "name": METHODS[method].name,
         "network": {
@@ -138,7 +137,7 @@ def _checked(drawings: Sequence[Sequence[Stroke]]) -> list[list[list[float]]]:
     return [[list(stroke) for stroke in drawing] for drawing in drawings]
 
 
-class DrawCharacters(anywidget.AnyWidget):
+class DrawCharacters(assets.Lab):
     """Draw one example each of two to five classes and a query; MAML or Reptile adapts to the support set and says what the query
     is, after every inner step.
 
@@ -153,12 +152,10 @@ class DrawCharacters(anywidget.AnyWidget):
     Later the traits follow what the reader does. Raises ``UserError`` for what the lab cannot show.
     """
 
-    _esm = assets.module("draw_characters.js")
-    _css = "".join(assets.text(name) for name in ("shared.css", "plane.css", "draw_characters.css"))
+    _esm, _css = assets.sources("draw_characters", "plane", "draw_characters")
 
     weights = traitlets.Bytes().tag(sync=True)
     worker = traitlets.Unicode().tag(sync=True)
-    setup = traitlets.Dict().tag(sync=True)
     drawings = traitlets.List().tag(sync=True)
     method = traitlets.Unicode().tag(sync=True)
     step = traitlets.Int().tag(sync=True)
@@ -174,11 +171,8 @@ class DrawCharacters(anywidget.AnyWidget):
         centred: bool = True,
         example: int = 0,
     ) -> None:
-        if method not in METHODS:
-            raise UserError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-        sets = examples()
-        if example not in range(len(sets)):
-            raise UserError(f"example is from 0 to {len(sets) - 1}")
+        method, sets = assets.one_of(method, "method", METHODS), examples()
+        example = assets.whole(example, "example", 0, len(sets) - 1)
         described = {name: _described(name) for name in METHODS}
         methods = {name: values for name, (values, _) in described.items()}
         last = methods[method]["steps"]
@@ -193,7 +187,7 @@ class DrawCharacters(anywidget.AnyWidget):
             method=method,
             step=int(step),
             centred=bool(centred),
-            example=int(example),
+            example=example,
         )
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import anywidget
 import torch
 import traitlets
 
-from mlbook.errors import UserError
 from mlbook.models.functional import Params
 from mlbook.pages.labs import assets
 from mlbook.pages.labs.coded_weights import pack
@@ -48,7 +46,7 @@ def starts() -> tuple[dict[str, Params], dict[str, str]]:
     return found, notes
 
 
-class FindTheGoal(anywidget.AnyWidget):
+class FindTheGoal(assets.Lab):
     """Place the goal, let the policy explore, take a gradient step from its rollouts, explore again.
 
     The arguments are the state in which the lab opens, and later the traits that follow what the reader does: ``goal`` (x, y),
@@ -57,11 +55,9 @@ class FindTheGoal(anywidget.AnyWidget):
     what the lab cannot show.
     """
 
-    _esm = assets.module("find_the_goal.js")
-    _css = assets.text("shared.css") + assets.text("methods.css") + assets.text("plane.css")
+    _esm, _css = assets.sources("find_the_goal", "methods", "plane")
 
     weights = traitlets.Bytes().tag(sync=True)
-    setup = traitlets.Dict().tag(sync=True)
     goal = traitlets.List().tag(sync=True)
     start = traitlets.Unicode().tag(sync=True)
     seed = traitlets.Int().tag(sync=True)
@@ -76,20 +72,9 @@ class FindTheGoal(anywidget.AnyWidget):
         step: int = 0,
         inner_lr: float = 0.5,
     ) -> None:
-        place = [float(v) for v in goal]
-        if len(place) != 2 or not all(GOALS[0] <= v <= GOALS[1] for v in place):
-            raise UserError(f"the goal is a point (x, y) within ±0.5, not {goal}")
-        if start not in STARTS:
-            raise UserError(f"start must be one of {', '.join(STARTS)}, not {start!r}")
-        if seed not in range(1, 1000):
-            raise UserError(f"seed must be a whole number from 1 to 999, not {seed}")
-        if step not in range(STEPS + 1):
-            raise UserError(f"step must be a whole number from 0 to {STEPS}, not {step}")
-        if not 0 <= inner_lr <= 1:
-            raise UserError(f"inner_lr must lie between 0 and 1, not {inner_lr}")
         params, notes = starts()
         super().__init__(
-            weights=b"".join(pack(p) for p in params.values()),
+            weights=b"".join(pack(p.values()) for p in params.values()),
             setup={
                 "sizes": list(GaussianPolicy().sizes),
                 "starts": {name: {"colour": STARTS[name][1], "note": notes[name]} for name in STARTS},
@@ -103,9 +88,9 @@ class FindTheGoal(anywidget.AnyWidget):
                 "view": VIEW,
                 "goals": list(GOALS),
             },
-            goal=place,
-            start=start,
-            seed=int(seed),
-            step=int(step),
-            inner_lr=float(inner_lr),
+            goal=assets.point(goal, "goal", GOALS, GOALS),
+            start=assets.one_of(start, "start", STARTS),
+            seed=assets.whole(seed, "seed", 1, 999),
+            step=assets.whole(step, "step", 0, STEPS),
+            inner_lr=assets.within(inner_lr, "inner_lr", (0, 1)),
         )

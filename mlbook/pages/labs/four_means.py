@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import anywidget
 import traitlets
 
-from mlbook.errors import UserError
 from mlbook.pages.labs import assets
 
 X_RANGE = (-4.0, 4.0)
@@ -16,7 +14,7 @@ RATES = (0.01, 1.0)
 STEPS = 30
 
 
-class FourMeans(anywidget.AnyWidget):
+class FourMeans(assets.Lab):
     """Three tasks L_i(θ) = ½·a_i·(θ − c_i)², and where pre-training, FOMAML, MAML and Reptile end on them.
 
     k inner steps multiply θ − c_i by r_i = 1 − α·a_i each time, so a method's mean update is −Σ w_i·(θ − c_i) up to a
@@ -28,10 +26,8 @@ class FourMeans(anywidget.AnyWidget):
     Raises ``UserError`` for what the lab cannot show.
     """
 
-    _esm = assets.module("four_means.js")
-    _css = assets.text("shared.css") + assets.text("methods.css")
+    _esm, _css = assets.sources("four_means", "methods")
 
-    setup = traitlets.Dict().tag(sync=True)
     alpha = traitlets.Float().tag(sync=True)
     steps = traitlets.Int().tag(sync=True)
     bottoms = traitlets.List().tag(sync=True)
@@ -45,26 +41,13 @@ class FourMeans(anywidget.AnyWidget):
         bottoms: Sequence[float] = (-2.5, -0.5, 2.5),
         curvatures: Sequence[float] = (3.0, 1.2, 0.4),
     ) -> None:
-        if not RATES[0] <= alpha <= RATES[1]:
-            raise UserError(f"alpha must lie between {RATES[0]} and {RATES[1]:g}, not {alpha}")
-        if steps not in range(1, STEPS + 1):
-            raise UserError(f"steps must be a whole number from 1 to {STEPS}, not {steps}")
         values = {
-            "bottoms": _three(bottoms, "bottoms", X_RANGE),
-            "curvatures": _three(curvatures, "curvatures", A_RANGE),
+            "bottoms": assets.numbers(bottoms, "bottoms", 3, X_RANGE),
+            "curvatures": assets.numbers(curvatures, "curvatures", 3, A_RANGE),
         }
         super().__init__(
             setup={"x_range": list(X_RANGE), "a_range": list(A_RANGE), "steps": STEPS, **values},
-            alpha=float(alpha),
-            steps=int(steps),
+            alpha=assets.within(alpha, "alpha", RATES),
+            steps=assets.whole(steps, "steps", 1, STEPS),
             **values,
         )
-
-
-def _three(values: Sequence[float], name: str, limits: tuple[float, float]) -> list[float]:
-    """Three numbers within the limits, or ``UserError``."""
-    values = [float(value) for value in values]
-    low, high = limits
-    if len(values) != 3 or not all(low <= value <= high for value in values):
-        raise UserError(f"{name} are three numbers from {low:g} to {high:g}, not {values}")
-    return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import anywidget
 import torch
 import traitlets
 
@@ -40,7 +39,7 @@ def pack(learner: LEO, meta: Meta) -> bytes:
     return flat.numpy().astype("<f4").tobytes()
 
 
-class LatentMap(anywidget.AnyWidget):
+class LatentMap(assets.Lab):
     """Support points of three classes in a plane, the code of each class on a latent map, and the decoded classifier.
 
     learner, meta: a LEO with two latent dimensions over the features of ``BentSectors``, and its meta-parameters (default: the
@@ -51,11 +50,9 @@ class LatentMap(anywidget.AnyWidget):
     Raises ``UserError`` for what the lab cannot show.
     """
 
-    _esm = assets.module("latent_map.js")
-    _css = "".join(assets.text(f"{name}.css") for name in ("shared", "methods", "plane", "latent_map"))
+    _esm, _css = assets.sources("latent_map", "methods", "plane", "latent_map")
 
     weights = traitlets.Bytes().tag(sync=True)
-    setup = traitlets.Dict().tag(sync=True)
     points = traitlets.List().tag(sync=True)
     codes = traitlets.List().tag(sync=True)
     latent = traitlets.Int().tag(sync=True)
@@ -86,10 +83,7 @@ class LatentMap(anywidget.AnyWidget):
             )
         if shots not in (1, SHOTS):
             raise UserError(f"shots must be 1 or {SHOTS}, not {shots}")
-        if latent not in range(STEPS + 1) or finetuning not in range(STEPS + 1):
-            raise UserError(f"inner steps of either kind are whole numbers from 0 to {STEPS}")
-        if task not in range(TASKS) or draw not in range(DRAWS + 1):
-            raise UserError(f"task is from 0 to {TASKS - 1}, draw from 0 to {DRAWS}")
+        task = assets.whole(task, "task", 0, TASKS - 1)
         g = torch.Generator().manual_seed(SEED)
         support, query = ((100 * points).round().double() / 100 for points in tasks.points(TASKS, g))
         noise = torch.randn(DRAWS, SAMPLES, len(LETTERS), 2, generator=g, dtype=torch.float64)
@@ -114,9 +108,9 @@ class LatentMap(anywidget.AnyWidget):
             },
             points=[p for of in each[task]["support"] for p in of],
             codes=[],
-            latent=int(latent),
-            finetuning=int(finetuning),
+            latent=assets.whole(latent, "latent", 0, STEPS),
+            finetuning=assets.whole(finetuning, "finetuning", 0, STEPS),
             shots=int(shots),
-            draw=int(draw),
-            task=int(task),
+            draw=assets.whole(draw, "draw", 0, DRAWS),
+            task=task,
         )

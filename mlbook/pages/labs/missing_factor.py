@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import anywidget
 import traitlets
 
-from mlbook.errors import UserError
 from mlbook.pages.labs import assets
 
 RANGE, BENDS = (-3.0, 3.0), (0.1, 5.0)
 RATE, STEPS, QUARTIC, OUTER = 1.0, 5, 2.0, 0.3
 
 
-class MissingFactor(anywidget.AnyWidget):
+class MissingFactor(assets.Lab):
     """Move θ, the rate and the curvatures, and compare ∇J with what is left of it without the factors 1 − α·H.
 
     Task i has the loss L_i(θ) = ½·a_i·u² + q/24·u⁴ with u = θ − c_i, for support and query set alike. After N inner steps its
@@ -27,10 +25,8 @@ class MissingFactor(anywidget.AnyWidget):
     Source: Finn, Abbeel and Levine (2017), Model-Agnostic Meta-Learning, section 5.2.
     """
 
-    _esm = assets.module("missing_factor.js")
-    _css = "".join(assets.text(f"{name}.css") for name in ("shared", "methods", "missing_factor"))
+    _esm, _css = assets.sources("missing_factor", "methods", "missing_factor")
 
-    setup = traitlets.Dict().tag(sync=True)
     theta = traitlets.Float().tag(sync=True)
     alpha = traitlets.Float().tag(sync=True)
     steps = traitlets.Int().tag(sync=True)
@@ -48,17 +44,6 @@ class MissingFactor(anywidget.AnyWidget):
         bottoms: Sequence[float] = (0.0, 1.0),
         quartic: float = 0.0,
     ) -> None:
-        if not 0 <= alpha <= RATE:
-            raise UserError(f"alpha must lie between 0 and {RATE:g}, not {alpha}")
-        if steps not in range(1, STEPS + 1):
-            raise UserError(f"steps must be a whole number from 1 to {STEPS}, not {steps}")
-        if not 0 <= quartic <= QUARTIC:
-            raise UserError(f"quartic must lie between 0 and {QUARTIC:g}, not {quartic}")
-        values = {
-            "curvatures": assets.numbers(curvatures, "curvatures", 2, BENDS),
-            "bottoms": assets.numbers(bottoms, "bottoms", 2, RANGE),
-        }
-        (theta,) = assets.numbers([theta], "theta", 1, RANGE)
         super().__init__(
             setup={
                 "range": list(RANGE),
@@ -68,9 +53,10 @@ class MissingFactor(anywidget.AnyWidget):
                 "most_quartic": QUARTIC,
                 "outer": OUTER,
             },
-            theta=theta,
-            alpha=float(alpha),
-            steps=int(steps),
-            quartic=float(quartic),
-            **values,
+            theta=assets.within(theta, "theta", RANGE),
+            alpha=assets.within(alpha, "alpha", (0, RATE)),
+            steps=assets.whole(steps, "steps", 1, STEPS),
+            curvatures=assets.numbers(curvatures, "curvatures", 2, BENDS),
+            bottoms=assets.numbers(bottoms, "bottoms", 2, RANGE),
+            quartic=assets.within(quartic, "quartic", (0, QUARTIC)),
         )

@@ -2,7 +2,7 @@
 //
 // All parameters lie in one array θ in PyTorch's order: for each layer the weight [outputs, inputs], row by row, then the
 // bias [outputs]. The network has one input and one output, so a set of points is two lists of numbers, xs and ys.
-// tests/test_widgets.py compares every function here with PyTorch.
+// tests/test_adapt_sinusoid.py compares every function here with PyTorch.
 
 /** Where each layer's numbers lie in θ. */
 export function layersOf(sizes) {

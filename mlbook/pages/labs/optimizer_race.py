@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import anywidget
 import torch
 import traitlets
 
@@ -17,7 +16,7 @@ from mlbook.pages.labs import assets
 
 EXPERIMENT = "learned-optimizer-bowl"
 RATES = {"SGD": 0.05, "momentum": 0.02, "RMSprop": 0.1, "Adam": 0.5}
-"""The best of the grid ``beyond.rules.RATES`` on 256 bowls like those that the LSTM was trained on, 60 steps."""
+"""The best of the grid ``mlbook.optimizers.rules.RATES`` on 256 bowls like those that the LSTM was trained on, 60 steps."""
 X_RANGE, Y_RANGE = (-3.0, 3.0), (-2.5, 3.0)
 LAST = 100
 RANGES = {"curvatures": (0.05, 50.0), "angle": (0, 180), "steepness": (1.0, 50.0), "rates": (0.0005, 2.0)}
@@ -37,7 +36,7 @@ def flat(phi: Params) -> torch.Tensor:
     return torch.cat([phi[name].flatten().float() for name in (*names, "output.weight", "output.bias")])
 
 
-class OptimizerRace(anywidget.AnyWidget):
+class OptimizerRace(assets.Lab):
     """Shape a surface, place the start, set the rates of the hand-designed rules, and watch all five run side by side.
 
     The bowl is ½(k₁u² + k₂v²) with its axes turned by ``angle`` degrees, the bent valley 0.1((1 − x)² + s(y − x²)²), after
@@ -46,10 +45,8 @@ class OptimizerRace(anywidget.AnyWidget):
     ``step`` up to which the paths are drawn. Raises ``UserError`` for what the lab cannot show.
     """
 
-    _esm = assets.module("optimizer_race.js")
-    _css = assets.text("shared.css") + assets.text("plane.css")
+    _esm, _css = assets.sources("optimizer_race", "plane")
 
-    setup = traitlets.Dict().tag(sync=True)
     weights = traitlets.Bytes().tag(sync=True)
     surface = traitlets.Unicode().tag(sync=True)
     curvatures = traitlets.List().tag(sync=True)
@@ -72,24 +69,8 @@ class OptimizerRace(anywidget.AnyWidget):
         step: int = 30,
     ) -> None:
         rates = {**RATES, **(rates or {})}
-        if surface not in SURFACES:
-            raise UserError(f"surface must be one of {', '.join(SURFACES)}, not {surface!r}")
         if set(rates) != set(RATES):
             raise UserError(f"rates are those of {', '.join(RATES)}")
-        if len(curvatures) != 2:
-            raise UserError("curvatures are two numbers")
-        checked = [("angle", angle), ("steepness", steepness)]
-        checked += [("curvatures", v) for v in curvatures] + [("rates", v) for v in rates.values()]
-        for name, value in checked:
-            low, high = RANGES[name]
-            if not low <= value <= high:
-                raise UserError(f"{name} must lie between {low:g} and {high:g}, not {value}")
-        if len(start) != 2 or not all(
-            low <= v <= high for v, (low, high) in zip(start, (X_RANGE, Y_RANGE), strict=True)
-        ):
-            raise UserError(f"start is (x, y) with x from -3 to 3 and y from -2.5 to 3, not {start}")
-        if step not in range(LAST + 1):
-            raise UserError(f"step must be a whole number from 0 to {LAST}, not {step}")
         learner, phi = shipped_network() if network is None else network
         shape = {"units": learner.units, "layers": learner.layers, "scale": learner.scale, "p": learner.p}
         super().__init__(
@@ -101,11 +82,11 @@ class OptimizerRace(anywidget.AnyWidget):
                 "ranges": {name: list(limits) for name, limits in RANGES.items()},
             },
             weights=flat(phi).numpy().astype("<f4").tobytes(),
-            surface=surface,
-            curvatures=[float(v) for v in curvatures],
-            angle=float(angle),
-            steepness=float(steepness),
-            start=[float(v) for v in start],
-            rates={name: float(v) for name, v in rates.items()},
-            step=step,
+            surface=assets.one_of(surface, "surface", SURFACES),
+            curvatures=assets.numbers(curvatures, "curvatures", 2, RANGES["curvatures"]),
+            angle=assets.within(angle, "angle", RANGES["angle"]),
+            steepness=assets.within(steepness, "steepness", RANGES["steepness"]),
+            start=assets.point(start, "start", X_RANGE, Y_RANGE),
+            rates={name: assets.within(rate, "rates", RANGES["rates"]) for name, rate in rates.items()},
+            step=assets.whole(step, "step", 0, LAST),
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import anywidget
 import torch
 import traitlets
 
@@ -14,7 +13,7 @@ from mlbook.errors import UserError
 from mlbook.experiments import build_learner
 from mlbook.models import Conv4
 from mlbook.models.functional import Params
-from mlbook.pages.labs import assets
+from mlbook.pages.labs import assets, coded_weights
 from mlbook.results import pretrained
 from mlbook.tasks import FewShot
 from mlbook.tasks.episode import Episode
@@ -45,13 +44,10 @@ def pack(model: Conv4, params: Params) -> bytes:
     wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}
     if {name: tuple(p.shape) for name, p in params.items()} != wanted:
         raise UserError("the parameters are not those of the network")
-    flat = torch.cat([params[name].detach().cpu().flatten() for name in wanted]).half()
-    if not flat.isfinite().all():
-        raise UserError("the parameters are not all finite as 16-bit numbers")
-    return flat.numpy().astype("<f2").tobytes()
+    return coded_weights.pack(params[name] for name in wanted)
 
 
-class QueryBatch(anywidget.AnyWidget):
+class QueryBatch(assets.Lab):
     """Put query images into a batch and take them out, and see what one adapted network says of each under three kinds of
     batch-norm statistics: those of the batch, of the support set, and of the support set with the one image.
 
@@ -62,12 +58,10 @@ class QueryBatch(anywidget.AnyWidget):
     Raises ``UserError`` for what the lab cannot show.
     """
 
-    _esm = assets.module("query_batch.js")
-    _css = assets.text("shared.css") + assets.text("query_batch.css")
+    _esm, _css = assets.sources("query_batch", "query_batch")
 
     weights = traitlets.Bytes().tag(sync=True)
     images = traitlets.Bytes().tag(sync=True)
-    setup = traitlets.Dict().tag(sync=True)
     batch = traitlets.List().tag(sync=True)
     watched = traitlets.Int().tag(sync=True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import anywidget
 import torch
 import torch.nn.functional as F
 import traitlets
@@ -15,7 +14,7 @@ from mlbook.errors import UserError
 from mlbook.experiments import build_learner
 from mlbook.meta_learners import LEO
 from mlbook.meta_learners.base import Meta
-from mlbook.pages.labs import assets
+from mlbook.pages.labs import assets, coded_weights
 from mlbook.results import pretrained
 
 SHIPPED = "leo-mini-wrn-10-4-5w1s"
@@ -59,17 +58,12 @@ def pack(learner: LEO, meta: Meta) -> bytes:
     params, rates = meta["params"], meta["rates"]
     tensors = [params["encoder"], *(params[f"relation.{i}"] for i in range(3))]
     tensors += [params["decoder"][: learner.features], rates["latent"], rates["finetuning"]]
-    flat = torch.cat([t.detach().cpu().flatten() for t in tensors]).half()
-    if not flat.isfinite().all():
-        raise UserError("the parameters are not all finite as 16-bit numbers")
-    return flat.numpy().astype("<f2").tobytes()
+    return coded_weights.pack(tensors)
 
 
 def rounded(meta: Meta) -> Meta:
     """What ``pack`` keeps of the meta-parameters, in double precision: what the page computes with."""
-    return {
-        group: {n: p.detach().cpu().half().double() for n, p in its.items()} for group, its in meta.items()
-    }
+    return {group: coded_weights.rounded(its) for group, its in meta.items()}
 
 
 def features_in_bytes() -> Tensor:
@@ -84,7 +78,7 @@ def features_in_bytes() -> Tensor:
     return (255 * x / x.max()).round().to(torch.uint8)
 
 
-class RealEpisode(anywidget.AnyWidget):
+class RealEpisode(assets.Lab):
     """Choose five of twenty classes, the support pictures and the inner steps; see LEO's query accuracy and what it mixes up.
 
     learner, meta: a LEO for 5 ways over the shipped features, and its meta-parameters (default: the shipped ones). The other
@@ -94,12 +88,10 @@ class RealEpisode(anywidget.AnyWidget):
     Raises ``UserError`` for what the lab cannot show.
     """
 
-    _esm = assets.module("real_episode.js")
-    _css = "".join(assets.text(f"{name}.css") for name in ("shared", "plane", "real_episode"))
+    _esm, _css = assets.sources("real_episode", "plane", "real_episode")
 
     weights = traitlets.Bytes().tag(sync=True)
     features = traitlets.Bytes().tag(sync=True)
-    setup = traitlets.Dict().tag(sync=True)
     classes = traitlets.List().tag(sync=True)
     shots = traitlets.Int().tag(sync=True)
     draw = traitlets.Int().tag(sync=True)
@@ -129,10 +121,6 @@ class RealEpisode(anywidget.AnyWidget):
             raise UserError(f"classes are five different whole numbers from 0 to {len(x) - 1}, not {classes}")
         if shots not in (1, PER_DRAW):
             raise UserError(f"shots must be 1 or {PER_DRAW}, not {shots}")
-        if latent not in range(STEPS + 1) or finetuning not in range(STEPS + 1):
-            raise UserError(f"inner steps of either kind are whole numbers from 0 to {STEPS}")
-        if shown not in ("leo", "centroid"):
-            raise UserError(f"shown must be leo or centroid, not {shown!r}")
         pool, _ = feature_sets.sample()
         super().__init__(
             weights=pack(learner, meta),
@@ -154,7 +142,7 @@ class RealEpisode(anywidget.AnyWidget):
             classes=[int(c) for c in classes],
             shots=int(shots),
             draw=0,
-            latent=int(latent),
-            finetuning=int(finetuning),
-            shown=shown,
+            latent=assets.whole(latent, "latent", 0, STEPS),
+            finetuning=assets.whole(finetuning, "finetuning", 0, STEPS),
+            shown=assets.one_of(shown, "shown", ("leo", "centroid")),
         )

@@ -27,7 +27,7 @@ export function connect(model, names) {
   };
 }
 
-/** Steps that play by themselves: `next` takes one and says whether another may follow. Where the reader wants stillness, `finish` goes to the end at once. */
+/** Steps that play by themselves: `next` takes one and says whether another may follow; `every`: milliseconds, or what gives them. Where the reader wants stillness, `finish` goes to the end at once. */
 export function player({ every, begin = () => {}, next, finish, changed }) {
   let timer = null;
   const stop = () => {
@@ -43,7 +43,7 @@ export function player({ every, begin = () => {}, next, finish, changed }) {
       if (timer) return stop();
       if (prefersStillness()) return finish();
       begin();
-      timer = setInterval(() => next() || stop(), every);
+      timer = setInterval(() => next() || stop(), typeof every === "function" ? every() : every);
       changed();
     },
     /** An action of the reader that ends the playing first. */

@@ -1,7 +1,7 @@
 // The lab "One start or two": lines of two families, each a point (level, slope); one start between them or one in each.
 //
 // With K support points at x = ±1 the mean squared error of a line θ is ‖θ − ĉ‖² plus a constant, so an inner step takes
-// 1 − 2α of the way to the least-squares line ĉ away, and the expected errors are closed forms (mlbook.verification.two_families).
+// 1 − 2α of the way to the least-squares line ĉ away, and the expected errors are closed forms (mlbook.pages.checks.two_families).
 import { lettered } from "./methods.js";
 import { radios, sameScale } from "./plane.js";
 import { announcer, button, clamp, connect, counted, format, frame, grid, html, legendKey, Plot, slider, stroke, svg, watchWidth } from "./shared.js";

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import anywidget
 import torch
 import traitlets
 
@@ -19,7 +18,7 @@ STEPS = 30
 ALPHA, SIGMA, TASKS = 0.1, 1.5, 12
 
 
-class TwoFamilies(anywidget.AnyWidget):
+class TwoFamilies(assets.Lab):
     """Lines of two families in the plane of level and slope; one start or two, N inner steps, and the error that is left.
 
     The errors are the closed forms of ``mlbook.pages.checks.two_families``; the drawn tasks are fixed draws, ``TASKS`` of each
@@ -29,10 +28,8 @@ class TwoFamilies(anywidget.AnyWidget):
     Raises ``UserError`` for what the lab cannot show.
     """
 
-    _esm = assets.module("two_families.js")
-    _css = assets.text("shared.css") + assets.text("methods.css") + assets.text("plane.css")
+    _esm, _css = assets.sources("two_families", "methods", "plane")
 
-    setup = traitlets.Dict().tag(sync=True)
     centres = traitlets.List().tag(sync=True)
     spread = traitlets.Float().tag(sync=True)
     shots = traitlets.Int().tag(sync=True)
@@ -47,20 +44,10 @@ class TwoFamilies(anywidget.AnyWidget):
         steps: int = 3,
         starts: str = "one",
     ) -> None:
-        points = [[float(v) for v in point] for point in centres]
-        inside = len(points) == 2 and all(
-            len(p) == 2 and LEVELS[0] <= p[0] <= LEVELS[1] and SLOPES[0] <= p[1] <= SLOPES[1] for p in points
-        )
-        if not inside:
-            raise UserError(f"centres are two points (level −4..4, slope −3..3), not {centres}")
-        if not SPREADS[0] <= spread <= SPREADS[1]:
-            raise UserError(f"spread must lie between {SPREADS[0]} and {SPREADS[1]}, not {spread}")
+        if len(centres) != 2:
+            raise UserError(f"centres are two points, not {centres}")
         if shots not in range(SHOTS[0], SHOTS[1] + 1, 2):
             raise UserError(f"shots must be an even number from {SHOTS[0]} to {SHOTS[1]}, not {shots}")
-        if steps not in range(STEPS + 1):
-            raise UserError(f"steps must be a whole number from 0 to {STEPS}, not {steps}")
-        if starts not in STARTS:
-            raise UserError(f"starts must be one of {', '.join(STARTS)}, not {starts!r}")
         g = torch.Generator().manual_seed(8)
         draws = torch.randn(2, 2 * TASKS, 2, generator=g, dtype=torch.float64)
         # the draws of a family have mean zero and mean square one, so that few tasks look like the family they stand for
@@ -78,9 +65,9 @@ class TwoFamilies(anywidget.AnyWidget):
                 "tasks": draws[0].tolist(),
                 "noise": draws[1].tolist(),
             },
-            centres=points,
-            spread=float(spread),
+            centres=[assets.point(centre, "a centre", LEVELS, SLOPES) for centre in centres],
+            spread=assets.within(spread, "spread", SPREADS),
             shots=int(shots),
-            steps=int(steps),
-            starts=starts,
+            steps=assets.whole(steps, "steps", 0, STEPS),
+            starts=assets.one_of(starts, "starts", STARTS),
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import anywidget
 import traitlets
 
 from mlbook.errors import UserError
@@ -22,7 +21,7 @@ TARGETS = ("projection", "steps")
 RANGES = {"inner_lr": (0.01, 0.5), "outer_lr": (0.02, 1.0), "steepness": (0.2, 2.0)}
 
 
-class TwoManifolds(anywidget.AnyWidget):
+class TwoManifolds(assets.Lab):
     """Reptile between the solution sets W₁ (a line), W₂ (a parabola) and, if wanted, W₃ (a circle), in two parameters.
 
     Task i has the loss Lᵢ = ½ rᵢ(p)² with rᵢ = 0 on Wᵢ: for the line r₁ is ``steepness`` times the distance with a sign; for
@@ -39,10 +38,8 @@ class TwoManifolds(anywidget.AnyWidget):
     Source: Nichol, Achiam and Schulman (2018), On First-Order Meta-Learning Algorithms, section 5.2.
     """
 
-    _esm = assets.module("two_manifolds.js")
-    _css = assets.text("shared.css") + assets.text("plane.css")
+    _esm, _css = assets.sources("two_manifolds", "plane")
 
-    setup = traitlets.Dict().tag(sync=True)
     phi = traitlets.List().tag(sync=True)
     curves = traitlets.List().tag(sync=True)
     tasks = traitlets.Int().tag(sync=True)
@@ -70,46 +67,27 @@ class TwoManifolds(anywidget.AnyWidget):
         seed: int = 0,
         iteration: int = 20,
     ) -> None:
-        _check(curves, phi)
+        if len(curves) != len(KINDS) or any(len(curve) != 2 for curve in curves):
+            raise UserError("curves are three pairs of points: for the line, the parabola and the circle")
+        inside = [
+            [assets.point(p, "a point of a curve", X_RANGE, Y_RANGE) for p in curve] for curve in curves
+        ]
+        for kind, ends in zip(KINDS, inside, strict=True):
+            if math.dist(*ends) < 0.2:
+                raise UserError(f"the two points of the {kind} must lie at least 0.2 apart")
         if tasks not in (2, 3):
             raise UserError(f"tasks must be 2 or 3, not {tasks}")
-        if target not in TARGETS:
-            raise UserError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
-        for name, value, most in (("inner_steps", inner_steps, 30), ("iteration", iteration, LAST)):
-            least = 1 if name == "inner_steps" else 0
-            if value not in range(least, most + 1):
-                raise UserError(f"{name} must be a whole number from {least} to {most}, not {value}")
-        for name, value in (("inner_lr", inner_lr), ("outer_lr", outer_lr), ("steepness", steepness)):
-            low, high = RANGES[name]
-            if not low <= value <= high:
-                raise UserError(f"{name} must lie between {low:g} and {high:g}, not {value}")
-        if seed not in range(2**31):
-            raise UserError(f"seed must be a whole number from 0 to 2³¹ − 1, not {seed}")
         super().__init__(
             setup={"kinds": list(KINDS), "x_range": list(X_RANGE), "y_range": list(Y_RANGE), "last": LAST},
-            phi=[float(v) for v in phi],
-            curves=[[[float(v) for v in point] for point in curve] for curve in curves],
-            tasks=tasks,
-            target=target,
-            inner_steps=inner_steps,
-            inner_lr=float(inner_lr),
-            outer_lr=float(outer_lr),
-            steepness=float(steepness),
+            phi=assets.point(phi, "phi", X_RANGE, Y_RANGE),
+            curves=inside,
+            tasks=int(tasks),
+            target=assets.one_of(target, "target", TARGETS),
+            inner_steps=assets.whole(inner_steps, "inner_steps", 1, 30),
+            inner_lr=assets.within(inner_lr, "inner_lr", RANGES["inner_lr"]),
+            outer_lr=assets.within(outer_lr, "outer_lr", RANGES["outer_lr"]),
+            steepness=assets.within(steepness, "steepness", RANGES["steepness"]),
             random=bool(random),
-            seed=seed,
-            iteration=iteration,
+            seed=assets.whole(seed, "seed", 0, 2**31 - 1),
+            iteration=assets.whole(iteration, "iteration", 0, LAST),
         )
-
-
-def _check(curves, phi) -> None:
-    """``UserError`` for points that the lab could not show."""
-    if len(curves) != len(KINDS) or any(len(curve) != 2 for curve in curves):
-        raise UserError("curves are three pairs of points: for the line, the parabola and the circle")
-    for point in (phi, *(point for curve in curves for point in curve)):
-        if len(point) != 2 or not all(
-            low <= v <= high for v, (low, high) in zip(point, (X_RANGE, Y_RANGE), strict=True)
-        ):
-            raise UserError(f"a point is (x, y) with x from -4 to 4 and y from -3 to 3, not {point}")
-    for kind, (a, b) in zip(KINDS, curves, strict=True):
-        if math.dist(a, b) < 0.2:
-            raise UserError(f"the two points of the {kind} must lie at least 0.2 apart")

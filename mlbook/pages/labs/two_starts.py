@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import anywidget
 import traitlets
 
 from mlbook.models import Params
@@ -21,7 +20,7 @@ STEPS = 5
 QUERY_POINTS = 51
 
 
-class TwoStarts(anywidget.AnyWidget):
+class TwoStarts(assets.Lab):
     """A new sine wave every few seconds; from five of its points a pre-trained and a meta-learned start adapt in turn.
 
     starts: two or more parameters of ``MLP()`` by name; default: the shipped checkpoints (``CheckpointError`` if one is
@@ -30,11 +29,9 @@ class TwoStarts(anywidget.AnyWidget):
     reader's system asks for reduced motion.
     """
 
-    _esm = assets.module("two_starts.js")
-    _css = assets.text("shared.css")
+    _esm, _css = assets.sources("two_starts")
 
     weights = traitlets.Bytes().tag(sync=True)
-    setup = traitlets.Dict().tag(sync=True)
     task = traitlets.List().tag(sync=True)
     step = traitlets.Int(0).tag(sync=True)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import anywidget
 import traitlets
 
 from mlbook.errors import UserError
@@ -23,7 +22,7 @@ X_RANGE, Y_RANGE = (-3.0, 3.0), (-2.2, 2.2)
 STEPS_RANGE, RATE_RANGE = (2, 10), (0.001, 0.3)
 
 
-class TwoTerms(anywidget.AnyWidget):
+class TwoTerms(assets.Lab):
     """Move φ, change k, α and the method, and compare the exact meta-gradient with the AvgGrad and AvgGradInner terms.
 
     The task has three mini-batches. Each of the k losses of an inner loop is one of them, drawn independently with equal
@@ -39,10 +38,8 @@ class TwoTerms(anywidget.AnyWidget):
     Source: Nichol, Achiam and Schulman (2018), On First-Order Meta-Learning Algorithms, section 5.1.
     """
 
-    _esm = assets.module("two_terms.js")
-    _css = assets.text("shared.css") + assets.text("plane.css")
+    _esm, _css = assets.sources("two_terms", "plane")
 
-    setup = traitlets.Dict().tag(sync=True)
     phi = traitlets.List().tag(sync=True)
     inner_steps = traitlets.Int().tag(sync=True)
     inner_lr = traitlets.Float().tag(sync=True)
@@ -63,28 +60,17 @@ class TwoTerms(anywidget.AnyWidget):
             raise UserError("the lab takes two or three mini-batches of six numbers each")
         if not all(math.isfinite(value) for batch in batches for value in batch):
             raise UserError("the numbers of the mini-batches must be finite")
-        if method not in METHODS:
-            raise UserError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-        if inner_steps not in range(STEPS_RANGE[0], STEPS_RANGE[1] + 1):
-            raise UserError(f"inner_steps must be a whole number from 2 to 10, not {inner_steps}")
-        if not RATE_RANGE[0] <= inner_lr <= RATE_RANGE[1]:
-            raise UserError(f"inner_lr must lie between 0.001 and 0.3, not {inner_lr}")
-        if len(phi) != 2 or not all(
-            low <= v <= high for v, (low, high) in zip(phi, (X_RANGE, Y_RANGE), strict=True)
-        ):
-            raise UserError(f"phi is (x, y) with x from -3 to 3 and y from -2.2 to 2.2, not {phi}")
-        setup = {
-            "batches": [[float(value) for value in batch] for batch in batches],
-            "x_range": list(X_RANGE),
-            "y_range": list(Y_RANGE),
-            "steps_range": list(STEPS_RANGE),
-            "rate_range": list(RATE_RANGE),
-        }
         super().__init__(
-            setup=setup,
-            phi=[float(value) for value in phi],
-            inner_steps=inner_steps,
-            inner_lr=float(inner_lr),
-            method=method,
+            setup={
+                "batches": [[float(value) for value in batch] for batch in batches],
+                "x_range": list(X_RANGE),
+                "y_range": list(Y_RANGE),
+                "steps_range": list(STEPS_RANGE),
+                "rate_range": list(RATE_RANGE),
+            },
+            phi=assets.point(phi, "phi", X_RANGE, Y_RANGE),
+            inner_steps=assets.whole(inner_steps, "inner_steps", *STEPS_RANGE),
+            inner_lr=assets.within(inner_lr, "inner_lr", RATE_RANGE),
+            method=assets.one_of(method, "method", METHODS),
             same_batch=bool(same_batch),
         )

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import anywidget
 import torch
 import traitlets
 
@@ -56,7 +55,7 @@ SURFACES = {
 """Name in the lab: the shapes of task A and task B. The curvatures of a bowl are the same everywhere."""
 
 
-class WhichWay(anywidget.AnyWidget):
+class WhichWay(assets.Lab):
     """Drag φ and see which way pre-training, FOMAML, MAML and Reptile move it, and where each of them ends.
 
     Two tasks with two parameters each; a task's support and query loss are equal (``Valley.loss``). The update of a method is
@@ -70,10 +69,8 @@ class WhichWay(anywidget.AnyWidget):
     Raises ``UserError`` for what the lab cannot show.
     """
 
-    _esm = assets.module("which_way.js")
-    _css = assets.text("shared.css") + assets.text("methods.css")
+    _esm, _css = assets.sources("which_way", "methods")
 
-    setup = traitlets.Dict().tag(sync=True)
     alpha = traitlets.Float().tag(sync=True)
     steps = traitlets.Int().tag(sync=True)
     phi = traitlets.List().tag(sync=True)
@@ -97,18 +94,10 @@ class WhichWay(anywidget.AnyWidget):
         same_length: bool = True,
         follow: bool = False,
     ) -> None:
-        phi, centres = _point(phi, "phi"), [_point(centre, "a centre") for centre in centres]
-        if not RATES[0] <= alpha <= RATES[1]:
-            raise UserError(f"alpha must lie between {RATES[0]} and {RATES[1]}, not {alpha}")
-        if steps not in range(1, STEPS + 1):
-            raise UserError(f"steps must be a whole number from 1 to {STEPS}, not {steps}")
+        phi = assets.point(phi, "phi", X_RANGE, Y_RANGE)
+        centres = [assets.point(centre, "a centre", X_RANGE, Y_RANGE) for centre in centres]
         if len(centres) != 2:
             raise UserError(f"the lab has two tasks, so it takes two centres, not {len(centres)}")
-        if surface not in SURFACES:
-            raise UserError(f"surface must be one of {', '.join(SURFACES)}, not {surface!r}")
-        for name in (method, *hidden):
-            if name not in METHODS:
-                raise UserError(f"a method must be one of {', '.join(METHODS)}, not {name!r}")
         super().__init__(
             setup={
                 "x_range": list(X_RANGE),
@@ -118,24 +107,13 @@ class WhichWay(anywidget.AnyWidget):
                 "phi": phi,
                 "centres": centres,
             },
-            alpha=float(alpha),
-            steps=int(steps),
+            alpha=assets.within(alpha, "alpha", RATES),
+            steps=assets.whole(steps, "steps", 1, STEPS),
             phi=phi,
             centres=centres,
-            surface=surface,
-            method=method,
-            hidden=list(hidden),
+            surface=assets.one_of(surface, "surface", SURFACES),
+            method=assets.one_of(method, "method", METHODS),
+            hidden=[assets.one_of(name, "hidden", METHODS) for name in hidden],
             same_length=bool(same_length),
             follow=bool(follow),
         )
-
-
-def _point(values: Sequence[float], name: str) -> list[float]:
-    """Two numbers inside the picture, or ``UserError``."""
-    point = [float(value) for value in values]
-    limits = (X_RANGE, Y_RANGE)
-    if len(point) != 2 or not all(low <= v <= high for v, (low, high) in zip(point, limits, strict=True)):
-        raise UserError(
-            f"{name} is a pair with the first from -4 to 4 and the second from -3 to 3, not {point}"
-        )
-    return point

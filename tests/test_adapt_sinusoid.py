@@ -1,4 +1,4 @@
-"""The labs: their JavaScript under Node gives PyTorch's numbers, and Python hands over what it should."""
+"""The lab "Adapt a sinusoid": its JavaScript under Node gives PyTorch's numbers, and Python hands over what it should."""
 
 import functools
 import math
