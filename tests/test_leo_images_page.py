@@ -84,7 +84,7 @@ def test_parts_and_shares():
 
 def test_other_company_changes_the_partners_only():
     leo, meta, episodes = trained()
-    found = latent_codes.codes_in_other_company(leo, meta, episodes)
+    found = latent_codes.codes_beside_other_classes(leo, meta, episodes)
     x = episodes.support_x.view(4, N, K, D)
     for t, n in ((0, 1), (3, 0)):
         mixed = x[(t + 1) % 4].clone()

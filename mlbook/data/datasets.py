@@ -13,6 +13,8 @@ from mlbook.errors import DataError, UserError
 
 @dataclass(frozen=True)
 class Dataset:
+    """A data set as the command line sees it: where it lies, and how it gets there."""
+
     name: str
     about: str
     path: Callable[[], Path]

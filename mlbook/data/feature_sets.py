@@ -7,17 +7,17 @@ features are of and what made them.
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mlbook.data import mini_imagenet
+from mlbook.data import mini_imagenet, pool_files
 from mlbook.data.pickles import load_arrays
 from mlbook.data.pool_files import SPLITS, split_path
 from mlbook.data.pools import FeaturePool
@@ -53,11 +53,13 @@ PICKLES = {"train": "train", "validation": "val", "test": "test"}
 
 
 def stem(name: str) -> Path:
+    """The common path of a set's files without the ending."""
     return data_folder() / "features" / name
 
 
 def available(name: str) -> bool:
-    return all(split_path(stem(name), split).is_file() for split in SPLITS)
+    """Whether all splits of a set are here."""
+    return pool_files.available(stem(name))
 
 
 def known() -> list[str]:
@@ -69,25 +71,13 @@ def known() -> list[str]:
 
 def save(name: str, splits: dict[str, dict[str, Tensor]], about: dict) -> Path:
     """Write all splits, {split: {class: [n, D]}}, as float16. The old files give way when all new ones are complete."""
-    new = {split: stem(name).with_name(f".{name}-{split}.new") for split in SPLITS}
-    try:
-        for split, classes in splits.items():
-            save_split(new[split], split, classes, about)
-        for split in SPLITS:
-            os.replace(new[split], split_path(stem(name), split))
-    finally:
-        for path in new.values():
-            path.unlink(missing_ok=True)
+    pool_files.replace(stem(name), splits, partial(save_split, about=about))
     return stem(name)
 
 
 def save_split(path: Path, split: str, classes: dict[str, Tensor], about: dict) -> None:
     """One split as one file: features [classes, largest n, D] (the rest zero) and how many each class has."""
-    counts = torch.tensor([len(its) for its in classes.values()])
-    first = next(iter(classes.values()))
-    features = torch.zeros(len(classes), int(counts.max()), first.shape[1], dtype=torch.float16)
-    for row, its in zip(features, classes.values(), strict=True):
-        row[: len(its)] = its
+    features, counts = pool_files.stack({name: its.half() for name, its in classes.items()})
     header = {
         "about": json.dumps(about),
         "names": json.dumps(list(classes)),

@@ -37,6 +37,7 @@ RESERVED = ("omniglot", "mini", "mini-imagenet", "glyphs")
 
 
 def folder() -> Path:
+    """Where imported sets lie, three files each."""
     return data_folder() / "images"
 
 

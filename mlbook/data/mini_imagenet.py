@@ -55,10 +55,12 @@ said to be others."""
 
 
 def stem() -> Path:
+    """The common path of the three splits' files, without the ending."""
     return data_folder() / "mini-imagenet"
 
 
 def available() -> bool:
+    """Whether all three splits are there."""
     return pool_files.available(stem())
 
 

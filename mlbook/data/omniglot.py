@@ -1,6 +1,6 @@
 """Omniglot: 1,623 handwritten characters, 20 drawings each (Lake et al. 2015).
 
-The images are turned once into one compact tensor, which every later run loads in a blink.
+The drawings are read once, at import, into one compact tensor; every later run loads that.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def path() -> Path:
 
 
 def available() -> bool:
+    """Whether the cached tensor is there."""
     return path().is_file()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -28,23 +29,36 @@ def available(stem: Path) -> bool:
 
 
 def stack(classes: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Pictures by class, {name: [n, C, H, W]}, as one tensor [classes, largest n, C, H, W] (the rest zero), and counts."""
-    counts = torch.tensor([len(images) for images in classes.values()])
+    """Examples by class, {name: [n, ...]}, as one tensor [classes, largest n, ...] (the rest zero), and counts [classes]."""
+    counts = torch.tensor([len(its) for its in classes.values()])
     first = next(iter(classes.values()))
-    images = first.new_zeros(len(classes), int(counts.max()), *first.shape[1:])
-    for row, its in zip(images, classes.values(), strict=True):
+    examples = first.new_zeros(len(classes), int(counts.max()), *first.shape[1:])
+    for row, its in zip(examples, classes.values(), strict=True):
         row[: len(its)] = its
-    return images, counts
+    return examples, counts
 
 
 def save(stem: Path, splits: dict[str, dict[str, Tensor]], header: dict[str, str]) -> None:
-    """Write all splits, {split: {class: uint8 [n, C, H, W]}}. The old files give way when all new ones are complete."""
+    """Write all splits, {split: {class: uint8 [n, C, H, W]}}, as ``replace`` does."""
+
+    def write(path: Path, split: str, classes: dict[str, Tensor]) -> None:
+        images, counts = stack(classes)
+        its = {"names": json.dumps(list(classes)), "sha256": fingerprint(images), "split": split}
+        save_tensors(path, {"images": images, "counts": counts}, {**header, **its})
+
+    replace(stem, splits, write)
+
+
+def replace(
+    stem: Path,
+    splits: dict[str, dict[str, Tensor]],
+    write: Callable[[Path, str, dict[str, Tensor]], None],
+) -> None:
+    """Write all splits, each by ``write(path, split, classes)``. The old files give way when all new ones are complete."""
     new = {split: stem.with_name(f".{stem.name}-{split}.new") for split in SPLITS}
     try:
         for split, classes in splits.items():
-            images, counts = stack(classes)
-            its = {"names": json.dumps(list(classes)), "sha256": fingerprint(images), "split": split}
-            save_tensors(new[split], {"images": images, "counts": counts}, {**header, **its})
+            write(new[split], split, classes)
         for split in SPLITS:
             os.replace(new[split], split_path(stem, split))
     finally:

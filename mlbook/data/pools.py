@@ -71,6 +71,7 @@ class ClassPool:
         return torch.stack([self.images.rot90(k, (3, 4)) for k in range(4)]).flatten(3).flatten(0, 2)
 
     def to(self, device: torch.device | str) -> ClassPool:
+        """The same pool on another device."""
         counts = None if self.counts is None else self.counts.to(device)
         return replace(self, images=self.images.to(device), counts=counts)
 
@@ -104,11 +105,13 @@ class FeaturePool:
             raise UserError("FeaturePool needs a floating-point tensor of shape [classes, examples, D]")
 
     def to(self, device: torch.device | str) -> FeaturePool:
+        """The same pool on another device."""
         counts = None if self.counts is None else self.counts.to(device)
         return replace(self, features=self.features.to(device), counts=counts)
 
     @property
     def fewest(self) -> int:
+        """Examples of the smallest class."""
         return self.features.shape[1] if self.counts is None else int(self.counts.min())
 
     def joined(self, other: FeaturePool) -> FeaturePool:

@@ -41,6 +41,7 @@ class ProgressLine:
         self.stream.flush()
 
     def close(self) -> None:
+        """End the line, where it is redrawn."""
         if self.live:
             self.stream.write("\n")
             self.stream.flush()

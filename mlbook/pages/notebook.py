@@ -210,6 +210,7 @@ def _ms(row: dict) -> str:
 
 
 def published_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
+    """The published result of a row of the ledger, or several inner steps of it."""
     theirs = row["published"]
     if theirs is None:
         return "–"
@@ -219,6 +220,7 @@ def published_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
 
 
 def ours_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
+    """The result of ours, or why there is none."""
     ours = row["ours"]
     if ours is None:
         return results.status(row)
@@ -232,6 +234,7 @@ def ours_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
 
 
 def how_cell(row: dict) -> str:
+    """How ours was made, and where it departs from the paper."""
     ours = row["ours"]
     if ours is None:
         return ""

@@ -31,6 +31,7 @@ class Augmented:
 
     @property
     def pool(self):
+        """The pool that the images come from."""
         return self.images.pool
 
     def on(self, device: torch.device | str) -> Augmented:

@@ -25,6 +25,7 @@ class Episode(NamedTuple):
 
     @property
     def n_tasks(self) -> int:
+        """T."""
         return self.support_x.shape[0]
 
     def to(self, *args) -> Episode:

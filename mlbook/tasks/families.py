@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mlbook.errors import UserError
-from mlbook.tasks.episode import Episode
-
-
-class Distribution(Protocol):
-    def sample(self, n_tasks: int, generator: torch.Generator) -> Episode: ...
+from mlbook.tasks.episode import Episode, TaskDistribution
 
 
 @dataclass(frozen=True)
@@ -73,13 +68,14 @@ class Lines:
 class Mixture:
     """Tasks of several families, each task from one of them with equal chances. The families' episodes have equal shapes."""
 
-    families: tuple[Distribution, ...]
+    families: tuple[TaskDistribution, ...]
 
     def __post_init__(self) -> None:
         if not self.families:
             raise UserError("a mixture needs at least one family")
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
+        """``n_tasks`` episodes, without the number of the family."""
         return self.sample_labelled(n_tasks, generator)[0]
 
     def sample_labelled(self, n_tasks: int, generator: torch.Generator) -> tuple[Episode, Tensor]:
@@ -93,12 +89,13 @@ class Mixture:
 class Finite:
     """``n_tasks`` episodes of a distribution, drawn once: a meta-batch draws from these (with replacement), again and again."""
 
-    def __init__(self, tasks: Distribution, n_tasks: int, generator: torch.Generator) -> None:
+    def __init__(self, tasks: TaskDistribution, n_tasks: int, generator: torch.Generator) -> None:
         if n_tasks < 1:
             raise UserError(f"a finite set needs at least one task, not {n_tasks}")
         self.episodes = tasks.sample(n_tasks, generator)
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
+        """``n_tasks`` of the episodes, with replacement."""
         index = torch.randint(self.episodes.n_tasks, (n_tasks,), generator=generator)
         return Episode(*(field[index] for field in self.episodes))
 

@@ -25,11 +25,7 @@ class FewShot:
     n_query: int
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("n_way", 1),
-            ("k_shot", 1),
-            ("n_query", 0),
-        ):  # Reptile trains without a query set
+        for name, least in {"n_way": 1, "k_shot": 1, "n_query": 0}.items():  # Reptile has no query set
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.n_way > self.pool.n_classes:
@@ -48,33 +44,34 @@ class FewShot:
 
         ``generator`` must live on the device of the pool.
         """
-        images, device = self.pool.images, self.pool.images.device
-        T, N, E = n_tasks, self.n_way, self.k_shot + self.n_query
-        # the order of uniform noise is a random permutation: its first entries are a draw without replacement
-        noise = torch.rand(T, self.pool.n_classes, generator=generator, device=device)
+        pool, device = self.pool, self.pool.images.device
+        T, N, K, Q = n_tasks, self.n_way, self.k_shot, self.n_query
+        options = {"generator": generator, "device": device}
+        # the largest entries of noise are a draw without replacement
+        noise = torch.rand(T, pool.n_classes, **options)
         classes = noise.topk(N, dim=1).indices  # [T, N]
-        noise = torch.rand(T, N, self.pool.n_examples, generator=generator, device=device)
+        noise = torch.rand(T, N, pool.n_examples, **options)
         turns = None
-        if self.pool.rotations == "as_classes":
+        if pool.rotations == "as_classes":
             classes, turns = classes // 4, classes % 4
-        elif self.pool.rotations == "per_task":
-            turns = torch.randint(4, (T, N), generator=generator, device=device)
-        if self.pool.counts is not None:  # padding is never drawn: its noise is below all others
-            padding = (
-                torch.arange(self.pool.n_examples, device=device) >= self.pool.counts[classes][:, :, None]
-            )
+        elif pool.rotations == "per_task":
+            turns = torch.randint(4, (T, N), **options)
+        if pool.counts is not None:  # padding is never among the largest
+            there = pool.counts[classes][:, :, None]
+            padding = torch.arange(pool.n_examples, device=device) >= there
             noise = noise.masked_fill(padding, -1.0)
-        examples = noise.topk(E, dim=2).indices  # [T, N, E]
-        index = classes[:, :, None] * self.pool.n_examples + examples  # [T, N, E], rows of ``pool.rows``
+        examples = noise.topk(K + Q, dim=2).indices  # [T, N, K + Q]
+        rows = classes[:, :, None] * pool.n_examples + examples  # of pool.rows
         if turns is not None:
-            index = index + turns[:, :, None] * (images.shape[0] * images.shape[1])
-        labels = torch.arange(N, device=device)
-        support_y = labels[:, None].expand(N, self.k_shot).reshape(1, -1).expand(T, -1)
-        query_y = labels[:, None].expand(N, self.n_query).reshape(1, -1).expand(T, -1)
-        K = self.k_shot
-        return Episode(self._images(index[:, :, :K]), support_y, self._images(index[:, :, K:]), query_y)
+            rows = rows + turns[:, :, None] * (len(pool.images) * pool.n_examples)
+        labels = torch.arange(N, device=device)[:, None]
+        support_y = labels.expand(N, K).reshape(1, -1).expand(T, -1)
+        query_y = labels.expand(N, Q).reshape(1, -1).expand(T, -1)
+        support_x = self.images_of(rows[:, :, :K])
+        query_x = self.images_of(rows[:, :, K:])
+        return Episode(support_x, support_y, query_x, query_y)
 
-    def _images(self, index: Tensor) -> Tensor:
+    def images_of(self, index: Tensor) -> Tensor:
         """Rows [T, N, n] of the pool as float32 images [T, N·n, C, H, W] from 0 to 1."""
         rows = self.pool.rows.index_select(0, index.flatten())
         return (rows / 255).view(len(index), -1, *self.pool.images.shape[2:])

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mlbook.errors import UserError
-from mlbook.tasks.episode import BatchedEpisode, Episode
-
-
-class Sampler(Protocol):
-    def sample(self, n_tasks: int, generator: torch.Generator) -> Episode: ...
+from mlbook.tasks.episode import BatchedEpisode, TaskDistribution
 
 
 def cycled(n_tasks: int, n_examples: int, size: int, steps: int, generator: torch.Generator) -> Tensor:
@@ -32,7 +27,7 @@ def cycled(n_tasks: int, n_examples: int, size: int, steps: int, generator: torc
 class MiniBatches:
     """The tasks of another distribution, each with the order in which its inner loop goes through the support set."""
 
-    tasks: Sampler
+    tasks: TaskDistribution
     size: int
     """Support examples per inner step, M."""
     steps: int

@@ -42,13 +42,16 @@ class Evaluation:
 
     @property
     def value(self) -> float:
+        """The score at the reported step."""
         return self.mean[self.step]
 
     @property
     def interval(self) -> float:
+        """Half-width of its 95 % interval."""
         return self.ci95_by_step[self.step]
 
     def as_dict(self) -> dict:
+        """All of it as a run record has it, the score under the name of its metric."""
         return {self.metric: self.value, "ci95": self.interval, **asdict(self)}
 
 
@@ -181,7 +184,11 @@ def score(
 
 
 def predictions(
-    learner: MetaLearner, params: Params, episode: Episode, batch_norm: str, running: list[Statistics] | None
+    learner: MetaLearner,
+    params: Params,
+    episode: Episode,
+    batch_norm: str,
+    running: list[Statistics] | None,
 ) -> Tensor:
     """What ``params`` say of the query set of one task, [B, N] or [B, 1], under a batch-norm mode."""
     if batch_norm == "transductive":
@@ -198,7 +205,7 @@ def predictions(
         call(learner.model, params, episode.support_x, collect=statistics)  # [BN 3]
     elif batch_norm == "running":
         if running is None:
-            raise UserError("batch-norm mode running needs the statistics: see running_statistics")
+            raise UserError("mode running needs what running_statistics gives")
         statistics = running  # [BN 4]
     elif batch_norm == "none":
         statistics = no_statistics(learner.model, episode.query_x)  # [BN 5]

@@ -129,6 +129,7 @@ class Point:
     scores: Tensor  # [tasks, steps + 1], after 0, 1, … inner steps
 
     def error(self, step: int) -> float:
+        """Mean error over the tasks after ``step`` inner steps."""
         return float(self.scores[:, step].mean())
 
 
@@ -228,6 +229,7 @@ class Verdict:
 
     @property
     def clear(self) -> bool:
+        """Whether the difference is larger than its interval."""
         return self.difference > self.ci95
 
     def __str__(self) -> str:

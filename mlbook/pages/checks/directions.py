@@ -30,7 +30,11 @@ class InnerPath:
     """α."""
 
 
-def inner_path_over(losses: Sequence[Loss], params: Params, inner_lr: float) -> InnerPath:
+def inner_path_over(
+    losses: Sequence[Loss],
+    params: Params,
+    inner_lr: float,
+) -> InnerPath:
     """φ_{i+1} = φ_i − α L_i'(φ_i) from φ_1 = ``params``, by the package's inner loop, one step for every loss."""
     points, gradients = [params], []
     for loss in losses:
@@ -50,8 +54,8 @@ def four_directions(path: InnerPath) -> dict[str, Params]:
     g = path.gradients
     reptile = {n: sum(gradient[n] for gradient in g) for n in g[0]}
     v = g[-1]
-    for loss, point in reversed(list(zip(path.losses, path.points, strict=False))[:-1]):
-        Hv = hessian_vector(loss, point, v)
+    for i in reversed(range(len(g) - 1)):
+        Hv = hessian_vector(path.losses[i], path.points[i], v)
         v = {n: v[n] - path.inner_lr * Hv[n] for n in v}
     return {
         "joint": g[0],  # [FOUR 3]

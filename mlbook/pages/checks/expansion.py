@@ -34,7 +34,10 @@ METHODS = ("maml", "fomaml", "reptile")
 
 
 def inner_sgd(
-    loss: Loss, params: Params, batches: Batch, inner_lr: float
+    loss: Loss,
+    params: Params,
+    batches: Batch,
+    inner_lr: float,
 ) -> tuple[list[Params], list[Params]]:
     """One SGD step on each of the k batches [k, ...]: the points φ₁ … φ_{k+1} and the gradients g₁ … g_k."""
     points, gradients = [params], []  # [EXACT 1]
@@ -45,13 +48,19 @@ def inner_sgd(
     return points, gradients
 
 
-def meta_gradients(loss: Loss, params: Params, batches: Batch, inner_lr: float) -> dict[str, Params]:
+def meta_gradients(
+    loss: Loss,
+    params: Params,
+    batches: Batch,
+    inner_lr: float,
+) -> dict[str, Params]:
     """The three exact meta-gradients of one sequence of k batches [k, ...]; the last batch is the query batch of MAML."""
     k = length(batches)
     _, g = inner_sgd(loss, params, batches, inner_lr)
 
     def last_loss(start: Params) -> Tensor:  # L_k(φ_k) as a function of φ₁
-        points, _ = inner_sgd(loss, start, pick(batches, slice(0, k - 1)), inner_lr)
+        support = pick(batches, slice(0, k - 1))
+        points, _ = inner_sgd(loss, start, support, inner_lr)
         return loss(points[-1], pick(batches, k - 1))
 
     return {
@@ -62,7 +71,11 @@ def meta_gradients(loss: Loss, params: Params, batches: Batch, inner_lr: float) 
 
 
 def expanded(
-    loss: Loss, params: Params, batches: Batch, inner_lr: float, order: int = 1
+    loss: Loss,
+    params: Params,
+    batches: Batch,
+    inner_lr: float,
+    order: int = 1,
 ) -> dict[str, Params]:
     """The same three, expanded at φ₁ up to α⁰ (``order`` 0) or α¹ (``order`` 1), still without any expectation."""
     if order not in (0, 1):
@@ -72,10 +85,13 @@ def expanded(
     leading = {"maml": last, "fomaml": last, "reptile": every}
     if order == 0:
         return leading
-    Hv = vmap(lambda batch, v: hessian_vector(lambda p: loss(p, batch), params, v))  # H̄ᵢ vᵢ for all i
+
+    def Hv(batch: Batch, v: Params) -> Params:
+        return hessian_vector(lambda p: loss(p, batch), params, v)
+
     before = {name: t.cumsum(0) - t for name, t in g.items()}  # Σ_{j<i} ḡⱼ
-    inner = Hv(batches, before)
-    own = Hv(batches, {name: t[-1:].expand_as(t) for name, t in g.items()})  # H̄ⱼ ḡ_k
+    inner = vmap(Hv)(batches, before)  # H̄ᵢ Σ_{j<i} ḡⱼ
+    own = vmap(Hv, in_dims=(0, None))(batches, last)  # H̄ⱼ ḡ_k
     second = {
         "maml": {name: inner[name][-1] + own[name][:-1].sum(0) for name in g},
         "fomaml": pick(inner, -1),
@@ -106,6 +122,7 @@ class Problem:
 
     @property
     def m(self) -> int:
+        """Mini-batches of each task."""
         return next(iter(self.batches.values())).shape[1]
 
 
@@ -128,15 +145,28 @@ def sequences(m: int, k: int, plan: str) -> Tensor:
     return torch.tensor(list(rows))
 
 
-def expectation(function: Callable[[Params, Batch], object], problem: Problem, draws: Tensor):
+def expectation(
+    function: Callable[[Params, Batch], object],
+    problem: Problem,
+    draws: Tensor,
+):
     """The mean of ``function(params, batches [k, ...])`` over all tasks and all ``draws`` [draws, k]."""
-    rows = {name: t[:, draws].flatten(0, 1) for name, t in problem.batches.items()}  # [T·draws, k, ...]
+    drawn = {name: t[:, draws] for name, t in problem.batches.items()}
+    rows = {name: t.flatten(0, 1) for name, t in drawn.items()}  # [T·draws, k, ...]
     return mean_of_rows(vmap(function, in_dims=(None, 0))(problem.params, rows))
 
 
-def expected_meta_gradients(problem: Problem, draws: Tensor, inner_lr: float) -> dict[str, Params]:
+def expected_meta_gradients(
+    problem: Problem,
+    draws: Tensor,
+    inner_lr: float,
+) -> dict[str, Params]:
     """The three exact meta-gradients, averaged over all tasks and draws."""
-    return expectation(lambda p, b: meta_gradients(problem.loss, p, b, inner_lr), problem, draws)
+
+    def exact(params: Params, batches: Batch) -> dict[str, Params]:
+        return meta_gradients(problem.loss, params, batches, inner_lr)
+
+    return expectation(exact, problem, draws)
 
 
 def average_terms(problem: Problem, draws: Tensor) -> dict[str, Params]:
@@ -194,7 +224,7 @@ def plan_weights(method: str, draws: Tensor, m: int) -> tuple[float, float, floa
 def fit(vector: Params, terms: list[Params]) -> tuple[list[float], float]:
     """Least squares ``vector`` ≈ Σ cᵢ·termsᵢ: the coefficients, and the length of what is left relative to ``vector``."""
     A, b = torch.stack([flat(t) for t in terms], dim=1), flat(vector)
-    scale = A.norm(dim=0)  # columns of one length: the small second term must not drown in rounding
+    scale = A.norm(dim=0)  # a small second term must not drown in rounding
     c = torch.linalg.lstsq(A / scale, b[:, None]).solution[:, 0] / scale
     return c.tolist(), float((A @ c - b).norm() / b.norm())
 
@@ -258,10 +288,12 @@ def network_problem(
 
 
 def length(batches: Batch) -> int:
+    """How many batches there are, k."""
     return next(iter(batches.values())).shape[0]
 
 
 def pick(batches: Batch, index) -> Batch:
+    """One of the batches, or those of a slice."""
     return {name: t[index] for name, t in batches.items()}
 
 
@@ -271,6 +303,7 @@ def add(a: Params, b: Params, factor: float) -> Params:
 
 
 def total(vectors: list[Params]) -> Params:
+    """The sum of vectors that are laid out as parameters."""
     return {name: sum(v[name] for v in vectors) for name in vectors[0]}
 
 
@@ -280,6 +313,7 @@ def mean_of_rows(values):
 
 
 def dot(a: Params, b: Params) -> Tensor:
+    """⟨a, b⟩, a scalar."""
     return sum((a[name] * b[name]).sum() for name in a)
 
 

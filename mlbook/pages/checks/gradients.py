@@ -21,6 +21,7 @@ class Comparison:
 
     @property
     def relative_error(self) -> float:
+        """|claimed − measured| / |measured|."""
         return abs(self.claimed - self.measured) / max(abs(self.measured), 1e-300)
 
 
@@ -43,6 +44,7 @@ def moved(meta: Meta, direction: Meta, distance: float) -> Meta:
 
 
 def inner_product(a: Meta, b: Meta) -> Tensor:
+    """⟨a, b⟩ over all tensors, a scalar."""
     return sum((x * y).sum() for x, y in zip(leaves(a), leaves(b), strict=True))
 
 
@@ -79,6 +81,7 @@ def worst(comparisons: list[Comparison]) -> float:
 
 
 def to_float64(meta: Meta) -> Meta:
+    """The same numbers in double precision."""
     return {group: {name: p.double() for name, p in params.items()} for group, params in meta.items()}
 
 
@@ -94,7 +97,9 @@ def cosine(a: Meta, b: Meta) -> float:
 
 
 def hessian_vector(
-    loss: Callable[[dict], Tensor], params: dict[str, Tensor], vector: dict[str, Tensor]
+    loss: Callable[[dict], Tensor],
+    params: dict[str, Tensor],
+    vector: dict[str, Tensor],
 ) -> dict[str, Tensor]:
     """H·v of a scalar ``loss`` at ``params`` without forming H: the derivative of the gradient along v."""
     return torch.func.jvp(torch.func.grad(loss), (params,), (vector,))[1]

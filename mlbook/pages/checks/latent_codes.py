@@ -113,15 +113,15 @@ def weight_descent(learner: LEO, w: Tensor, episodes: Episode, rate: float, step
     return found
 
 
-def codes_in_other_company(learner: LEO, meta: Meta, episodes: Episode) -> Tensor:
+def codes_beside_other_classes(learner: LEO, meta: Meta, episodes: Episode) -> Tensor:
     """The mean code [T, N, n_z] of each class when the other classes of its support set come from the next task."""
     N, T = learner.n_way, episodes.n_tasks
     blocks = episodes.support_x.view(T, N, -1, episodes.support_x.shape[-1])
-    strangers = blocks.roll(-1, 0)
+    others = blocks.roll(-1, 0)
     found = []
     with torch.no_grad():
         for n in range(N):
-            mixed = strangers.clone()
+            mixed = others.clone()
             mixed[:, n] = blocks[:, n]
             mean, _ = vmap(lambda x: learner.encode(meta["params"], x))(mixed.flatten(1, 2))
             found.append(mean[:, n])

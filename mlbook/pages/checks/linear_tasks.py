@@ -37,6 +37,7 @@ class TanhFeatures(nn.Module):
         self.theta = nn.Parameter(torch.zeros(size + 1, dtype=torch.float64))
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """θ = 0, where nothing is random."""
         nn.init.zeros_(self.theta)
 
     def features(self, x: Tensor) -> Tensor:

@@ -22,9 +22,13 @@ from mlbook.meta_learners.inner_loop import adapt
 class Task(Protocol):
     """A loss whose minimisers form a set W."""
 
-    def loss(self, p: Tensor) -> Tensor: ...
+    def loss(self, p: Tensor) -> Tensor:
+        """The loss at every row of p [..., d]: [...], zero on W."""
+        ...
 
-    def project(self, phi: Tensor) -> Tensor: ...
+    def project(self, phi: Tensor) -> Tensor:
+        """P_W(φ), the point of W closest to every row of φ [..., d]."""
+        ...
 
 
 # -- solution sets in the plane ---------------------------------------------------------------------------------------
@@ -155,7 +159,13 @@ def half_squared_distance(task: Task, phi: Tensor) -> Tensor:
     return 0.5 * (phi - task.project(phi)).square().sum(-1)
 
 
-def gradient_steps(task: Task, phi: Tensor, *, inner_lr: float, steps: int) -> Tensor:
+def gradient_steps(
+    task: Task,
+    phi: Tensor,
+    *,
+    inner_lr: float,
+    steps: int,
+) -> Tensor:
     """Where k gradient steps on the task's loss lead from every row of ``phi``; a row's loss depends on that row alone."""
 
     def loss(params):
@@ -169,7 +179,11 @@ def draw(tasks: Sequence[Task], n: int, generator: torch.Generator) -> list[Task
     return [tasks[i] for i in torch.randint(len(tasks), (n,), generator=generator).tolist()]
 
 
-def reptile_by_projection(phi: Tensor, tasks: Sequence[Task], rates: Sequence[float]) -> Tensor:
+def reptile_by_projection(
+    phi: Tensor,
+    tasks: Sequence[Task],
+    rates: Sequence[float],
+) -> Tensor:
     """Serial Reptile with the exact closest minimiser. tasks, rates: the task and the ε of every meta-step.
 
     Returns the path of φ, [meta-steps + 1, d].
@@ -182,7 +196,12 @@ def reptile_by_projection(phi: Tensor, tasks: Sequence[Task], rates: Sequence[fl
     return torch.stack(path)
 
 
-def reptile_by_steps(phi: Tensor, tasks: Sequence[Task], rates: Sequence[float], **inner) -> Tensor:
+def reptile_by_steps(
+    phi: Tensor,
+    tasks: Sequence[Task],
+    rates: Sequence[float],
+    **inner,
+) -> Tensor:
     """Serial Reptile as it is: k gradient steps in the place of the projection; the rest as in ``reptile_by_projection``.
 
     inner: ``inner_lr`` α and ``steps`` k, as in ``gradient_steps``.

@@ -30,8 +30,14 @@ def shrinkage(curvature: Tensor, inner_lr: float, steps: int) -> Tensor:
     return torch.matrix_power(identity - inner_lr * curvature, steps)
 
 
-def weights(method: str, curvature: Tensor, *, inner_lr: float, steps: int) -> Tensor:
-    """The weight w_i with which ``method`` listens to each task, of the shape of ``curvature`` ([T] or [T, P, P]).
+def weights(
+    method: str,
+    curvature: Tensor,
+    *,
+    inner_lr: float,
+    steps: int,
+) -> Tensor:
+    """The weight w_i of every task in the mean update of ``method``, in the shape of ``curvature``, [T] or [T, P, P].
 
     steps: N for MAML and FOMAML, k for Reptile; pre-training takes none. The weights are not normalised.
     """
@@ -42,11 +48,18 @@ def weights(method: str, curvature: Tensor, *, inner_lr: float, steps: int) -> T
         return curvature
     left = shrinkage(curvature, inner_lr, 2 * steps if method == "maml" else steps)
     if method == "reptile":
-        return 1 - left if scalar else torch.eye(curvature.shape[-1], dtype=curvature.dtype) - left
+        return (1 if scalar else torch.eye(len(left[0]), dtype=left.dtype)) - left
     return curvature * left if scalar else curvature @ left
 
 
-def fixed_point(method: str, curvature: Tensor, centre: Tensor, *, inner_lr: float, steps: int) -> Tensor:
+def fixed_point(
+    method: str,
+    curvature: Tensor,
+    centre: Tensor,
+    *,
+    inner_lr: float,
+    steps: int,
+) -> Tensor:
     """The point at which ``method`` stops: (Σ w_i)⁻¹ Σ w_i·c_i, a scalar tensor, or [P] for matrices.
 
     centre: [T] or [T, P]. Raises ``UserError`` where the weights add up to nothing, so that there is no such point.
@@ -56,10 +69,10 @@ def fixed_point(method: str, curvature: Tensor, centre: Tensor, *, inner_lr: flo
     total = w.sum(0)
     if curvature.dim() == 1:
         if total == 0:
-            raise UserError(f"the weights of {method} add up to zero: there is no single resting point")
+            raise UserError(f"the weights of {method} add up to zero")
         return (w * centre).sum() / total
     if torch.linalg.matrix_rank(total) < len(total):
-        raise UserError(f"the weights of {method} add up to a singular matrix: no single resting point")
+        raise UserError(f"the weights of {method} add up to a singular matrix")
     return torch.linalg.solve(total, (w @ centre[..., None]).sum(0)[:, 0])
 
 
@@ -89,6 +102,7 @@ class Linear(nn.Module):
         self.theta = nn.Parameter(torch.zeros(size))
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """θ standard normal."""
         nn.init.normal_(self.theta, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:

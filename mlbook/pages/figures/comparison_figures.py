@@ -12,7 +12,7 @@ from mlbook.pages.checks.comparison import TITLES
 from mlbook.pages.checks.directions import METHODS, four_directions, inner_path_over
 from mlbook.pages.checks.landscape import Valleys
 from mlbook.pages.figures.maml_figures import method_colour
-from mlbook.pages.figures.style import BLACK, COLOURS, GREEN, GREY, PURPLE, SKY, YELLOW, arrow, figure
+from mlbook.pages.figures.style import BLACK, COLOURS, GREEN, GREY, PURPLE, SKY, YELLOW, arrow, figure, plane
 
 
 def _colour(method: str) -> str:
@@ -53,7 +53,7 @@ def four_arrows(valleys: Valleys, start: Tensor, *, inner_lr: float, k: int, tas
         ax.annotate(f"$\\phi_{i + 2}$", b, xytext=offset, textcoords="offset points", fontsize=11)
     ax.plot(*start, "s", color=BLACK, markersize=8)
     ax.annotate("$\\phi_1$", start, xytext=(-20, -5), textcoords="offset points", fontsize=14)
-    ax.set(xlim=span[:2], ylim=span[2:], aspect="equal", xlabel="first parameter", ylabel="second parameter")
+    plane(ax, span)
     ax.legend(loc="lower right", fontsize=9, framealpha=0.95)
     return fig, (
         f"Level lines of one task's loss in the plane of two parameters. From the initialisation phi {k} gradient steps, thin "
@@ -87,7 +87,7 @@ def resting_places(valleys: Valleys, paths: dict[str, Tensor], bottoms: tuple[st
     start = next(iter(paths.values()))[0]
     ax.plot(*start, "s", color=BLACK, markersize=8)
     ax.annotate("start", start, xytext=(-8, -14), textcoords="offset points")
-    ax.set(xlim=span[:2], ylim=span[2:], aspect="equal", xlabel="first parameter", ylabel="second parameter")
+    plane(ax, span)
     ax.legend(fontsize=9, loc="upper right", framealpha=0.95)
     return fig, (
         "Level lines of two tasks in the plane, and four paths of the initialisation from the same start. They end apart: "

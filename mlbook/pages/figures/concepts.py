@@ -20,7 +20,7 @@ PAPER, CHOICE, MACHINE, DATA = "#FFFFFF", "#FBE3B5", "#CFE6F5", "#EDEDED"
 # -- block diagrams ------------------------------------------------------------------------------------------------
 
 
-def _canvas(width: float, height: float):
+def canvas(width: float, height: float):
     """An empty sheet whose units are inches, origin at the lower left."""
     fig = Figure(figsize=(width, height))
     ax = fig.add_axes((0, 0, 1, 1))
@@ -29,7 +29,7 @@ def _canvas(width: float, height: float):
     return fig, ax
 
 
-def _box(ax, x, y, w, h, text, *, fill=PAPER, edge=BLACK, size=10.0, style="-", weight="normal"):
+def labelled_box(ax, x, y, w, h, text, *, fill=PAPER, edge=BLACK, size=10.0, style="-", weight="normal"):
     """A rounded box with centre (x, y); returns its centre."""
     shape = FancyBboxPatch(
         (x - w / 2, y - h / 2),
@@ -46,7 +46,7 @@ def _box(ax, x, y, w, h, text, *, fill=PAPER, edge=BLACK, size=10.0, style="-", 
     return x, y
 
 
-def _polyline(ax, points, *, colour=BLACK, style="-", width=1.3):
+def polyline(ax, points, *, colour=BLACK, style="-", width=1.3):
     """A line with corners that ends in an arrow head."""
     x, y = zip(*points[:-1], strict=True)
     ax.plot(x, y, color=colour, lw=width, ls=style, solid_capstyle="round")
@@ -55,26 +55,26 @@ def _polyline(ax, points, *, colour=BLACK, style="-", width=1.3):
 
 def learning_and_meta_learning():
     """Ordinary learning finds f*, meta-learning finds F."""
-    fig, ax = _canvas(5.2, 4.5)
+    fig, ax = canvas(5.2, 4.5)
     ax.text(0.1, 4.28, "Ordinary learning finds a model", fontsize=11.5, weight="bold")
-    _box(ax, 0.95, 3.55, 1.5, 0.72, "one data set\nof one task", fill=DATA)
-    _box(ax, 2.75, 3.55, 1.4, 0.72, "learning\nalgorithm $F$", fill=CHOICE)
-    _box(ax, 4.4, 3.55, 1.2, 0.72, "model $f^*$", fill=MACHINE)
+    labelled_box(ax, 0.95, 3.55, 1.5, 0.72, "one data set\nof one task", fill=DATA)
+    labelled_box(ax, 2.75, 3.55, 1.4, 0.72, "learning\nalgorithm $F$", fill=CHOICE)
+    labelled_box(ax, 4.4, 3.55, 1.2, 0.72, "model $f^*$", fill=MACHINE)
     arrow(ax, (1.7, 3.55), (2.05, 3.55))
     arrow(ax, (3.45, 3.55), (3.8, 3.55))
     ax.text(2.75, 2.98, "set up by a person", fontsize=9.5, ha="center", color="#7A4E00")
 
     ax.plot([0.1, 5.1], [2.72, 2.72], color=GREY, lw=0.8, ls=":")
     ax.text(0.1, 2.4, "Meta-learning finds a learning algorithm", fontsize=11.5, weight="bold")
-    _box(ax, 0.95, 1.68, 1.5, 0.72, "many\ntraining tasks", fill=DATA)
-    _box(ax, 2.75, 1.68, 1.4, 0.72, "meta-learning", fill=CHOICE)
-    _box(ax, 4.4, 1.68, 1.2, 0.72, "learning\nalgorithm $F$", fill=MACHINE)
+    labelled_box(ax, 0.95, 1.68, 1.5, 0.72, "many\ntraining tasks", fill=DATA)
+    labelled_box(ax, 2.75, 1.68, 1.4, 0.72, "meta-learning", fill=CHOICE)
+    labelled_box(ax, 4.4, 1.68, 1.2, 0.72, "learning\nalgorithm $F$", fill=MACHINE)
     arrow(ax, (1.7, 1.68), (2.05, 1.68))
     arrow(ax, (3.45, 1.68), (3.8, 1.68))
-    _box(ax, 0.95, 0.45, 1.5, 0.68, "few data of\na new task", fill=DATA)
-    _box(ax, 2.75, 0.45, 1.4, 0.68, "$F$", fill=MACHINE, size=13)
-    _box(ax, 4.4, 0.45, 1.2, 0.68, "its model\n$f = F(\\mathrm{data})$", fill=MACHINE, size=9.5)
-    _polyline(ax, [(4.4, 1.32), (4.4, 1.05), (2.75, 1.05), (2.75, 0.79)], colour=BLUE)
+    labelled_box(ax, 0.95, 0.45, 1.5, 0.68, "few data of\na new task", fill=DATA)
+    labelled_box(ax, 2.75, 0.45, 1.4, 0.68, "$F$", fill=MACHINE, size=13)
+    labelled_box(ax, 4.4, 0.45, 1.2, 0.68, "its model\n$f = F(\\mathrm{data})$", fill=MACHINE, size=9.5)
+    polyline(ax, [(4.4, 1.32), (4.4, 1.05), (2.75, 1.05), (2.75, 0.79)], colour=BLUE)
     arrow(ax, (1.7, 0.45), (2.05, 0.45))
     arrow(ax, (3.45, 0.45), (3.8, 0.45))
     return fig, (
@@ -88,14 +88,14 @@ def learning_and_meta_learning():
 
 def tasks_as_units():
     """Training tasks and a test task, each with a support and a query set."""
-    fig, ax = _canvas(5.2, 4.0)
+    fig, ax = canvas(5.2, 4.0)
     ax.text(0.12, 3.72, "training tasks", fontsize=11.5, weight="bold")
     ax.text(1.42, 3.72, "(across tasks): to learn $\\omega$", fontsize=10.5)
     rows = [("task 1", 3.3), ("task 2", 2.72), ("task $M$", 1.86)]
     for name, y in rows:
         ax.text(0.12, y, name, fontsize=10.5, va="center")
-        _box(ax, 1.95, y, 1.75, 0.44, "support set", fill=DATA)
-        _box(ax, 4.05, y, 1.75, 0.44, "query set", fill="#F4E1EC")
+        labelled_box(ax, 1.95, y, 1.75, 0.44, "support set", fill=DATA)
+        labelled_box(ax, 4.05, y, 1.75, 0.44, "query set", fill="#F4E1EC")
         arrow(ax, (2.83, y), (3.17, y))
     ax.text(0.3, 2.29, "$\\vdots$", fontsize=12, va="center")
     ax.text(3.0, 2.29, "$\\vdots$", fontsize=12, va="center", ha="center")
@@ -103,8 +103,8 @@ def tasks_as_units():
     ax.text(0.12, 1.08, "test task", fontsize=11.5, weight="bold")
     ax.text(1.0, 1.08, "(within task): new; to judge what was learned", fontsize=10.5)
     ax.text(0.12, 0.6, "task", fontsize=10.5, va="center")
-    _box(ax, 1.95, 0.6, 1.75, 0.44, "support set", fill=DATA)
-    _box(ax, 4.05, 0.6, 1.75, 0.44, "query set", fill="#F4E1EC")
+    labelled_box(ax, 1.95, 0.6, 1.75, 0.44, "support set", fill=DATA)
+    labelled_box(ax, 4.05, 0.6, 1.75, 0.44, "query set", fill="#F4E1EC")
     arrow(ax, (2.83, 0.6), (3.17, 0.6))
     ax.text(1.95, 0.2, "learn $\\theta$ from it", fontsize=9.5, ha="center", color="#444444")
     ax.text(4.05, 0.2, "score $\\theta$ on it", fontsize=9.5, ha="center", color="#444444")
@@ -117,7 +117,7 @@ def tasks_as_units():
 
 def ordinary_training():
     """The steps of ordinary training; what a person chooses, and the research field that learns that choice."""
-    fig, ax = _canvas(5.6, 6.12)
+    fig, ax = canvas(5.6, 6.12)
     steps = [
         ("data and their processing $D$", "learned augmentation:\nDADA (chapter 16)"),
         ("architecture $A$", "architecture search:\nNAS (chapter 17)"),
@@ -130,17 +130,17 @@ def ordinary_training():
     ax.text(4.35, 5.9, "the field that learns it", fontsize=10.5, ha="center", weight="bold")
     y = 5.47
     for i, (choice, field) in enumerate(steps):
-        _box(ax, 1.55, y, 2.7, 0.46, choice, fill=CHOICE, size=10)
-        _box(ax, 4.35, y, 2.1, 0.5, field, fill=PAPER, edge=GREY, size=9.2)
+        labelled_box(ax, 1.55, y, 2.7, 0.46, choice, fill=CHOICE, size=10)
+        labelled_box(ax, 4.35, y, 2.1, 0.5, field, fill=PAPER, edge=GREY, size=9.2)
         ax.plot([2.9, 3.3], [y, y], color=GREY, lw=1, ls=":")
         if i:
             arrow(ax, (1.55, y + 0.39), (1.55, y + 0.23))
         y -= 0.62
     arrow(ax, (1.55, y + 0.39), (1.55, y + 0.2))
-    _box(ax, 1.55, y - 0.06, 2.7, 0.52, "compute the loss and\nits gradient on a batch", fill=MACHINE)
-    _box(ax, 1.55, y - 0.78, 2.7, 0.46, "update $\\theta$", fill=MACHINE)
+    labelled_box(ax, 1.55, y - 0.06, 2.7, 0.52, "compute the loss and\nits gradient on a batch", fill=MACHINE)
+    labelled_box(ax, 1.55, y - 0.78, 2.7, 0.46, "update $\\theta$", fill=MACHINE)
     arrow(ax, (1.55, y - 0.32), (1.55, y - 0.55))
-    _polyline(ax, [(2.9, y - 0.78), (3.25, y - 0.78), (3.25, y - 0.06), (2.9, y - 0.06)], colour=BLUE)
+    polyline(ax, [(2.9, y - 0.78), (3.25, y - 0.78), (3.25, y - 0.06), (2.9, y - 0.06)], colour=BLUE)
     ax.text(3.35, y - 0.42, "repeat\n$t = 1, 2, \\dots$", fontsize=10, va="center", color=BLUE)
     arrow(ax, (1.55, y - 1.01), (1.55, y - 1.18))
     ax.text(1.55, y - 1.3, "model $f_{\\theta^*}$", fontsize=11, ha="center", va="center")
@@ -157,22 +157,22 @@ def ordinary_training():
 
 def stage_one():
     """Training on training tasks: three tasks, their query losses, the sum, the way back to ω."""
-    fig, ax = _canvas(5.4, 5.0)
-    _box(ax, 2.95, 4.65, 1.6, 0.5, "$F_\\omega$", fill=MACHINE, size=13)
+    fig, ax = canvas(5.4, 5.0)
+    labelled_box(ax, 2.95, 4.65, 1.6, 0.5, "$F_\\omega$", fill=MACHINE, size=13)
     xs = (1.3, 2.95, 4.6)
     for x, name in zip(xs, ("1", "2", "T"), strict=True):
         arrow(ax, (2.95 + 0.45 * (x - 2.95), 4.4), (x, 3.98))
-        _box(ax, x, 3.7, 1.35, 0.54, f"support set\nof task ${name}$", fill=DATA, size=9.5)
+        labelled_box(ax, x, 3.7, 1.35, 0.54, f"support set\nof task ${name}$", fill=DATA, size=9.5)
         arrow(ax, (x, 3.43), (x, 3.1))
-        _box(ax, x, 2.86, 1.1, 0.46, f"$\\theta_{name}$", fill=MACHINE, size=13)
+        labelled_box(ax, x, 2.86, 1.1, 0.46, f"$\\theta_{name}$", fill=MACHINE, size=13)
         arrow(ax, (x, 2.63), (x, 2.3))
-        _box(ax, x, 2.03, 1.35, 0.54, f"query set\nof task ${name}$", fill="#F4E1EC", size=9.5)
+        labelled_box(ax, x, 2.03, 1.35, 0.54, f"query set\nof task ${name}$", fill="#F4E1EC", size=9.5)
         arrow(ax, (x, 1.76), (x, 1.47))
         ax.text(x, 1.32, f"$l_{name}$", fontsize=13, ha="center", va="center")
         arrow(ax, (x + 0.12 * (2.95 - x), 1.2), (2.95 + 0.4 * (x - 2.95), 0.86))
     ax.text(3.78, 2.86, "$\\cdots$", fontsize=14, ha="center", va="center")
-    _box(ax, 2.95, 0.6, 3.0, 0.5, "$L(\\omega) = l_1 + l_2 + \\dots + l_T$", fill=PAPER, size=12)
-    _polyline(ax, [(1.45, 0.6), (0.34, 0.6), (0.34, 4.65), (2.15, 4.65)], colour=RED, style="--", width=1.6)
+    labelled_box(ax, 2.95, 0.6, 3.0, 0.5, "$L(\\omega) = l_1 + l_2 + \\dots + l_T$", fill=PAPER, size=12)
+    polyline(ax, [(1.45, 0.6), (0.34, 0.6), (0.34, 4.65), (2.15, 4.65)], colour=RED, style="--", width=1.6)
     ax.text(
         0.17,
         2.7,
@@ -203,11 +203,11 @@ def stage_one():
 
 def stage_two():
     """The test task: ω stands still."""
-    fig, ax = _canvas(5.4, 2.1)
-    _box(ax, 0.9, 1.0, 1.3, 0.6, "support set of\nthe test task", fill=DATA, size=9.5)
-    _box(ax, 2.55, 1.0, 1.1, 0.6, "$F_{\\omega^*}$", fill=MACHINE, size=13)
-    _box(ax, 3.75, 1.0, 0.7, 0.6, "$\\theta$", fill=MACHINE, size=13)
-    _box(ax, 4.8, 1.0, 0.9, 0.6, "query\nset", fill="#F4E1EC", size=9.5)
+    fig, ax = canvas(5.4, 2.1)
+    labelled_box(ax, 0.9, 1.0, 1.3, 0.6, "support set of\nthe test task", fill=DATA, size=9.5)
+    labelled_box(ax, 2.55, 1.0, 1.1, 0.6, "$F_{\\omega^*}$", fill=MACHINE, size=13)
+    labelled_box(ax, 3.75, 1.0, 0.7, 0.6, "$\\theta$", fill=MACHINE, size=13)
+    labelled_box(ax, 4.8, 1.0, 0.9, 0.6, "query\nset", fill="#F4E1EC", size=9.5)
     arrow(ax, (1.55, 1.0), (2.0, 1.0))
     arrow(ax, (3.1, 1.0), (3.4, 1.0))
     arrow(ax, (4.1, 1.0), (4.35, 1.0))
@@ -236,23 +236,23 @@ def stage_two():
 
 def lifelong_and_meta():
     """One model for all tasks against one learner and a model for each."""
-    fig, ax = _canvas(5.4, 3.6)
+    fig, ax = canvas(5.4, 3.6)
     ax.text(1.3, 3.38, "life-long learning", fontsize=11.5, weight="bold", ha="center")
     ax.text(4.1, 3.38, "meta-learning", fontsize=11.5, weight="bold", ha="center")
     ax.plot([2.7, 2.7], [0.1, 3.5], color=GREY, lw=0.8, ls=":")
     for i, y in enumerate((2.75, 1.85, 0.95), 1):
-        _box(ax, 0.6, y, 0.85, 0.46, f"task {i}", fill=DATA)
-        _box(ax, 1.95, y, 0.95, 0.5, "model $f$", fill=MACHINE)
+        labelled_box(ax, 0.6, y, 0.85, 0.46, f"task {i}", fill=DATA)
+        labelled_box(ax, 1.95, y, 0.95, 0.5, "model $f$", fill=MACHINE)
         arrow(ax, (1.03, y), (1.47, y))
         if i < 3:
             arrow(ax, (1.95, y - 0.25), (1.95, y - 0.65), colour=BLUE)
     ax.text(1.3, 0.34, "one model, which must\nnot forget task 1", fontsize=9.8, ha="center", va="center")
-    _box(ax, 4.1, 1.85, 0.62, 2.3, "$F_\\omega$", fill=MACHINE, size=13)
+    labelled_box(ax, 4.1, 1.85, 0.62, 2.3, "$F_\\omega$", fill=MACHINE, size=13)
     for i, y in enumerate((2.75, 1.85, 0.95), 1):
-        _box(ax, 3.22, y, 0.75, 0.46, f"task {i}", fill=DATA)
+        labelled_box(ax, 3.22, y, 0.75, 0.46, f"task {i}", fill=DATA)
         arrow(ax, (3.6, y), (3.79, y))
         arrow(ax, (4.41, y), (4.6, y))
-        _box(ax, 4.95, y, 0.68, 0.5, f"$f_{i}$", fill=MACHINE, size=12)
+        labelled_box(ax, 4.95, y, 0.68, 0.5, f"$f_{i}$", fill=MACHINE, size=12)
     ax.text(4.1, 0.34, "one learner, and a\nmodel for each task", fontsize=9.8, ha="center", va="center")
     return fig, (
         "Left, life-long learning: tasks 1, 2 and 3 arrive one after the other at the same model, which is "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from matplotlib.lines import Line2D
 
-from mlbook.pages.figures.style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE, RED, arrow, figure
+from mlbook.pages.figures.style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE, RED, arrow, figure, plane
 
 STYLES = {2: "-", 3: "--", 5: ":"}
 """Line style by the number of mini-batches k."""
@@ -51,13 +51,7 @@ def two_steps(inner_lr: float = 0.42):
     note("$-\\alpha\\,\\bar g_2$", (second + naive) / 2, (8, -4), BLACK)
     note("$\\alpha^2\\bar H_2\\bar g_1$", (naive + third) / 2, (2, 10), BLACK)
     note("$-\\alpha\\,g_{\\mathrm{Reptile}}$", third / 2, (-74, 18), BLACK)
-    ax.set(
-        xlim=(-0.6, 2.9),
-        ylim=(-0.5, 2.3),
-        aspect="equal",
-        xlabel="first parameter",
-        ylabel="second parameter",
-    )
+    plane(ax, (-0.6, 2.9, -0.5, 2.3))
     change = float((third - naive).norm() / (inner_lr * g2_start.norm()))
     alt = (
         "Two gradient steps in a plane. The first, from phi 1 to phi 2, follows mini-batch 1. The second, to phi 3, follows "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from matplotlib.patches import Rectangle
 
-from mlbook.pages.figures.concepts import _box, _canvas, _polyline
+from mlbook.pages.figures.concepts import canvas, labelled_box, polyline
 from mlbook.pages.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, arrow, figure
 
 SHARED, OWN, DATA = "#CDEBDD", "#CFE6F5", "#EDEDED"
@@ -15,21 +15,21 @@ CLASS_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED)
 
 def structure():
     """LEO from the support set to the outer update, with the shape of what travels along every arrow."""
-    fig, ax = _canvas(7.4, 6.5)
+    fig, ax = canvas(7.4, 6.5)
     small = {"fontsize": 8.6, "ha": "center", "color": "#333333"}
     top, second, third, fourth = 5.85, 4.45, 2.75, 1.2
 
-    _box(ax, 0.85, top, 1.3, 0.66, "support set", fill=DATA)
-    _box(ax, 3.45, top, 1.45, 0.66, "encoder $\\phi_e$\n(linear)", fill=SHARED)
-    _box(ax, 6.35, top, 1.5, 0.66, "all ordered\npairs", fill=OWN)
+    labelled_box(ax, 0.85, top, 1.3, 0.66, "support set", fill=DATA)
+    labelled_box(ax, 3.45, top, 1.45, 0.66, "encoder $\\phi_e$\n(linear)", fill=SHARED)
+    labelled_box(ax, 6.35, top, 1.5, 0.66, "all ordered\npairs", fill=OWN)
     arrow(ax, (1.5, top), (2.72, top))
     ax.text(2.1, top + 0.1, "$x$  [N·K, D]", **small)
     arrow(ax, (4.18, top), (5.6, top))
     ax.text(4.9, top + 0.1, "$h$  [N·K, n$_z$]", **small)
 
-    _box(ax, 6.35, second, 1.5, 0.74, "relation net-\nwork $\\phi_r$", fill=SHARED)
-    _box(ax, 3.55, second, 1.75, 0.74, "mean over partners,\nthen over a class", fill=OWN, size=9)
-    _box(ax, 0.85, second, 1.3, 0.74, "codes $z$\nof the task", fill=OWN)
+    labelled_box(ax, 6.35, second, 1.5, 0.74, "relation net-\nwork $\\phi_r$", fill=SHARED)
+    labelled_box(ax, 3.55, second, 1.75, 0.74, "mean over partners,\nthen over a class", fill=OWN, size=9)
+    labelled_box(ax, 0.85, second, 1.3, 0.74, "codes $z$\nof the task", fill=OWN)
     arrow(ax, (6.35, top - 0.33), (6.35, second + 0.37))
     ax.text(6.28, (top + second) / 2 - 0.03, "[(N·K)², 2n$_z$]", fontsize=8.6, ha="right", color="#333333")
     arrow(ax, (5.6, second), (4.43, second))
@@ -38,24 +38,24 @@ def structure():
     ax.text(2.09, second + 0.1, "$\\mu^e,\\sigma^e$  [N, n$_z$]", **small)
     ax.text(2.09, second - 0.24, "$z=\\mu^e+\\sigma^e\\varepsilon$", **small)
 
-    _box(ax, 2.85, third, 1.45, 0.74, "decoder $\\phi_d$\n(linear)", fill=SHARED)
-    _box(ax, 6.15, third, 1.9, 0.74, "softmax classifier\nof the task, $w$", fill=OWN, size=9.5)
-    _polyline(ax, [(0.85, second - 0.37), (0.85, third), (2.12, third)])
+    labelled_box(ax, 2.85, third, 1.45, 0.74, "decoder $\\phi_d$\n(linear)", fill=SHARED)
+    labelled_box(ax, 6.15, third, 1.9, 0.74, "softmax classifier\nof the task, $w$", fill=OWN, size=9.5)
+    polyline(ax, [(0.85, second - 0.37), (0.85, third), (2.12, third)])
     ax.text(1.48, third + 0.1, "$z$  [N, n$_z$]", **small)
     arrow(ax, (3.58, third), (5.2, third))
     ax.text(4.39, third + 0.1, "$\\mu^d,\\sigma^d$  [N, D]", **small)
     ax.text(4.39, third - 0.25, "$w=\\mu^d+\\sigma^d\\varepsilon$\n[N, K, D]", va="top", **small)
 
     # the inner loops
-    _box(ax, 4.0, fourth, 1.5, 0.6, "support loss $L^S$\n(sum)", fill=OWN, size=9)
-    _polyline(ax, [(5.7, third - 0.37), (5.7, fourth), (4.75, fourth)])
+    labelled_box(ax, 4.0, fourth, 1.5, 0.6, "support loss $L^S$\n(sum)", fill=OWN, size=9)
+    polyline(ax, [(5.7, third - 0.37), (5.7, fourth), (4.75, fourth)])
     ax.text(5.76, fourth + 0.52, "[N·K, N]", fontsize=8.6, ha="left", color="#333333")
-    _polyline(ax, [(3.25, fourth), (0.4, fourth), (0.4, second - 0.37)], colour=RED, width=1.8)
+    polyline(ax, [(3.25, fourth), (0.4, fourth), (0.4, second - 0.37)], colour=RED, width=1.8)
     ax.text(
         1.85, fourth + 0.12, "$z\\leftarrow z-\\alpha\\,\\nabla_z L^S$, decode again",
         color=RED, fontsize=9, ha="center",
     )  # fmt: skip
-    _polyline(
+    polyline(
         ax, [(4.0, fourth + 0.3), (4.0, 1.78), (5.35, 1.78), (5.35, third - 0.37)], colour=PURPLE, width=1.8
     )
     ax.text(
@@ -64,12 +64,12 @@ def structure():
     )  # fmt: skip
 
     # the outer loop
-    _box(ax, 6.65, fourth, 1.2, 0.6, "query loss\n$L^Q$ (mean)", fill=OWN, size=9)
+    labelled_box(ax, 6.65, fourth, 1.2, 0.6, "query loss\n$L^Q$ (mean)", fill=OWN, size=9)
     arrow(ax, (6.65, third - 0.37), (6.65, fourth + 0.3))
     ax.text(6.72, fourth + 0.52, "[N·Q, N]", fontsize=8.6, ha="left", color="#333333")
-    _box(ax, 6.65, 0.32, 1.2, 0.4, "query set", fill=DATA, size=9)
+    labelled_box(ax, 6.65, 0.32, 1.2, 0.4, "query set", fill=DATA, size=9)
     arrow(ax, (6.65, 0.52), (6.65, fourth - 0.3))
-    _box(
+    labelled_box(
         ax,
         2.5,
         0.32,
@@ -79,7 +79,7 @@ def structure():
         fill=SHARED,
         size=9.5,
     )
-    _polyline(ax, [(6.05, fourth - 0.15), (5.6, fourth - 0.15), (5.6, 0.32), (4.85, 0.32)], style="--")
+    polyline(ax, [(6.05, fourth - 0.15), (5.6, fourth - 0.15), (5.6, 0.32), (4.85, 0.32)], style="--")
     for x, fill, text in (
         (0.5, SHARED, "shared by all tasks"),
         (2.6, OWN, "of one task"),
@@ -148,7 +148,7 @@ def idea():
 def pairs(n_way: int, k_shot: int):
     """The ordered pairs of a support set as a square, and what is averaged for each class."""
     S = n_way * k_shot
-    fig, ax = _canvas(6.2, 4.0)
+    fig, ax = canvas(6.2, 4.0)
     cell, x0, y0 = 3.0 / S, 1.15, 0.35
     for i in range(S):
         for j in range(S):

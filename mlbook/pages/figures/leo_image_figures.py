@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mlbook.pages.figures.concepts import _box, _canvas, _polyline
+from mlbook.pages.figures.concepts import canvas, labelled_box, polyline
 from mlbook.pages.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, arrow, figure
 from mlbook.training.evaluation import ci95
 
@@ -17,27 +17,27 @@ CLASSES = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY)
 
 def stages():
     """Stage one trains a backbone, stage two reads its frozen features."""
-    fig, ax = _canvas(7.4, 3.75)
+    fig, ax = canvas(7.4, 3.75)
     small = {"fontsize": 8.8, "ha": "center", "color": "#333333"}
     ax.text(0.1, 3.5, "Stage one: an ordinary classifier, once", fontsize=11, weight="bold")
-    _box(ax, 0.95, 2.75, 1.5, 0.8, "pictures of all\nmeta-train classes", fill=DATA, size=9.5)
-    _box(ax, 3.3, 2.75, 1.7, 0.8, "backbone\n(wide residual\nnetwork)", fill=SHARED, size=9.5)
-    _box(ax, 5.6, 2.75, 1.3, 0.8, "linear layer,\none output\nper class", fill=SHARED, size=9.5)
+    labelled_box(ax, 0.95, 2.75, 1.5, 0.8, "pictures of all\nmeta-train classes", fill=DATA, size=9.5)
+    labelled_box(ax, 3.3, 2.75, 1.7, 0.8, "backbone\n(wide residual\nnetwork)", fill=SHARED, size=9.5)
+    labelled_box(ax, 5.6, 2.75, 1.3, 0.8, "linear layer,\none output\nper class", fill=SHARED, size=9.5)
     ax.text(6.82, 2.75, "cross-\nentropy", fontsize=9.5, ha="center", va="center")
     for start, end in ((1.7, 2.45), (4.15, 4.95), (6.25, 6.45)):
         arrow(ax, (start, 2.75), (end, 2.75))
     ax.plot([0.1, 7.3], [2.12, 2.12], color=GREY, lw=0.8, ls=":")
     ax.text(0.1, 1.84, "Stage two: meta-learning on numbers", fontsize=11, weight="bold")
-    _box(ax, 0.95, 1.1, 1.5, 0.8, "pictures of\none task", fill=DATA, size=9.5)
-    _box(ax, 3.3, 1.1, 1.7, 0.8, "the same back-\nbone, frozen", fill=FROZEN, size=9.5)
-    _box(ax, 5.6, 1.1, 1.3, 0.8, "LEO", fill=SHARED, size=12)
+    labelled_box(ax, 0.95, 1.1, 1.5, 0.8, "pictures of\none task", fill=DATA, size=9.5)
+    labelled_box(ax, 3.3, 1.1, 1.7, 0.8, "the same back-\nbone, frozen", fill=FROZEN, size=9.5)
+    labelled_box(ax, 5.6, 1.1, 1.3, 0.8, "LEO", fill=SHARED, size=12)
     ax.text(6.9, 1.1, "classifier\n$w$", fontsize=9.5, ha="center", va="center")
     for start, end in ((1.7, 2.45), (4.15, 4.95), (6.25, 6.5)):
         arrow(ax, (start, 1.1), (end, 1.1))
     ax.text(4.55, 1.2, "$x$, length 1", **small)
-    _polyline(ax, [(5.6, 0.7), (5.6, 0.3), (4.9, 0.3)], colour=RED, style="--")
+    polyline(ax, [(5.6, 0.7), (5.6, 0.3), (4.9, 0.3)], colour=RED, style="--")
     ax.text(4.82, 0.3, "gradients of both loops stop here", fontsize=9, ha="right", va="center", color=RED)
-    _polyline(ax, [(3.3, 2.35), (3.3, 1.52)], colour=GREY)
+    polyline(ax, [(3.3, 2.35), (3.3, 1.52)], colour=GREY)
     return fig, (
         "Two rows of boxes. Stage one: pictures of all meta-train classes go through a backbone and a linear layer with one "
         "output per class, trained by cross-entropy. Stage two: the pictures of one task go through the same backbone, now "

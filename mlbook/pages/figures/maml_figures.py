@@ -7,7 +7,19 @@ from torch import Tensor
 
 from mlbook.meta_learners.inner_loop import inner_path
 from mlbook.pages.checks import meta_gradient_by_recursion
-from mlbook.pages.figures.style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, RED, arrow, figure
+from mlbook.pages.figures.style import (
+    BLACK,
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    arrow,
+    figure,
+    plane,
+)
 
 
 def two_loops(inner_lr: float = 0.35):
@@ -57,13 +69,7 @@ def two_loops(inner_lr: float = 0.35):
     ax.plot(*theta, "s", color=BLACK, markersize=8)
     ax.annotate("$\\theta$", theta, xytext=(-16, -4), textcoords="offset points", fontsize=14)
     ax.annotate("meta-step", new, xytext=(6, -4), textcoords="offset points", fontsize=11)
-    ax.set(
-        xlim=(-2.0, 4.2),
-        ylim=(-2.3, 3.7),
-        aspect="equal",
-        xlabel="first parameter",
-        ylabel="second parameter",
-    )
+    plane(ax, (-2.0, 4.2, -2.3, 3.7))
     alt = (
         "A plane with two parameters as axes. From the initialisation theta three thin arrows, one per task, "
         "lead to the three adapted points; from each a dotted arrow points on towards that task's best "

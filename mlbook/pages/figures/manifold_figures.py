@@ -18,6 +18,7 @@ from mlbook.pages.figures.style import (
     YELLOW,
     arrow,
     figure,
+    plane,
 )
 
 TASKS = (BLUE, ORANGE, PURPLE, SKY)
@@ -32,13 +33,7 @@ def draw_sets(ax, tasks: dict[str, Curve], window: Window, *, names: bool = True
         p = task.point(torch.linspace(*task.span, 2000, dtype=torch.float64))
         label = f"$W$ of {name}" if names else None
         ax.plot(p[:, 0], p[:, 1], color=colour, lw=2.6, alpha=0.85, label=label)
-    ax.set(
-        xlim=window[:2],
-        ylim=window[2:],
-        aspect="equal",
-        xlabel="first parameter",
-        ylabel="second parameter",
-    )
+    plane(ax, window)
 
 
 def grid(window: Window, n: int) -> Tensor:

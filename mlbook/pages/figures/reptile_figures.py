@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mlbook.meta_learners.inner_loop import inner_path
-from mlbook.pages.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, arrow, figure
+from mlbook.pages.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, arrow, figure, plane
 
 CENTRES = ((-0.6, 2.9), (2.6, 2.5), (3.2, -1.5))
 CURVATURES = ((0.4, 2.2), (1.6, 0.5), (0.7, 1.2))
@@ -57,13 +57,7 @@ def one_meta_step(inner_lr: float = 0.25, steps: int = 5, meta_lr: float = 0.5):
     ax.plot(*theta, "s", color=BLACK, markersize=8)
     ax.annotate("$\\theta$", theta, xytext=(-16, -4), textcoords="offset points", fontsize=14)
     ax.annotate("meta-step", new, xytext=(-14, 9), textcoords="offset points", fontsize=11)
-    ax.set(
-        xlim=(-2.1, 4.2),
-        ylim=(-2.2, 3.7),
-        aspect="equal",
-        xlabel="first parameter",
-        ylabel="second parameter",
-    )
+    plane(ax, (-2.1, 4.2, -2.2, 3.7))
     alt = (
         f"A plane with two parameters as axes. From the initialisation theta three paths of {steps} inner steps bend towards the "
         "best parameters of three tasks, drawn as stars, and end short of them at phi 1, 2 and 3. A cross marks their mean. "

@@ -32,6 +32,11 @@ def figure(rows: int = 1, columns: int = 1, *, width: float = 7.0, height: float
     return fig, axes
 
 
+def plane(ax, span: tuple[float, float, float, float]) -> None:
+    """Axes of a plane with two parameters, a unit as long upwards as to the right. span: x from, x to, y from, y to."""
+    ax.set(xlim=span[:2], ylim=span[2:], aspect="equal", xlabel="first parameter", ylabel="second parameter")
+
+
 def box(ax, x: float, y: float, text: str, colour=BLACK) -> None:
     """Words in a rounded white box around the point (x, y), for drawings of what leads to what."""
     ax.text(
