@@ -27,7 +27,7 @@ from mlbook.architecture.children import (
 )
 from mlbook.data.progress import ProgressLine
 from mlbook.errors import UserError
-from mlbook.experiments import pool_of
+from mlbook.experiments.images import pool_of
 from mlbook.training.memory import keep_freed_memory
 
 RECORD = ROOT / "mlbook" / "results" / "architectures.json"

@@ -22,8 +22,9 @@ from mlbook.architecture.controller import Controller, LSTMController, draw, mov
 from mlbook.architecture.table import ArchitectureTable
 from mlbook.errors import UserError
 from mlbook.meta_learners import bilevel
-from mlbook.meta_learners.base import AllReduce, Meta, State, no_reduce
+from mlbook.meta_learners.base import AllReduce, Meta, MetaLearner, State, no_reduce
 from mlbook.models.functional import Params
+from mlbook.tasks.episode import TaskDistribution
 
 
 class Draws(NamedTuple):
@@ -37,7 +38,7 @@ class Draws(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Chance:
+class Chance(TaskDistribution):
     """The random numbers that children are drawn by; ``per_update`` of them for each search."""
 
     per_update: int = 1
@@ -62,7 +63,7 @@ class Batches(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DrawnBatches:
+class DrawnBatches(TaskDistribution):
     """Mini-batches drawn with replacement."""
 
     data: Characters
@@ -79,7 +80,7 @@ class DrawnBatches:
 
 
 @dataclass(frozen=True)
-class _Search:
+class _Search(MetaLearner):
     """What all searches have in common."""
 
     table: ArchitectureTable
@@ -87,11 +88,12 @@ class _Search:
     steps: int = 300
     """Updates; with one child per update also the children trained."""
     metric = "accuracy"
+    is_search = True
     vmappable = True
     inductive = True
     engine = "autograd"
     fast_engine_fits = False
-    can_be_captured = False
+    recordable = False
     """As a CUDA graph: rewards are looked up on the CPU."""
 
     def __post_init__(self) -> None:

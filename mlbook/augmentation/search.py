@@ -34,7 +34,7 @@ from mlbook.augmentation.operations import (
     strengths,
 )
 from mlbook.errors import UserError
-from mlbook.meta_learners.base import AllReduce, Meta, State, no_reduce
+from mlbook.meta_learners.base import AllReduce, Meta, MetaLearner, State, no_reduce
 from mlbook.meta_learners.bilevel import Estimate, Outer, gradient_of, outer_step
 from mlbook.meta_learners.relax import draw_choices, surrogate
 from mlbook.models.functional import Params
@@ -98,15 +98,16 @@ def generator_of(problems: SmallSet) -> torch.Generator:
     return torch.Generator(problems.x.device).manual_seed(int(problems.seed[0]))
 
 
-class _Search:
+class _Search(MetaLearner):
     """What all searches have in common: the policy found is judged by children that are trained with it."""
 
     metric = "accuracy"
+    query_sets = False
     vmappable = True
     inductive = True
     engine = "autograd"
     fast_engine_fits = False
-    can_be_captured = False
+    recordable = False
     """Random numbers of a child come from the seed of its task."""
 
     def meta_lr_at(self, progress: float) -> float:

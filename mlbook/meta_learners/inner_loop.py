@@ -40,17 +40,21 @@ def inner_path(
     yield params
     for n in range(steps):
         loss = support_loss if callable(support_loss) else support_loss[n]
-        fixed, moving = params, {name: params[name] for name in names}
-        gradient = torch.func.grad(lambda moving, fixed=fixed, loss=loss: loss({**fixed, **moving}))(
-            moving
-        )  # [MAML 5]
+        gradient = gradient_of(loss, params, names)  # [MAML 5]
         if first_order:
             gradient = {name: g.detach() for name, g in gradient.items()}  # [FOMAML 5]
-        params = {
-            **fixed,
-            **{name: moving[name] - rates[name] * gradient[name] for name in names},
-        }  # [MAML 6]
+        moved = {name: params[name] - rates[name] * gradient[name] for name in names}  # [MAML 6]
+        params = {**params, **moved}
         yield params
+
+
+def gradient_of(loss: Loss, params: Params, names: tuple[str, ...]) -> Params:
+    """∇ of ``loss`` at ``params`` with respect to the parameters ``names``; the others stay as they are."""
+
+    def loss_of(moving: Params) -> Tensor:
+        return loss({**params, **moving})
+
+    return torch.func.grad(loss_of)({name: params[name] for name in names})
 
 
 class Moments(NamedTuple):
@@ -82,12 +86,11 @@ def adam_path(
     yield params, moments
     for loss in losses:
         gradient = torch.func.grad(loss)(params)  # [ADAM 1]
-        v = {name: BETA2 * moments.v[name] + (1 - BETA2) * g * g for name, g in gradient.items()}  # [ADAM 2]
+        v = {n: BETA2 * moments.v[n] + (1 - BETA2) * g * g for n, g in gradient.items()}  # [ADAM 2]
         moments = Moments(v, BETA2 * moments.weight + (1 - BETA2))
         rate = inner_lr * moments.weight.sqrt()
-        params = {
-            name: p - rate * gradient[name] / (v[name].sqrt() + EPSILON) for name, p in params.items()
-        }  # [ADAM 3]
+        change = {n: rate * gradient[n] / (v[n].sqrt() + EPSILON) for n in params}
+        params = {n: p - change[n] for n, p in params.items()}  # [ADAM 3]
         yield params, moments
 
 

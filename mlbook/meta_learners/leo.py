@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from mlbook.errors import UserError
-from mlbook.meta_learners.base import AllReduce, Meta, State, leaves, no_reduce, outer_step
+from mlbook.meta_learners.base import AllReduce, Meta, MetaLearner, State, leaves, no_reduce, outer_step
 from mlbook.models.functional import Params
 from mlbook.tasks.episode import Episode
 from mlbook.tasks.leo_noise import NoisyEpisode
@@ -59,7 +59,7 @@ def correlations(rows: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LEO:
+class LEO(MetaLearner):
     """Latent embedding optimization over fixed features. Defaults are those of the official code, not its tuned values."""
 
     features: int = 640

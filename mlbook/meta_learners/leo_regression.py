@@ -27,9 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad, vmap
 
-from mlbook.engines import fast_mlp
 from mlbook.errors import UserError
-from mlbook.meta_learners.base import Meta, State, leaves
+from mlbook.meta_learners.base import Meta, MetaLearner, State, leaves
 from mlbook.meta_learners.leo import LEO, correlations, divergence, gaussian
 from mlbook.models.functional import Params, call
 from mlbook.models.mlp import MLP
@@ -70,7 +69,7 @@ def base_network(params: Params, x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LEORegression:
+class LEORegression(MetaLearner):
     """Latent embedding optimization of all parameters of a small network. A task's tensors may have a tasks axis [T] in front."""
 
     model: MLP
@@ -104,13 +103,16 @@ class LEORegression:
     clip_norm: float = 0.1
     """Bounds on every entry of the meta-gradient, and then on the length of every tensor of it."""
     metric = "mse"
+    logged = ("loss",)
     vmappable = True
     inductive = False
     engine = "vmap"
     fast_engine_fits = False
 
     def __post_init__(self) -> None:
-        if not fast_mlp.fits(self.model):
+        if not (
+            isinstance(self.model, MLP) and self.model.norms is None and self.model.activation is torch.relu
+        ):
             raise UserError(
                 "LEO for regression writes the parameters of an MLP with ReLU and without batch norm"
             )

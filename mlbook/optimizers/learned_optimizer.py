@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlbook.errors import UserError
-from mlbook.meta_learners.base import AllReduce, Meta, State, no_reduce
+from mlbook.meta_learners.base import AllReduce, Meta, MetaLearner, State, no_reduce
 from mlbook.meta_learners.bilevel import Estimate, outer_step, windows
 from mlbook.models.functional import Params
 from mlbook.optimizers.optimizees import Optimizee
@@ -117,7 +117,7 @@ class Unrolled:
 
 
 @dataclass(frozen=True)
-class LearnedOptimizer:
+class LearnedOptimizer(MetaLearner):
     """Training and use of the network. A meta-step: one run of ``steps`` steps on fresh problems, with an outer step behind every
     ``unroll`` of them (one epoch of the official code)."""
 
@@ -135,6 +135,8 @@ class LearnedOptimizer:
     meta_lr: float = 1e-3
     meta_lr_decay: str = "constant"
     metric = "loss"
+    logged = ("loss",)
+    query_sets = False
     vmappable = True
     inductive = False
     engine = "autograd"

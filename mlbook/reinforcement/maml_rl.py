@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mlbook.errors import UserError
-from mlbook.meta_learners.base import AllReduce, Meta, State, leaves, no_reduce, outer_step
+from mlbook.meta_learners.base import AllReduce, Meta, MetaLearner, State, leaves, no_reduce, outer_step
 from mlbook.models.functional import Params
 from mlbook.reinforcement.policy import GaussianPolicy
 from mlbook.reinforcement.rollouts import Environment, Rollouts, RolloutTasks, advantages
@@ -57,7 +57,7 @@ class Round(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MAMLRL:
+class MAMLRL(MetaLearner):
     """Model-agnostic meta-learning of a policy (Finn et al. 2017, algorithm 3). Defaults are those of the official code."""
 
     world: Environment
@@ -89,7 +89,9 @@ class MAMLRL:
     gae: float = 1.0
 
     metric = "return"
-    can_be_captured = False
+    logged = ("loss", "before", "after", "kl")
+    query_sets = False
+    recordable = False
     """As a CUDA graph: the trust region looks at numbers before it goes on."""
     engine = "rollouts"
     vmappable = True
@@ -105,6 +107,9 @@ class MAMLRL:
             raise UserError(f"outer must be trpo or gradient, not {self.outer!r}")
         if not self.max_kl > 0:
             raise UserError(f"max_kl must be positive, got {self.max_kl}")
+
+    def one_process_because(self) -> str | None:
+        return "computes all its tasks at once"
 
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
         """A random policy, drawn on the generator's device, then moved."""
@@ -182,8 +187,6 @@ class MAMLRL:
         self, state: State, tasks: RolloutTasks, progress: float = 0.0, all_reduce: AllReduce = no_reduce
     ) -> tuple[State, dict[str, Tensor]]:
         """One meta-step on a meta-batch of tasks with N + 1 rounds."""
-        if all_reduce is not no_reduce:
-            raise UserError("reinforcement learning trains in one process: its tasks are computed at once")
         params = state.meta["params"]
         rounds, inner, adapted = self.explore(params, tasks)
         last = rounds[-1]

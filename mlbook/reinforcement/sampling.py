@@ -9,10 +9,11 @@ from torch import Tensor
 
 from mlbook.errors import UserError
 from mlbook.reinforcement.rollouts import Environment, RolloutTasks
+from mlbook.tasks.episode import TaskDistribution
 
 
 @dataclass(frozen=True)
-class Goals:
+class Goals(TaskDistribution):
     """Tasks of a ``world``: each a goal, with noise for ``rounds`` rounds of ``trajectories`` rollouts."""
 
     world: Environment

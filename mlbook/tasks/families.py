@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mlbook.errors import UserError
-from mlbook.tasks.episode import Episode
-
-
-class Distribution(Protocol):
-    def sample(self, n_tasks: int, generator: torch.Generator) -> Episode: ...
+from mlbook.tasks.episode import Episode, TaskDistribution
 
 
 @dataclass(frozen=True)
-class Waves:
+class Waves(TaskDistribution):
     """Tasks y = A·sin(ωx − φ): amplitude A and phase φ uniform, one frequency ω for all or a whole number drawn per task."""
 
     frequency: float | tuple[int, ...] = 1.0
@@ -51,7 +46,7 @@ class Waves:
 
 
 @dataclass(frozen=True)
-class Lines:
+class Lines(TaskDistribution):
     """Tasks y = a·x + b: slope a and level b uniform over ``bounds``."""
 
     k_shot: int = 10
@@ -70,10 +65,10 @@ class Lines:
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(TaskDistribution):
     """Tasks of several families, each task from one of them with equal chances. The families' episodes have equal shapes."""
 
-    families: tuple[Distribution, ...]
+    families: tuple[TaskDistribution, ...]
 
     def __post_init__(self) -> None:
         if not self.families:
@@ -90,10 +85,10 @@ class Mixture:
         return Episode(*(torch.stack(fields)[label, rows] for fields in zip(*drawn, strict=True))), label
 
 
-class Finite:
+class Finite(TaskDistribution):
     """``n_tasks`` episodes of a distribution, drawn once: a meta-batch draws from these (with replacement), again and again."""
 
-    def __init__(self, tasks: Distribution, n_tasks: int, generator: torch.Generator) -> None:
+    def __init__(self, tasks: TaskDistribution, n_tasks: int, generator: torch.Generator) -> None:
         if n_tasks < 1:
             raise UserError(f"a finite set needs at least one task, not {n_tasks}")
         self.episodes = tasks.sample(n_tasks, generator)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mlbook.tasks.episode import Episode
+from mlbook.tasks.episode import Episode, TaskDistribution
 from mlbook.tasks.few_shot import FewShotFeatures
 from mlbook.tasks.sines_lines import SinesAndLines
 
@@ -35,7 +35,7 @@ class NoisyEpisode(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Noisy:
+class Noisy(TaskDistribution):
     """The tasks of another distribution, each with the random numbers that LEO's meta-training draws."""
 
     tasks: FewShotFeatures
@@ -43,6 +43,9 @@ class Noisy:
     """n_z."""
     latent_steps: int
     finetuning_steps: int
+
+    def to(self, device: torch.device | str) -> Noisy:
+        return replace(self, tasks=self.tasks.to(device))
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> NoisyEpisode:
         """Episodes of ``tasks`` with all noise, standard normal or uniform."""
@@ -77,7 +80,7 @@ class NoisyPoints(NamedTuple):
 
 
 @dataclass(frozen=True)
-class WithNoise:
+class WithNoise(TaskDistribution):
     """The tasks of another distribution, each with the random numbers that LEO's meta-training on regression draws."""
 
     tasks: SinesAndLines

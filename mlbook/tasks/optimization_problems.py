@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlbook.data.pools import ClassPool
 from mlbook.errors import UserError
-from mlbook.tasks.episode import Episode
+from mlbook.tasks.episode import Episode, TaskDistribution
 
 
 class QuadraticProblem(NamedTuple):
@@ -57,7 +57,7 @@ def normal(shape: tuple[int, ...], spread: float, generator: torch.Generator) ->
 
 
 @dataclass(frozen=True)
-class Quadratics:
+class Quadratics(TaskDistribution):
     """Section 3.1 of Andrychowicz et al. (2016), with the distributions of the official code: entries of W and y uniform on
     [0, 1) (the paper says Gaussian), start N(0, 0.01²)."""
 
@@ -69,7 +69,7 @@ class Quadratics:
 
 
 @dataclass(frozen=True)
-class Bowls:
+class Bowls(TaskDistribution):
     """Quadratics of the plane with a bottom of 0 at the origin: two principal curvatures, each log-uniform in ``curvature``, a
     random turn, a start at random within ``radius`` in each direction."""
 
@@ -87,7 +87,7 @@ class Bowls:
 
 
 @dataclass(frozen=True)
-class ImageProblems:
+class ImageProblems(TaskDistribution):
     """Classifiers of ``n_way`` classes drawn from a pool, fitted to all drawings of these on random mini-batches; a fresh start
     N(0, ``spread``²) for all ``coordinates`` parameters. In place of MNIST in section 3.2 of the paper."""
 
@@ -105,7 +105,7 @@ class ImageProblems:
         if self.pool.fewest[0] < self.pool.n_examples:
             raise UserError("the classes of the pool must all have equally many examples")
 
-    def on(self, device: torch.device) -> ImageProblems:
+    def to(self, device: torch.device) -> ImageProblems:
         return replace(self, pool=self.pool.to(device))
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> ImageProblem:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mlbook.errors import UserError
-from mlbook.tasks.episode import Episode
+from mlbook.tasks.episode import Episode, TaskDistribution
 
 
 class Curves(NamedTuple):
@@ -53,7 +53,7 @@ class KnownEpisode(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SinesAndLines:
+class SinesAndLines(TaskDistribution):
     """Tasks that are a sine or a line, with equal chances; support targets are noisy."""
 
     k_shot: int = 5
@@ -103,7 +103,7 @@ class SinesAndLines:
 
 
 @dataclass(frozen=True)
-class Known:
+class Known(TaskDistribution):
     """The same tasks, each with its curve: ``sample`` gives a ``KnownEpisode``."""
 
     tasks: SinesAndLines

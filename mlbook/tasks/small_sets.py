@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mlbook.data.pools import ClassPool
 from mlbook.errors import UserError
-from mlbook.tasks.episode import Episode
+from mlbook.tasks.episode import Episode, TaskDistribution
 
 
 class SmallSet(NamedTuple):
@@ -36,7 +36,7 @@ class SmallSet(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SmallSets:
+class SmallSets(TaskDistribution):
     """``n_way`` classes of a pool, ``n_train`` images of each to train on and ``n_held`` held back, averaged down to ``side``
     pixels. Images keep the orientation that they have in the pool."""
 
@@ -57,7 +57,7 @@ class SmallSets:
         if self.pool.images.shape[-1] % self.side:
             raise UserError(f"side must divide {self.pool.images.shape[-1]}, got {self.side}")
 
-    def on(self, device: torch.device) -> SmallSets:
+    def to(self, device: torch.device) -> SmallSets:
         return replace(self, pool=self.pool.to(device))
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> SmallSet:
