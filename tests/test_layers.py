@@ -104,6 +104,33 @@ def test_only_the_notebook_module_imports_ipython():
     assert users <= {"pages/notebook.py"}
 
 
+def reached(start):
+    """Dotted names of the modules of the package that ``start`` imports, at once or later, directly or through others."""
+    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in MODULES}
+    files = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    found, todo = set(), [start]
+    while todo:
+        name = todo.pop()
+        if name in files and name not in found:
+            found.add(name)
+            parts = name.split(".")
+            todo += [".".join(parts[:n]) for n in range(1, len(parts))]
+            todo += imports(files[name].read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_command_line_never_reaches_the_pages():
+    found = reached("mlbook.cli")
+    assert {"mlbook.training.runner", "mlbook.results", "mlbook.data.omniglot"} <= found
+    assert not {name for name in found if name.startswith("mlbook.pages")}
+    assert "mlbook.pages.labs.assets" in reached("mlbook.pages.labs")
+
+
+def test_a_newcomer_meets_few_rooms():
+    entries = {p.name for p in PACKAGE.iterdir() if not p.name.startswith(("__", "."))}
+    assert len(entries) <= 15, sorted(entries)
+
+
 def modules_after(statement):
     """Names of all modules that are there after a statement in a fresh interpreter."""
     script = f"{statement}\nimport sys, json; print(json.dumps(sorted(sys.modules)))"
