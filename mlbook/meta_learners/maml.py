@@ -1,6 +1,8 @@
-"""MAML and its relatives: FOMAML, ANIL and Meta-SGD are arguments of the same code.
+"""MAML and its relatives: FOMAML, ANIL and Meta-SGD are arguments of the same
+code.
 
-Greek to Python: θ ``meta["params"]``, α ``inner_lr``, β ``meta_lr``, N inner steps ``inner_steps``, θᴺ ``adapted``.
+Greek to Python: θ ``meta["params"]``, α ``inner_lr``, β ``meta_lr``, N inner
+steps ``inner_steps``, θᴺ ``adapted``.
 """
 
 from __future__ import annotations
@@ -35,58 +37,78 @@ from mlbook.tasks.episode import Episode
 
 @dataclass(frozen=True)
 class MAML(InitialisationLearner):
-    """Model-agnostic meta-learning (Finn et al. 2017), and with arguments FOMAML, Meta-SGD and ANIL."""
+    """Model-agnostic meta-learning (Finn et al. 2017), and with arguments
+    FOMAML, Meta-SGD and ANIL."""
 
     inner_lr: float = 0.01
     """α; the first value of the learned rates with ``learn_inner_lr``."""
     inner_steps: int = 1
     """N, gradient steps on the support set in meta-training."""
     inner_loss: Literal["mean", "class_sum"] = "mean"
-    """``class_sum``: α multiplies the sum over classes of the per-class mean loss, as in the official code, where the
-    step is therefore n_way times longer than the same α gives on a mean loss."""
+    """``class_sum``: α multiplies the sum over classes of the per-class mean
+    loss, as in the official code, where the step is therefore n_way times
+    longer than the same α gives on a mean loss."""
     first_order: bool = False
-    """FOMAML: drop the derivative of the inner gradients (section 5.2 of the paper)."""
+    """FOMAML: drop the derivative of the inner gradients (section 5.2 of the
+    paper)."""
     learn_inner_lr: bool = False
     """Meta-SGD (Li et al. 2017): one learned rate per scalar parameter."""
     names: tuple[str, ...] | None = None
-    """Parameters that the inner loop moves; default all. ANIL: the head only."""
+    """Parameters that the inner loop moves; default all. ANIL: the head
+    only."""
     meta_lr: float = 1e-3
     """β, rate of the outer Adam."""
     meta_lr_decay: Literal["constant", "cosine"] = "constant"
-    """The official code keeps β constant; ``cosine`` takes it to zero over the run."""
+    """The official code keeps β constant; ``cosine`` takes it to zero over the
+    run."""
     clip_value: float | None = None
     """Bound on every entry of the meta-gradient (official miniImageNet: 10)."""
     engine: Literal["vmap", "loop"] = "vmap"
-    """How the meta-gradient is computed: of all tasks at once, or task by task with a fraction of the memory. The closed forms of
-    ``mlbook.engines`` are a third way, for the networks of the tables."""
+    """How the meta-gradient is computed: of all tasks at once, or task by task
+    with a fraction of the memory. The closed forms of ``mlbook.engines`` are a
+    third way, for the networks of the tables."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.inner_steps < 0:
-            raise UserError(f"inner_steps must not be negative, got {self.inner_steps}")
+            raise UserError(
+                f"inner_steps must not be negative, got {self.inner_steps}"
+            )
         self.check_engine()
 
     def check_engine(self) -> None:
-        """``UserError`` where this learner's ``engine`` cannot compute its gradient."""
+        """``UserError`` where this learner's ``engine`` cannot compute its
+        gradient."""
         if self.engine not in ("vmap", "loop"):
             raise UserError(
-                f"engine must be vmap or loop, not {self.engine!r} (see mlbook.engines for fast ones)"
+                f"engine must be vmap or loop, not {self.engine!r} "
+                "(see mlbook.engines for fast ones)"
             )
 
-    def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
-        """Random θ (drawn on the generator's device, then moved), rates α where they are learned, a fresh Adam."""
+    def init(
+        self, generator: torch.Generator, device: torch.device | str = "cpu"
+    ) -> State:
+        """Random θ (drawn on the generator's device, then moved), rates α where
+        they are learned, a fresh Adam."""
         meta = self.draw(generator, device)  # [MAML 1]
         if self.learn_inner_lr:
             names = self.names or tuple(meta["params"])
-            meta["inner_lr"] = {n: torch.full_like(meta["params"][n], self.inner_lr) for n in names}
+            meta["inner_lr"] = {
+                n: torch.full_like(meta["params"][n], self.inner_lr)
+                for n in names
+            }
         return State(meta, torch.optim.Adam(leaves(meta), lr=self.meta_lr))
 
-    def path(self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int) -> Iterator[Params]:
-        """Parameters of one task after 0, 1, ..., ``steps`` inner steps: θ⁰ = θ, θ¹, ..., θᴺ."""
+    def path(
+        self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int
+    ) -> Iterator[Params]:
+        """Parameters of one task after 0, 1, ..., ``steps`` inner steps: θ⁰ =
+        θ, θ¹, ..., θᴺ."""
 
         def support_loss(params: Params) -> Tensor:
             prediction = self.predict(params, support_x)
-            return self.inner_scale(prediction) * LOSSES[self.loss](prediction, support_y)
+            loss = LOSSES[self.loss](prediction, support_y)
+            return self.inner_scale(prediction) * loss
 
         return inner_path(
             support_loss,
@@ -98,43 +120,63 @@ class MAML(InitialisationLearner):
         )
 
     def inner_scale(self, prediction: Tensor) -> int:
-        """What multiplies the mean support loss: the number of classes for ``class_sum``, else 1."""
+        """What multiplies the mean support loss: the number of classes for
+        ``class_sum``, else 1."""
         return prediction.shape[-1] if self.inner_loss == "class_sum" else 1
 
     def task_loss(self, meta: Meta, episode: Episode) -> tuple[Tensor, Metrics]:
-        """Query loss of one task after the inner loop, L_Q(θᴺ), and what to report of it."""
-        *_, adapted = self.path(meta, episode.support_x, episode.support_y, self.inner_steps)
+        """Query loss of one task after the inner loop, L_Q(θᴺ), and what to
+        report of it."""
+        *_, adapted = self.path(
+            meta, episode.support_x, episode.support_y, self.inner_steps
+        )
         prediction = self.predict(adapted, episode.query_x)
         loss = LOSSES[self.loss](prediction, episode.query_y)  # [MAML 7]
         return loss, self.metrics(loss, prediction, episode.query_y)
 
-    def meta_loss(self, meta: Meta, episodes: Episode) -> tuple[Tensor, Metrics]:
-        """J(θ): the mean query loss over the T tasks of a meta-batch, each adapted from the same θ."""
-        losses, metrics = vmap(self.task_loss, in_dims=(None, 0))(meta, episodes)
-        return losses.mean(), {name: values.mean() for name, values in metrics.items()}
+    def meta_loss(
+        self, meta: Meta, episodes: Episode
+    ) -> tuple[Tensor, Metrics]:
+        """J(θ): the mean query loss over the T tasks of a meta-batch, each
+        adapted from the same θ."""
+        over_tasks = vmap(self.task_loss, in_dims=(None, 0))
+        losses, metrics = over_tasks(meta, episodes)
+        return losses.mean(), {
+            n: values.mean() for n, values in metrics.items()
+        }
 
-    def meta_gradient(self, meta: Meta, episodes: Episode) -> tuple[Meta, Metrics]:
-        """∇J(θ) through the inner loop, in the structure of ``meta``, and mean metrics.
+    def meta_gradient(
+        self, meta: Meta, episodes: Episode
+    ) -> tuple[Meta, Metrics]:
+        """∇J(θ) through the inner loop, in the structure of ``meta``, and mean
+        metrics.
 
-        The gradient of every task is taken inside the map over tasks. The other way round, differentiating the mapped
-        ``meta_loss``, is silently wrong where a network has torch's own normalisation layers.
+        The gradient of every task is taken inside the map over tasks. The other
+        way round, differentiating the mapped ``meta_loss``, is silently wrong
+        where a network has torch's own normalisation layers.
         """
         self.check_query_sets(episodes)
         task_gradient = grad(self.task_loss, has_aux=True)
         if self.engine == "loop":
-            T = episodes.n_tasks
-            return running_mean((task_gradient(meta, episodes.task(t)) for t in range(T)), T)
-        gradients = vmap(task_gradient, in_dims=(None, 0))(meta, episodes)  # [MAML 4]
-        return mean_over_tasks(*gradients)
+            tasks = map(episodes.task, range(episodes.n_tasks))
+            results = (task_gradient(meta, task) for task in tasks)
+            return running_mean(results, episodes.n_tasks)
+        over_tasks = vmap(task_gradient, in_dims=(None, 0))
+        gradients, metrics = over_tasks(meta, episodes)  # [MAML 4]
+        return mean_over_tasks(gradients, metrics)
 
     def check_query_sets(self, episodes: Episode) -> None:
         """``UserError`` where there is nothing to be judged on."""
         if episodes.query_y.shape[1] == 0:
-            raise UserError("MAML learns from query sets; these episodes have none (n_query is 0)")
+            raise UserError(
+                "MAML learns from query sets; these episodes have none "
+                "(n_query is 0)"
+            )
 
     def meta_lr_at(self, progress: float) -> float:
         """β when ``progress`` of the run is done."""
-        return self.meta_lr * (cosine(progress) if self.meta_lr_decay == "cosine" else 1.0)
+        falls = self.meta_lr_decay == "cosine"
+        return self.meta_lr * (cosine(progress) if falls else 1.0)
 
     def step(
         self,
@@ -143,7 +185,11 @@ class MAML(InitialisationLearner):
         progress: float = 0.0,
         all_reduce: AllReduce = no_reduce,
     ) -> tuple[State, Metrics]:
-        """One meta-step on a meta-batch; arguments as in ``MetaLearner.step``."""
-        gradient, metrics = all_reduce(*self.meta_gradient(state.meta, episodes))
-        lr = self.meta_lr_at(progress)
-        return outer_step(state, gradient, lr=lr, clip_value=self.clip_value), metrics  # [MAML 8]
+        """One meta-step on a meta-batch; arguments as in
+        ``MetaLearner.step``."""
+        gradient, metrics = all_reduce(
+            *self.meta_gradient(state.meta, episodes)
+        )
+        lr, clip = self.meta_lr_at(progress), self.clip_value
+        new = outer_step(state, gradient, lr=lr, clip_value=clip)  # [MAML 8]
+        return new, metrics

@@ -1,6 +1,8 @@
-"""Reptile: θ moves towards what a few steps of ordinary training on a task make of it.
+"""Reptile: θ moves towards what a few steps of ordinary training on a task make
+of it.
 
-Greek to Python: θ ``meta["params"]``, α ``inner_lr``, ε ``meta_lr``, k inner steps ``inner_steps``, φ ``adapted``.
+Greek to Python: θ ``meta["params"]``, α ``inner_lr``, ε ``meta_lr``, k inner
+steps ``inner_steps``, φ ``adapted``.
 """
 
 from __future__ import annotations
@@ -30,6 +32,10 @@ from mlbook.models.functional import Params
 from mlbook.tasks.episode import BatchedEpisode, Episode
 
 
+Episodes = Episode | BatchedEpisode
+"""With an order of mini-batches, or without."""
+
+
 class Adapted(NamedTuple):
     """What the inner loop made of one task."""
 
@@ -41,10 +47,12 @@ class Adapted(NamedTuple):
 
 @dataclass(frozen=True)
 class Reptile(InitialisationLearner):
-    """Reptile (Nichol et al. 2018), serial with one task per meta-batch and batched with several: θ ← θ + ε·mean(φ − θ).
+    """Reptile (Nichol et al. 2018), serial with one task per meta-batch and
+    batched with several: θ ← θ + ε·mean(φ − θ).
 
-    Training looks at the support sets only. Episodes with an ``order`` (``tasks.MiniBatches``) give every inner step a mini-batch
-    of its own; without one, every step sees the whole support set.
+    Training looks at the support sets only. Episodes with an ``order``
+    (``tasks.MiniBatches``) give every inner step a mini-batch of its own;
+    without one, every step sees the whole support set.
     """
 
     inner_lr: float = 0.01
@@ -58,18 +66,24 @@ class Reptile(InitialisationLearner):
     optimizer: Literal["sgd", "adam"] = "sgd"
     """Of the inner loop. ``adam``: with β₁ = 0, as published for images."""
     moments: Literal["carried", "shared", "fresh"] = "carried"
-    """Adam's second moments. ``carried``: on from step to step and from task to task, so tasks are taken one after the other
-    (the official code). ``shared``: all tasks of a meta-batch start from the same ones and hand on their mean, so tasks may be
-    computed at once. ``fresh``: from zero in every task."""
+    """Adam's second moments. ``carried``: on from step to step and from task to
+    task, so tasks are taken one after the other (the official code).
+    ``shared``: all tasks of a meta-batch start from the same ones and hand on
+    their mean, so tasks may be computed at once. ``fresh``: from zero in every
+    task."""
     follow: Literal["displacement", "last_step"] = "displacement"
-    """``last_step``: θ moves along the last inner step alone: FOMAML, with that step's mini-batch as the query set."""
+    """``last_step``: θ moves along the last inner step alone: FOMAML, with that
+    step's mini-batch as the query set."""
     tail: Literal["support", "query"] = "support"
-    """What the last inner step sees: another mini-batch of the support set, or the query set (a separate tail)."""
+    """What the last inner step sees: another mini-batch of the support set, or
+    the query set (a separate tail)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.inner_steps < 1:
-            raise UserError(f"inner_steps must be at least 1, got {self.inner_steps}")
+            raise UserError(
+                f"inner_steps must be at least 1, got {self.inner_steps}"
+            )
         choices = {
             "optimizer": ("sgd", "adam"),
             "moments": ("carried", "shared", "fresh"),
@@ -78,7 +92,10 @@ class Reptile(InitialisationLearner):
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise UserError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+                raise UserError(
+                    f"{name} must be one of {', '.join(allowed)}, "
+                    f"not {getattr(self, name)!r}"
+                )
 
     @property
     def serial(self) -> bool:
@@ -87,13 +104,17 @@ class Reptile(InitialisationLearner):
 
     @property
     def recordable(self) -> bool:
-        return False  # its outer optimiser, SGD, cannot read a rate from the device's memory
+        return False  # SGD cannot read a rate from the device's memory
 
     def one_process_because(self) -> str | None:
-        return "takes its tasks one after the other (Adam's moments live on)" if self.serial else None
+        reason = "takes its tasks one after the other (Adam's moments live on)"
+        return reason if self.serial else None
 
-    def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
-        """Random θ, drawn on the generator's device, then moved; Adam's moments are zero."""
+    def init(
+        self, generator: torch.Generator, device: torch.device | str = "cpu"
+    ) -> State:
+        """Random θ, drawn on the generator's device, then moved; Adam's moments
+        are zero."""
         meta = self.draw(generator, device)  # [REPTILE 1]
         optimizer = torch.optim.SGD(leaves(meta), lr=self.meta_lr)
         if self.optimizer == "adam" and self.moments != "fresh":
@@ -101,7 +122,8 @@ class Reptile(InitialisationLearner):
         return State(meta, optimizer)
 
     def moments_of(self, meta: Meta) -> Moments | None:
-        """Adam's moments that a task starts from: the trained ones, also at meta-test, or fresh ones."""
+        """Adam's moments that a task starts from: the trained ones, also at
+        meta-test, or fresh ones."""
         if self.optimizer == "sgd":
             return None
         if self.moments == "fresh":
@@ -111,12 +133,14 @@ class Reptile(InitialisationLearner):
     def batches(
         self, x: Tensor, y: Tensor, steps: int, order: Tensor | None = None
     ) -> list[tuple[Tensor, Tensor]]:
-        """What each of the ``steps`` inner steps sees of a support set; ``order`` [steps or more, M]."""
+        """What each of the ``steps`` inner steps sees of a support set;
+        ``order`` [steps or more, M]."""
         if order is None:
             return [(x, y)] * steps
         if steps > len(order):
             raise UserError(
-                f"{steps} inner steps need as many mini-batches; these episodes have {len(order)}"
+                f"{steps} inner steps need as many mini-batches; "
+                f"these episodes have {len(order)}"
             )
         return [(x[index], y[index]) for index in order[:steps]]
 
@@ -129,36 +153,58 @@ class Reptile(InitialisationLearner):
         return loss
 
     def descend(
-        self, params: Params, moments: Moments | None, batches: list[tuple[Tensor, Tensor]]
+        self,
+        params: Params,
+        moments: Moments | None,
+        batches: list[tuple[Tensor, Tensor]],
     ) -> Iterator[tuple[Params, Moments | None]]:
-        """Parameters and Adam's moments after 0, 1, ... steps, one on each of the ``batches``."""
+        """Parameters and Adam's moments after 0, 1, ... steps, one on each of
+        the ``batches``."""
         losses = [self.loss_on(x, y) for x, y in batches]
         if moments is not None:
-            yield from adam_path(losses, params, moments, inner_lr=self.inner_lr)
+            rate = self.inner_lr
+            yield from adam_path(losses, params, moments, inner_lr=rate)
             return
-        for adapted in inner_path(losses, params, inner_lr=self.inner_lr, steps=len(losses)):
+        k, rate = len(losses), self.inner_lr
+        for adapted in inner_path(losses, params, inner_lr=rate, steps=k):
             yield adapted, None
 
     def path(
-        self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int, order: Tensor | None = None
+        self,
+        meta: Meta,
+        support_x: Tensor,
+        support_y: Tensor,
+        steps: int,
+        order: Tensor | None = None,
     ) -> Iterator[Params]:
         """Parameters of one task after 0, 1, ..., ``steps`` inner steps."""
         batches = self.batches(support_x, support_y, steps, order)
-        for params, _ in self.descend(meta["params"], self.moments_of(meta), batches):
+        theta, moments = meta["params"], self.moments_of(meta)
+        for params, _ in self.descend(theta, moments, batches):
             yield params
 
-    def task_batches(self, episode: Episode | BatchedEpisode) -> list[tuple[Tensor, Tensor]]:
+    def task_batches(
+        self, episode: Episodes
+    ) -> list[tuple[Tensor, Tensor]]:
         """What the k inner steps of meta-training see of one task."""
         order = getattr(episode, "order", None)
-        batches = self.batches(episode.support_x, episode.support_y, self.inner_steps, order)
+        batches = self.batches(
+            episode.support_x, episode.support_y, self.inner_steps, order
+        )
         if self.tail == "query":
             batches[-1] = (episode.query_x, episode.query_y)
         return batches
 
-    def task(self, theta: Params, moments: Moments | None, episode: Episode | BatchedEpisode) -> Adapted:
+    def task(
+        self,
+        theta: Params,
+        moments: Moments | None,
+        episode: Episodes,
+    ) -> Adapted:
         """k inner steps on one task, from θ."""
         batches = self.task_batches(episode)
-        *_, (last, _), (adapted, moments) = self.descend(theta, moments, batches)  # [REPTILE 3]
+        path = self.descend(theta, moments, batches)
+        *_, (last, _), (adapted, moments) = path  # [REPTILE 3]
         start = theta if self.follow == "displacement" else last
         towards = {name: adapted[name] - start[name] for name in theta}
         x, y = batches[-1]  # judged before the step on it
@@ -166,12 +212,17 @@ class Reptile(InitialisationLearner):
         metrics = self.metrics(LOSSES[self.loss](prediction, y), prediction, y)
         return Adapted(towards, moments, metrics)
 
-    def at_once(self, theta: Params, moments: Moments | None, episodes: Episode | BatchedEpisode) -> Adapted:
+    def at_once(
+        self,
+        theta: Params,
+        moments: Moments | None,
+        episodes: Episodes,
+    ) -> Adapted:
         """The mean over tasks that start from the same θ and moments."""
 
         def task(episode):
             adapted = self.task(theta, moments, episode)
-            return adapted if moments is not None else adapted._replace(moments=())
+            return adapted if moments else adapted._replace(moments=())
 
         batch = vmap(task)(episodes)  # [REPTILE 2]
         handed_on = None
@@ -179,38 +230,56 @@ class Reptile(InitialisationLearner):
             v = {n: values.mean(0) for n, values in batch.moments.v.items()}
             handed_on = Moments(v, batch.moments.weight.mean())
         towards = {n: d.mean(0) for n, d in batch.towards.items()}
-        metrics = {n: values.detach().mean() for n, values in batch.metrics.items()}
+        metrics = {n: values.mean() for n, values in batch.metrics.items()}
         return Adapted(towards, handed_on, metrics)
 
     def one_by_one(
-        self, theta: Params, moments: Moments | None, episodes: Episode | BatchedEpisode
+        self,
+        theta: Params,
+        moments: Moments | None,
+        episodes: Episodes,
     ) -> Adapted:
-        """The mean over tasks, each with the moments that the one before it left (``carried``)."""
+        """The mean over tasks, each with the moments that the one before it
+        left (``carried``)."""
         T, towards, metrics = episodes.n_tasks, None, {}
         start, left = moments, []
         for t in range(T):
             adapted = self.task(theta, moments, episodes.task(t))
             share = {name: d / T for name, d in adapted.towards.items()}
-            towards = share if towards is None else {n: d.add_(share[n]) for n, d in towards.items()}
-            metrics = {n: metrics.get(n, 0) + value.detach() / T for n, value in adapted.metrics.items()}
+            if towards is None:
+                towards = share
+            else:
+                towards = {n: d.add_(share[n]) for n, d in towards.items()}
+            for n, value in adapted.metrics.items():
+                metrics[n] = metrics.get(n, 0) + value / T
             if self.serial:
                 moments = adapted.moments
             else:
                 left.append(adapted.moments)
         if start is not None and not self.serial:
-            v = {n: torch.stack([m.v[n] for m in left]).mean(0) for n in start.v}
+            stacks = {n: torch.stack([m.v[n] for m in left]) for n in start.v}
+            v = {n: stack.mean(0) for n, stack in stacks.items()}
             moments = Moments(v, torch.stack([m.weight for m in left]).mean())
         return Adapted(towards, moments, metrics)
 
     def mean_over(
-        self, theta: Params, moments: Moments | None, episodes: Episode | BatchedEpisode
+        self,
+        theta: Params,
+        moments: Moments | None,
+        episodes: Episodes,
     ) -> Adapted:
-        """The mean over the tasks of a meta-batch, in the way that their moments allow."""
-        return (self.one_by_one if self.serial else self.at_once)(theta, moments, episodes)
+        """The mean over the tasks of a meta-batch, in the way that their
+        moments allow."""
+        mean = self.one_by_one if self.serial else self.at_once
+        return mean(theta, moments, episodes)
 
-    def meta_gradient(self, meta: Meta, episodes: Episode | BatchedEpisode) -> tuple[Meta, Metrics]:
-        """What Reptile puts in a gradient's place, the mean of θ − φ over tasks; beside it the moments to hand on; metrics."""
-        towards, moments, metrics = self.mean_over(meta["params"], self.moments_of(meta), episodes)
+    def meta_gradient(
+        self, meta: Meta, episodes: Episodes
+    ) -> tuple[Meta, Metrics]:
+        """What Reptile puts in a gradient's place, the mean of θ − φ over
+        tasks; beside it the moments to hand on; metrics."""
+        theta, moments = meta["params"], self.moments_of(meta)
+        towards, moments, metrics = self.mean_over(theta, moments, episodes)
         gradient: Meta = {"params": {name: -d for name, d in towards.items()}}
         if moments is not None and self.moments != "fresh":
             gradient |= groups_of(moments)
@@ -223,13 +292,19 @@ class Reptile(InitialisationLearner):
     def step(
         self,
         state: State,
-        episodes: Episode | BatchedEpisode,
+        episodes: Episodes,
         progress: float = 0.0,
         all_reduce: AllReduce = no_reduce,
     ) -> tuple[State, Metrics]:
-        """One meta-step on a meta-batch; arguments as in ``MetaLearner.step``."""
-        gradient, metrics = all_reduce(*self.meta_gradient(state.meta, episodes))
-        towards, lr = {"params": gradient.pop("params")}, self.meta_lr_at(progress)
+        """One meta-step on a meta-batch; arguments as in
+        ``MetaLearner.step``."""
+        gradient, metrics = all_reduce(
+            *self.meta_gradient(state.meta, episodes)
+        )
+        towards, lr = (
+            {"params": gradient.pop("params")},
+            self.meta_lr_at(progress),
+        )
         new = outer_step(state, towards, lr=lr)  # [REPTILE 4]
         for group, values in gradient.items():
             for name, value in values.items():
@@ -239,4 +314,7 @@ class Reptile(InitialisationLearner):
 
 def groups_of(moments: Moments) -> Meta:
     """Adam's moments as groups of ``meta``."""
-    return {"second_moment": moments.v, "moment_weight": {"weight": moments.weight}}
+    return {
+        "second_moment": moments.v,
+        "moment_weight": {"weight": moments.weight},
+    }
