@@ -44,11 +44,10 @@ from mlbook.tasks import (
     FewShotFeatures,
     GridSinusoids,
     LabelledImages,
+    LEONoise,
     MiniBatches,
-    Noisy,
     SinesAndLines,
     Sinusoids,
-    WithNoise,
 )
 from mlbook.tasks.episode import TaskDistribution
 from mlbook.tasks.optimization_problems import ImageProblems
@@ -273,7 +272,7 @@ def build_tasks(config: dict, split: str) -> TaskDistribution:
     return MiniBatches(tasks, batch, config["test_steps"] if test else config["learner"]["inner_steps"])
 
 
-def _feature_tasks(config: dict, split: str) -> FewShotFeatures | Noisy:
+def _feature_tasks(config: dict, split: str) -> FewShotFeatures | LEONoise:
     """Tasks over a set of features, in meta-training with the noise that LEO wants."""
     pool = feature_sets.load(config["features"][0], split)
     if split == "train" and config.get("train_on") == "train+validation":
@@ -281,7 +280,7 @@ def _feature_tasks(config: dict, split: str) -> FewShotFeatures | Noisy:
     return feature_tasks_of(config, pool, test=split != "train")
 
 
-def feature_tasks_of(config: dict, pool: FeaturePool, *, test: bool) -> FewShotFeatures | Noisy:
+def feature_tasks_of(config: dict, pool: FeaturePool, *, test: bool) -> FewShotFeatures | LEONoise:
     """The tasks of a configuration, over any pool of as many features."""
     n_query = config["test_query"] if test else config["n_query"]
     return _with_noise(
@@ -292,10 +291,8 @@ def feature_tasks_of(config: dict, pool: FeaturePool, *, test: bool) -> FewShotF
 def _with_noise(config: dict, tasks: TaskDistribution, *, test: bool) -> TaskDistribution:
     """In LEO's meta-training the tasks bring the random numbers that it wants; otherwise they stay as they are."""
     learner = None if test else build_learner(config)
-    if isinstance(learner, LEO):
-        return Noisy(tasks, learner.latent, learner.latent_steps, learner.finetuning_steps)
-    if isinstance(learner, LEORegression):
-        return WithNoise(tasks, learner.latent, learner.generated, learner.latent_steps)
+    if isinstance(learner, (LEO, LEORegression)):
+        return LEONoise(tasks, learner.noise_shapes)
     return tasks
 
 
@@ -313,7 +310,7 @@ def to_device(tasks, device: torch.device):
     """Task distribution whose samples are born on ``device``."""
     if isinstance(tasks, (Augmented, ImageProblems, SmallSets)):
         return tasks.on(device)
-    if isinstance(tasks, (MiniBatches, Noisy)):
+    if isinstance(tasks, (MiniBatches, LEONoise)):
         return replace(tasks, tasks=to_device(tasks.tasks, device))
     return (
         replace(tasks, pool=tasks.pool.to(device))
