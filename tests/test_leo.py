@@ -15,7 +15,7 @@ from mlbook.meta_learners.leo import LEO, dropped, gaussian, spread
 from mlbook.pages.checks.gradients import compare_gradient, worst
 from mlbook.tasks.episode import Episode
 from mlbook.tasks.few_shot import FewShotFeatures
-from mlbook.tasks.leo_noise import Noisy, NoisyEpisode
+from mlbook.tasks.leo_noise import LEONoise, NoisyEpisode
 from mlbook.training.evaluation import evaluate
 
 N, K, Q, D, LATENT = 3, 2, 4, 10, 4
@@ -35,7 +35,7 @@ def pool(classes=8, examples=12, seed=0, noise=1.0):
 
 def episodes(n=2, learner=None, seed=1):
     learner = learner or small()
-    tasks = Noisy(FewShotFeatures(pool(), N, K, Q), LATENT, learner.latent_steps, learner.finetuning_steps)
+    tasks = LEONoise(FewShotFeatures(pool(), N, K, Q), learner.noise_shapes)
     return tasks.sample(n, rng(seed)).to(torch.float64)
 
 
@@ -396,9 +396,6 @@ def test_a_gradient_that_is_not_a_number_is_replaced():
     assert not guarded["rates"]["latent"].any()
 
 
-# -- learning -------------------------------------------------------------------------------------------------------
-
-
 # -- the ablations of the paper's table 2 ---------------------------------------------------------------------------
 
 
@@ -447,7 +444,7 @@ def test_leo_learns_and_both_loops_help():
     train, test = pool(40, 20, seed=0, noise=1.2), pool(20, 30, seed=9, noise=1.2)
     state, g = learner.init(rng()), rng(1)
     before = evaluate(learner, state.meta, FewShotFeatures(test, N, K, 10), n_tasks=50, steps=10).value
-    tasks = Noisy(FewShotFeatures(train, N, K, 5), LATENT, 5, 5)
+    tasks = LEONoise(FewShotFeatures(train, N, K, 5), learner.noise_shapes)
     for _ in range(250):
         state, metrics = learner.step(state, tasks.sample(12, g))
     assert isinstance(state, State) and torch.isfinite(metrics["loss"])

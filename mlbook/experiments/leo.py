@@ -14,7 +14,7 @@ from mlbook.experiments.experiment import Experiment, Preset
 from mlbook.experiments.images import pool_of
 from mlbook.experiments.networks import build_model, initialisation_learner
 from mlbook.meta_learners import LEO, Backbone, LinearHead, MetaLearner
-from mlbook.tasks import Augmented, BentSectors, FewShot, FewShotFeatures, LabelledImages, Noisy
+from mlbook.tasks import Augmented, BentSectors, FewShot, FewShotFeatures, LabelledImages, LEONoise
 from mlbook.tasks.episode import TaskDistribution
 
 
@@ -61,7 +61,7 @@ def with_noise(learner: MetaLearner, tasks: TaskDistribution, *, test: bool) -> 
     """In LEO's meta-training the tasks bring the random numbers that it wants; otherwise they stay as they are."""
     if test or not isinstance(learner, LEO):
         return tasks
-    return Noisy(tasks, learner.latent, learner.latent_steps, learner.finetuning_steps)
+    return LEONoise(tasks, learner.noise_shapes)
 
 
 def protocol(config: dict) -> dict:

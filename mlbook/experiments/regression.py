@@ -11,7 +11,7 @@ from mlbook.experiments.experiment import Experiment, Preset
 from mlbook.experiments.images import in_mini_batches
 from mlbook.experiments.networks import build_model, initialisation_learner
 from mlbook.meta_learners import LEORegression, MetaLearner
-from mlbook.tasks import GridSinusoids, SinesAndLines, Sinusoids, WithNoise
+from mlbook.tasks import GridSinusoids, LEONoise, SinesAndLines, Sinusoids
 from mlbook.tasks.episode import TaskDistribution
 
 
@@ -36,7 +36,7 @@ def tasks(config: dict, learner: MetaLearner, split: str) -> TaskDistribution:
     curves = SinesAndLines(k_shot, n_query, noisy_queries=not test)
     if test or not isinstance(learner, LEORegression):
         return curves
-    return WithNoise(curves, learner.latent, learner.generated, learner.latent_steps)
+    return LEONoise(curves, learner.noise_shapes)
 
 
 def protocol(config: dict) -> dict:

@@ -31,7 +31,6 @@ from mlbook.meta_learners.inner_loop import Loss, Moments, adam_path, inner_path
 from mlbook.models.functional import Params
 from mlbook.tasks.episode import BatchedEpisode, Episode
 
-
 Episodes = Episode | BatchedEpisode
 """With an order of mini-batches, or without."""
 

@@ -1,4 +1,4 @@
-"""Sines and lines: regression tasks of two kinds with noisy targets (LEO, section 4.1), and the noise that LEO draws with them.
+"""Sines and lines: regression tasks of two kinds with noisy targets (LEO, section 4.1).
 
 Of the paper: half of the tasks are sines, half are lines, the noise on the targets has the standard deviation 0.3, five
 shots. The ranges are those of the work that the paper took these tasks from (PLATIPUS, Finn et al. 2018): sines as in MAML,
