@@ -30,6 +30,7 @@ from mlbook.meta_learners.base import (
     State,
     cosine,
     leaves,
+    map_leaves,
     no_reduce,
     outer_step,
 )
@@ -214,18 +215,23 @@ class LatentEmbedding(MetaLearner):
         return losses.mean() + self.regulariser(meta["params"]), mean_terms(terms)
 
     def meta_gradient(self, meta: Meta, episodes: NoisyEpisode) -> tuple[Meta, Terms]:
-        """The gradient of ``meta_loss``, in the structure of ``meta``, and the metrics."""
-        return grad(self.meta_loss, has_aux=True)(meta, episodes)
+        """The gradient of ``meta_loss``, in the structure of ``meta``, and the metrics.
+        ``vmap`` is outermost: ``grad`` around it drops second derivatives of some
+        layers that a subclass may have (see ``models.batch_norm``)."""
+        of_task = grad(self.task_loss, has_aux=True)
+        each, terms = vmap(of_task, in_dims=(None, 0))(meta, episodes)
+        gradient = map_leaves(lambda g: g.mean(0), each)
+        for name, g in grad(self.regulariser)(meta["params"]).items():
+            gradient["params"][name] = gradient["params"][name] + g
+        return gradient, mean_terms(terms)
 
     def guarded(self, meta: Meta, gradient: Meta) -> Meta:
         """The gradient; if an entry is NaN, a small pull of the networks towards zero
         and nothing for the rates (decided on the device, without waiting for it)."""
         whole = ~torch.stack([g.isnan().any() for g in leaves(gradient)]).any()
         pull = {"params": PULL, "rates": 0.0}
-        return {
-            k: {n: torch.where(whole, g, pull[k] * meta[k][n]) for n, g in its.items()}
-            for k, its in gradient.items()
-        }
+        towards = {k: {n: pull[k] * p for n, p in meta[k].items()} for k in meta}
+        return map_leaves(lambda g, p: torch.where(whole, g, p), gradient, towards)
 
     def clipped(self, gradient: Meta) -> Meta:
         """Every entry cut to ±clip_value, then every tensor to length clip_norm."""
@@ -234,7 +240,7 @@ class LatentEmbedding(MetaLearner):
             g = g.clamp(-self.clip_value, self.clip_value)
             return g * (self.clip_norm / g.norm().clamp_min(self.clip_norm))
 
-        return {k: {n: clip(g) for n, g in its.items()} for k, its in gradient.items()}
+        return map_leaves(clip, gradient)
 
     def meta_lr_at(self, progress: float) -> float:
         """The outer rate η, at ``progress`` from 0 to 1."""
