@@ -23,7 +23,7 @@ AT_ONCE = 100
 def extract(config: dict, meta: Meta, name: str) -> Path:
     """Write the features of all three splits of the backbone's own data set as the set ``name``; returns its stem.
 
-    config, meta: a trained ``backbone-...`` experiment (``run.load_checkpoint``). Features are the averages over the picture
+    config, meta: a trained ``backbone-...`` experiment (``runner.load_checkpoint``). Features are the averages over the picture
     behind the last layer, as they are (they are scaled to length 1 when episodes are drawn), in float16.
     """
     learner = experiments.build_learner(config)

@@ -41,7 +41,7 @@ def sampled_fits(
     samples: int = 12,
     seed: int = 0,
 ):
-    """One row per task (as ``verification.sines_lines.examples`` gives them): support points, the true curve, and curves from
+    """One row per task (as ``checks.sines_lines.examples`` gives them): support points, the true curve, and curves from
     samples of the code before the inner loop, after the steps on the code and after fine-tuning; at the right draws from the
     exact posterior.
 
