@@ -18,7 +18,7 @@ from mlbook.meta_learners.bilevel import Outer
 
 @dataclass(frozen=True)
 class RateOfDescent:
-    """As an inner loop of ``beyond.bilevel`` with the outer variable ``alpha``."""
+    """As an inner loop of ``meta_learners.bilevel`` with the outer variable ``alpha``."""
 
     a: float = 0.7
     start_at: float = 1.3
