@@ -11,9 +11,9 @@ always the same (``outer_step``); what differs is the estimate of dJ/dη:
 
 An estimator is a function η -> (value, gradient). η is a dict of tensors.
 
-Derivatives are taken by ``torch.autograd`` (``gradient_at``). A loss that maps one of torch's normalisation layers over tasks
-must not reach it through ``vmap``: ``grad(vmap(...))`` is silently wrong there. Write ``vmap(grad(...))`` and hand over an
-``Estimate``, as ``mlbook.architecture`` does.
+Derivatives are taken by ``torch.autograd`` (``gradient_at``), here outside of any ``vmap``. Where an inner step on a module with
+torch's own normalisation layers is mapped over tasks, its second derivatives are silently wrong in that order
+(``mlbook.models.batch_norm``): compute the estimate by ``vmap(grad(...))``, as ``mlbook.architecture`` does, and ``move`` η by it.
 """
 
 from __future__ import annotations

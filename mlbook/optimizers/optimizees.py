@@ -1,8 +1,9 @@
 """Optimisees: functions to be minimised, many problems at once. θ [T, P] has all parameters of a problem in one row.
 
-Problem i's loss depends on row i only, so the gradient of the summed losses holds the gradients of all problems. An optimisee
-of yours must keep to that; where it maps a module with torch's normalisation layers over the rows by ``vmap``, its gradients
-are silently wrong (see ``mlbook.models.batch_norm``).
+Problem i's loss depends on row i only, so the gradient of the summed losses holds the gradients of all problems, and no ``vmap``
+is needed. An optimisee of yours must keep to that. If it maps a module over the rows by ``vmap``, the module must not have
+torch's normalisation layers: ``LearnedOptimizer(second_derivatives=True)`` would be silently wrong
+(``mlbook.models.batch_norm``).
 """
 
 from __future__ import annotations

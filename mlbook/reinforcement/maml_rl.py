@@ -3,8 +3,10 @@
 Source: Finn et al. (2017), section 3.2 and algorithm 3. Greek to Python: θ ``meta["params"]``, α ``inner_lr``, θ′ ``adapted``,
 N inner steps ``inner_steps``, δ ``max_kl``. Shapes: T tasks, M trajectories, H steps.
 
-Nothing here goes through ``vmap``: the policy computes all tasks in one batched product, and task i's loss depends on task
-i's parameters only, so the gradient of the summed losses holds the gradients of all tasks.
+Nothing here goes through ``vmap``: the policy computes all tasks in one batched product, and the loss of a task depends on its
+own parameters only, so the gradient of the summed losses holds the gradients of all tasks. A policy of yours that maps a module
+over tasks by ``vmap`` must not have torch's normalisation layers in it: second derivatives would be silently wrong
+(``mlbook.models.batch_norm``).
 """
 
 from __future__ import annotations
