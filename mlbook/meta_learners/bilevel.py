@@ -11,9 +11,9 @@ always the same (``outer_step``); what differs is the estimate of dJ/dη:
 
 An estimator is a function η -> (value, gradient). η is a dict of tensors.
 
-Derivatives are taken by ``torch.autograd`` (``gradient_at``), here outside of any ``vmap``. Where an inner step on a module with
-torch's own normalisation layers is mapped over tasks, its second derivatives are silently wrong in that order
-(``mlbook.models.batch_norm``): compute the estimate by ``vmap(grad(...))``, as ``mlbook.architecture`` does, and ``move`` η by it.
+Derivatives are taken by ``torch.autograd`` (``gradient_at``), outside of any ``vmap`` that the inner loop contains. In this order
+second derivatives through torch's own normalisation layers are silently wrong (``mlbook.models.batch_norm``). An inner loop on
+such a network should give its estimate by ``vmap(grad(...))``, as ``mlbook.architecture`` does, and leave the rest to ``move``.
 """
 
 from __future__ import annotations
