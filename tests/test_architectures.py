@@ -356,7 +356,9 @@ def test_the_unrolled_gradient_agrees_with_finite_differences(data):
     batches = DrawnBatches(data, 10).sample(2, rng(1))
     batches = batches._make(f.double() if f.is_floating_point() else f for f in batches)
 
-    estimate, _ = search.alpha_estimate(double["weights"], batches)
+    def estimate(alpha):
+        return search.alpha_estimate(alpha, double["weights"], batches)[0]
+
     found = checks.compare_gradient(
         lambda meta: estimate(meta[""]).value,
         {"": estimate(double["params"]).gradient},

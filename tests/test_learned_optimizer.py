@@ -268,7 +268,7 @@ def test_the_gradient_of_an_image_problem(images):
 # -- training ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_meta_step_is_one_run_with_an_outer_step_behind_every_unroll(monkeypatch):
+def test_a_meta_step_is_one_run_with_an_outer_step_after_every_unroll(monkeypatch):
     mine = learner(steps=7, unroll=3)
     state, calls = mine.init(rng()), []
     step = state.optimizer.step

@@ -451,8 +451,6 @@ def test_the_figures_of_a_learner_say_what_they_show():
     meta = learner.init(rng()).meta
     fig, alt = figures.sampled_fits(learner, meta, examples(SinesAndLines(), pool=40, grid=30), samples=3)
     assert len(fig.axes) == 12 and alt.count("mean spread of the curves") == 3
-    fig, alt = figures.spread_by_placement(learner, meta, n_tasks=5, samples=3)
-    assert len(fig.axes) == 3 and "on the right half" in alt
 
 
 RECORD = results.benchmark("sines_lines")

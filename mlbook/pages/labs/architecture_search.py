@@ -22,7 +22,7 @@ LABELS = {"max_pool": "max pool", "depthwise3": "depth 3×3", "conv1": "conv 1×
 class ArchitectureSearch(anywidget.AnyWidget):
     """Watch the probabilities of five decisions sharpen while a controller samples children and learns from their rewards.
 
-    The controller has one softmax per decision (``architecture.controller.IndependentController``) and takes a plain gradient step
+    The controller has one softmax per decision (``IndependentController``) and takes a plain gradient step
     after every child. The arguments are the state in which it opens, and later the traits that follow what the reader does:
     ``rate`` of the controller, ``baseline`` on or off, ``entropy`` bonus, ``seed`` of the draws, ``step`` = children trained.
     Raises ``UserError`` for what the lab cannot show. Source: Zoph and Le (2017), with a smaller controller.

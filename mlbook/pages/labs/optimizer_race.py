@@ -18,7 +18,7 @@ from mlbook.training.runner import load_checkpoint
 
 EXPERIMENT = "learned-optimizer-bowl"
 RATES = {"SGD": 0.05, "momentum": 0.02, "RMSprop": 0.1, "Adam": 0.5}
-"""The best of the grid ``optimizers.rules.RATES`` on 256 bowls like those that the LSTM was trained on, 60 steps."""
+"""The best of the grid ``mlbook.optimizers.rules.RATES`` on 256 bowls like those that the LSTM was trained on, 60 steps."""
 X_RANGE, Y_RANGE = (-3.0, 3.0), (-2.5, 3.0)
 LAST = 100
 RANGES = {"curvatures": (0.05, 50.0), "angle": (0, 180), "steepness": (1.0, 50.0), "rates": (0.0005, 2.0)}
