@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.problems import INNER_LR, N, Problem, Sampling
 from mlbook.data import ClassPool
+from mlbook.engines import fast
 from mlbook.meta_learners import MAML, Reptile
 from mlbook.meta_learners.base import LOSSES
 from mlbook.models import MLP
@@ -128,9 +129,13 @@ def torchopt(problem: Problem, module: nn.Module, episodes: Episode) -> Work:
 def ours(engine: str, problem: Problem, module: nn.Module, episodes: Episode) -> Work:
     options = {"loss": loss_of(problem), "inner_lr": INNER_LR, "inner_steps": problem.steps}
     if problem.order:
-        learner = MAML(module, engine=engine, first_order=problem.order == 1, **options)
+        learner = MAML(module, first_order=problem.order == 1, **options)
     else:
-        learner = Reptile(module, engine=engine, **options)
+        learner = Reptile(module, **options)
+    if engine == "fast":
+        learner = fast(learner)
+    elif problem.order:
+        learner = replace(learner, engine=engine)
     meta = {"params": {name: p.detach() for name, p in module.named_parameters()}}
     return lambda: learner.meta_gradient(meta, episodes)[0]["params"]
 

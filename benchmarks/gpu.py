@@ -20,6 +20,7 @@ import torch
 
 from mlbook import experiments
 from mlbook.data import ClassPool
+from mlbook.engines import fast, fits
 from mlbook.meta_learners.base import leaves
 from mlbook.pages.checks import relative_distance, to_float64
 from mlbook.results import BENCHMARKS
@@ -47,9 +48,12 @@ class Setting:
     def __init__(self, name: str, engine: str, precision: str, device: torch.device) -> None:
         config = experiments.config(experiments.get(name), "paper")
         learner = experiments.build_learner(config)
-        if not learner.fast_engine_fits:
+        if not fits(learner):
             raise SystemExit(f"{name} has no closed form")
-        self.learner = replace(learner, engine=engine, precision=precision)
+        self.learner = (
+            fast(learner, precision=precision) if engine == "fast" else replace(learner, engine=engine)
+        )
+        self.plain = replace(learner, engine="loop")
         self.batch, self.device = config["meta_batch_size"], device
         if config["dataset"] == "sinusoid":
             self.tasks = Sinusoids(config["k_shot"], config["n_query"])
@@ -83,8 +87,7 @@ def gradient_error(setting: Setting) -> float:
     meta = setting.learner.init(torch.Generator().manual_seed(0)).meta
     g = torch.Generator(device=setting.device).manual_seed(2)
     episodes = setting.tasks.sample(4, g).to("cpu")
-    plain = replace(setting.learner, engine="loop", precision="float32")
-    exact, _ = plain.meta_gradient(to_float64(meta), episodes.to(torch.float64))
+    exact, _ = setting.plain.meta_gradient(to_float64(meta), episodes.to(torch.float64))
     there = {group: {n: p.to(setting.device) for n, p in ps.items()} for group, ps in meta.items()}
     found, _ = setting.learner.meta_gradient(there, episodes.to(setting.device))
     found = {group: {n: p.to("cpu", torch.float64) for n, p in ps.items()} for group, ps in found.items()}

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlbook import experiments
 from mlbook.data import ClassPool
+from mlbook.engines import fast
 from mlbook.meta_learners.base import State, leaves
 from mlbook.results.records import keep
 from mlbook.tasks import FewShot, Sinusoids
@@ -68,7 +69,8 @@ def made_up_device() -> str:
 def count(name: str, engine: str, device: str, fault: str | None = None) -> dict:
     """Operations of one meta-step of the paper's recipe. ``fault``: what a test puts in to see that it is found."""
     config = experiments.config(experiments.get(name), "paper")
-    learner = replace(experiments.build_learner(config), engine=engine)
+    learner = experiments.build_learner(config)
+    learner = fast(learner) if engine == "fast" else replace(learner, engine=engine)
     with FakeTensorMode(), draws_without_values():
         if config["dataset"] == "sinusoid":
             tasks = Sinusoids(config["k_shot"], config["n_query"])

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.contenders import OURS, PLAIN, Contender, Work, ours
 from benchmarks.problems import IMAGES, NETWORKS, N
-from mlbook.engines import convolutions, fast, fast_conv4
+from mlbook.engines import conv4_sweeps, convolutions, recursion
 from mlbook.models import Conv4
 
 WIDTHS = (8, 16, 32, 64, 128)
@@ -24,16 +24,16 @@ def without(part: Callable[[], None], *problem) -> Work:
 
 
 def one_task_at_a_time() -> None:
-    fast_conv4.chunk_sizes = lambda forms, episodes: (1, 1)
+    conv4_sweeps.chunk_sizes = lambda forms, episodes: (1, 1)
 
 
 def whole_meta_batch_at_once() -> None:
-    fast_conv4.chunk_sizes = lambda forms, episodes: (episodes.n_tasks, episodes.n_tasks)
+    conv4_sweeps.chunk_sizes = lambda forms, episodes: (episodes.n_tasks, episodes.n_tasks)
 
 
 def support_cut_like_query() -> None:
-    sizes = fast_conv4.chunk_sizes
-    fast_conv4.chunk_sizes = lambda forms, episodes: (sizes(forms, episodes)[1],) * 2
+    sizes = conv4_sweeps.chunk_sizes
+    conv4_sweeps.chunk_sizes = lambda forms, episodes: (sizes(forms, episodes)[1],) * 2
 
 
 def products_over_patches() -> None:
@@ -46,22 +46,22 @@ def batch_norm_from_plain_operations() -> None:
         rate = ((z - mean).square().mean((0, 2, 3), keepdim=True) + eps).rsqrt()
         return (z - mean) * rate, rate.flatten()
 
-    fast_conv4._normalise_ = normalise
-    fast_conv4._dots = lambda a, b: (a * b).sum((0, 2, 3))
+    conv4_sweeps._normalise_ = normalise
+    conv4_sweeps._dots = lambda a, b: (a * b).sum((0, 2, 3))
 
 
 def sums_in_float32() -> None:
-    fast._zeros = torch.zeros_like
-    fast._over_tasks = lambda x: x.sum(0, keepdim=True)
+    recursion._zeros = torch.zeros_like
+    recursion._over_tasks = lambda x: x.sum(0, keepdim=True)
 
 
 def activations_computed_again() -> None:
-    meta_gradient = fast_conv4.meta_gradient
+    meta_gradient = conv4_sweeps.meta_gradient
 
     def recomputing(*arguments, **options):
         return meta_gradient(*arguments, **{**options, "recompute": True})
 
-    fast_conv4.meta_gradient = recomputing
+    conv4_sweeps.meta_gradient = recomputing
 
 
 AGAIN = Contender(

@@ -133,7 +133,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _experiments(options) -> int:
     from mlbook.data import image_folder
-    from mlbook.experiments import EXPERIMENTS, METHODS
+    from mlbook.experiments import EXPERIMENTS
+    from mlbook.experiments.imported import METHODS
 
     rows = [
         {
@@ -186,12 +187,10 @@ def _train(options) -> int:
 
 
 def _evaluate(options) -> int:
-    from mlbook import results
+    from mlbook import experiments, results
     from mlbook.data.progress import ProgressLine
-    from mlbook.experiments import build_learner, get
-    from mlbook.experiments import config as experiment_config
     from mlbook.training.memory import keep_freed_memory
-    from mlbook.training.runner import choose_device, evaluate_config, load_checkpoint, use_precision
+    from mlbook.training.runner import choose_device, evaluate_setup, load_checkpoint, use_precision
 
     if options.tasks < 2:
         raise UserError(f"--tasks must be at least 2 (an interval needs two), not {options.tasks}")
@@ -202,18 +201,19 @@ def _evaluate(options) -> int:
     if path.suffix == ".safetensors" or path.exists():
         config, meta = load_checkpoint(path, device)
     else:
-        get(options.name)
+        experiments.get(options.name)
         config, meta = results.pretrained(options.name, device)
-    if options.name in get(config["name"]).shares_training_with:  # the same meta-training, another protocol
-        config = experiment_config(
-            get(options.name), config["preset"], meta_steps=config["meta_steps"], seed=config["seed"]
+    if options.name in experiments.get(config["name"]).shares_training_with:  # another protocol
+        config = experiments.config(
+            options.name, config["preset"], meta_steps=config["meta_steps"], seed=config["seed"]
         )
-    use_precision("float32", device, build_learner(config))
+    setup = experiments.setup(config)
+    use_precision("float32", device, setup.learner)
     if device.type == "cpu":
         keep_freed_memory()
     line = ProgressLine(options.tasks, config["name"])
-    result = evaluate_config(
-        config,
+    result = evaluate_setup(
+        setup,
         meta,
         n_tasks=options.tasks,
         seed=options.seed,

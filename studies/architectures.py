@@ -26,7 +26,7 @@ from mlbook.architecture.children import (
 )
 from mlbook.data.progress import ProgressLine
 from mlbook.errors import UserError
-from mlbook.experiments import pool_of
+from mlbook.experiments.images import pool_of
 from mlbook.results import FOLDER
 from mlbook.results.records import keep, provenance
 from mlbook.training.memory import keep_freed_memory

@@ -18,7 +18,7 @@ from mlbook.meta_learners import LEO, MAML
 from mlbook.models import MLP
 from mlbook.results import STUDIES
 from mlbook.results.records import keep, provenance
-from mlbook.tasks import FewShotFeatures, Noisy
+from mlbook.tasks import FewShotFeatures, LEONoise
 from mlbook.tasks.episode import Episode
 from mlbook.tasks.hidden_subspace import hidden_subspace
 from mlbook.training.evaluation import ci95, fixed_scores
@@ -118,7 +118,7 @@ def leo_runs(kind, features: int, run: dict, **changed) -> dict:
     scores, facts = [], []
     for seed in run["seeds"]:
         learner = kind(features=features, **leo_options(**changed))
-        noisy = Noisy(train, learner.latent, learner.latent_steps, learner.finetuning_steps)
+        noisy = LEONoise(train, learner.noise_shapes)
         meta = trained(learner, noisy, run["meta_steps"], seed)
         steps = learner.latent_steps + learner.finetuning_steps
         scores.append(fixed_scores(learner, meta, test, n_tasks=TEST_TASKS, seed=1, steps=steps))

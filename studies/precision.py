@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from mlbook import experiments, results
+from mlbook.engines import fast
 from mlbook.engines.convolutions import PRECISIONS
 from mlbook.pages.checks import relative_distance, to_float64
 from mlbook.results import STUDIES
@@ -31,7 +32,7 @@ NAME = "maml-glyphs-5w1s"
 def gradient_errors(meta, precision: str, batches: int) -> list[float]:
     """Relative distance of the meta-gradient to float64, for several meta-batches of 16 tasks."""
     config = experiments.config(experiments.get(NAME), "colab")
-    learner = replace(experiments.build_learner(config), engine="fast")
+    learner = fast(experiments.build_learner(config))
     tasks, generator = experiments.build_tasks(config, "train"), torch.Generator().manual_seed(5)
     errors = []
     for _ in range(batches):

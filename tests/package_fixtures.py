@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 from mlbook.data import ClassPool
+from mlbook.engines import fast
+from mlbook.meta_learners import MAML
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,10 +85,17 @@ class SmallOmniglot:
             monkeypatch.setattr(omniglot, "PIXELS_SHA256", hashlib.sha256(self.images.tobytes()).hexdigest())
 
 
-def check_fast_engine(learner, meta, episodes):
+def with_engine(learner, engine):
+    """The learner with one of the engines ``vmap``, ``loop`` (MAML only) and ``fast``."""
+    if engine == "fast":
+        return fast(learner)
+    return replace(learner, engine=engine) if isinstance(learner, MAML) else learner
+
+
+def check_fast_engine(learner, meta, episodes, **options):
     """The fast gradient against automatic differentiation, tensor by tensor: β and the head must not hide behind the rest."""
     expected, expected_metrics = learner.meta_gradient(meta, episodes)
-    gradient, metrics = replace(learner, engine="fast").meta_gradient(meta, episodes)
+    gradient, metrics = fast(learner, **options).meta_gradient(meta, episodes)
     assert gradient.keys() == expected.keys()
     for group, tensors in expected.items():
         assert gradient[group].keys() == tensors.keys()

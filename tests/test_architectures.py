@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -355,7 +356,9 @@ def test_the_unrolled_gradient_agrees_with_finite_differences(data):
     batches = DrawnBatches(data, 10).sample(2, rng(1))
     batches = batches._make(f.double() if f.is_floating_point() else f for f in batches)
 
-    estimate, _ = search.alpha_estimate(double["weights"], batches)
+    def estimate(alpha):
+        return search.alpha_estimate(alpha, double["weights"], batches)[0]
+
     found = checks.compare_gradient(
         lambda meta: estimate(meta[""]).value,
         {"": estimate(double["params"]).gradient},
@@ -377,12 +380,12 @@ def test_bad_settings_are_refused(options):
 @pytest.mark.parametrize("name", ["nas-controller", "nas-relaxed"])
 def test_a_stopped_run_ends_in_the_same_weights(name, tmp_path, monkeypatch):
     if name == "nas-relaxed":
-        experiment = experiments.replace(experiments.get(name), dataset="glyphs", n_way=50)
+        experiment = replace(experiments.get(name), dataset="glyphs", n_way=50)
         monkeypatch.setattr(glyphs, "load", lambda split: FAKE)
     else:
         experiment = experiments.get(name)
-    tiny = {"quick": experiments.replace(experiment.presets["quick"], meta_batch_size=2, evaluation_tasks=2)}
-    monkeypatch.setitem(experiments.EXPERIMENTS, name, experiments.replace(experiment, presets=tiny))
+    tiny = {"quick": replace(experiment.presets["quick"], meta_batch_size=2, evaluation_tasks=2)}
+    monkeypatch.setitem(experiments.EXPERIMENTS, name, replace(experiment, presets=tiny))
     options = {"device": "cpu", "meta_steps": 4, "checkpoint_seconds": 0}
     run(name, out=tmp_path / "whole", **options)
     assert run(name, out=tmp_path / "parts", time_limit=1e-9, **options) is None

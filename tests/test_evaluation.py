@@ -6,6 +6,7 @@ import pytest
 import torch
 from package_fixtures import noise_pool, rng
 
+from mlbook.engines import fast
 from mlbook.errors import UserError
 from mlbook.meta_learners import MAML
 from mlbook.models import MLP, Conv4, call
@@ -212,6 +213,6 @@ def test_first_order_and_engine_do_not_change_an_evaluation():
     for other in (
         replace(learner, first_order=True),
         replace(learner, engine="loop"),
-        replace(learner, engine="fast"),
+        fast(learner),
     ):
         assert evaluate(other, meta, tasks, n_tasks=10, steps=2) == result

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -353,7 +354,7 @@ def two_sets(folder):
     return folder
 
 
-NAMES = [name for name, e in experiments.EXPERIMENTS.items() if e.features]
+NAMES = [name for name, e in experiments.EXPERIMENTS.items() if "features" in e.options]
 
 
 def test_names_of_the_experiments_over_features():
@@ -373,7 +374,10 @@ def test_every_row_over_features_trains_and_is_measured(two_sets, name, tmp_path
     assert status == 0, capsys.readouterr().err
     record = json.loads((out / "record.json").read_text())
     protocol = record["evaluation"]["protocol"]
-    assert protocol["queries"] == "all others" and protocol["features"] == experiments.get(name).features[0]
+    assert (
+        protocol["queries"] == "all others"
+        and protocol["features"] == experiments.get(name).options["features"][0]
+    )
     assert ("early_stopping" in record) == (record["config"].get("validate_every") is not None)
     assert cli.main(["evaluate", str(out / "checkpoint.safetensors"), "--tasks", "5"]) == 0
 
@@ -442,6 +446,11 @@ def test_the_best_state_is_kept_and_survives_a_resume():
     }
 
 
+def with_options(experiment, **options):
+    """The experiment with other options of its family."""
+    return replace(experiment, options={**experiment.options, **options})
+
+
 @pytest.mark.parametrize("last", [2, 3, 4])
 def test_an_interrupted_run_with_early_stopping_ends_in_the_same_result(
     two_sets, tmp_path, monkeypatch, last
@@ -449,7 +458,7 @@ def test_an_interrupted_run_with_early_stopping_ends_in_the_same_result(
     from mlbook.data.tensor_file import load_tensors
     from mlbook.training import runner as running
 
-    changed = experiments.replace(experiments.get("leo-mini-wrn-10-4-5w1s"), validate_every=2)
+    changed = with_options(experiments.get("leo-mini-wrn-10-4-5w1s"), validate_every=2)
     monkeypatch.setitem(experiments.EXPERIMENTS, changed.name, changed)
     options = {"meta_steps": 5, "evaluation_tasks": 5, "device": "cpu"}
     whole = running.run(changed.name, out=tmp_path / "a", **options)
@@ -492,11 +501,10 @@ def test_one_command_goes_from_pictures_to_leo(folder, tmp_path, monkeypatch, ca
     names = ["backbone-mini-wrn-10-4", "leo-mini-wrn-10-4-5w1s"]
     for name in names:
         experiment = experiments.get(name)
-        short = {"quick": experiments.replace(experiment.presets["quick"], meta_steps=2, meta_batch_size=4)}
-        crop = None if experiment.crop is None else 24
-        monkeypatch.setitem(
-            experiments.EXPERIMENTS, name, experiments.replace(experiment, presets=short, crop=crop)
-        )
+        short = {"quick": replace(experiment.presets["quick"], meta_steps=2, meta_batch_size=4)}
+        crop = {"crop": 24} if "crop" in experiment.options else {}
+        changed = with_options(replace(experiment, presets=short), **crop)
+        monkeypatch.setitem(experiments.EXPERIMENTS, name, changed)
     pool = noise_pool(n_classes=6, n_examples=20, channels=3, size=32)
     pool = type(pool)(pool.images, names=tuple("abcdef"))
     monkeypatch.setattr(experiments.mini_imagenet, "load", lambda split: pool)

@@ -130,17 +130,3 @@ def test_the_gpu_benchmark_runs_where_it_can(tmp_path):
     if not torch.cuda.is_available():
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert answer.returncode == 2 and "no CUDA GPU" in answer.stderr
-
-
-def test_what_cannot_be_one_graph_says_so_by_one_name():
-    """run.py asks for `can_be_captured`; another name would be overlooked on the machine where it matters."""
-    from mlbook import experiments
-
-    refusing = {"maml_rl", "dada", "architecture_search"}
-    found = set()
-    for row in experiments.EXPERIMENTS.values():
-        learner = experiments.build_learner(experiments.config(row, "quick"))
-        if not getattr(learner, "can_be_captured", True):
-            found.add(row.learner.get("method"))
-        assert not hasattr(learner, "capturable"), row.name
-    assert refusing <= found

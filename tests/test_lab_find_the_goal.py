@@ -48,8 +48,8 @@ def noise_of(tmp_path, seeds):
 def judged(tmp_path, state):
     """The same rounds by the package, in double precision, from the weights that the page has."""
     noise = noise_of(tmp_path, [1000 * state["seed"] + n for n in range(state["step"] + 1)])
-    world = Navigation()
-    learner = MAMLRL(world, GaussianPolicy(), inner_lr=state["inner_lr"])
+    environment = Navigation()
+    learner = MAMLRL(environment, GaussianPolicy(), inner_lr=state["inner_lr"])
     params = rounded(starts()[0][state["start"]])
     goal = torch.tensor([state["goal"]], dtype=torch.float64)
     tasks = RolloutTasks(goal, noise[None], torch.zeros(1, len(noise), TRAJECTORIES, dtype=torch.int64))

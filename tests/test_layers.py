@@ -73,9 +73,9 @@ def test_imports_run_downward_only(path):
 
 def test_an_upward_import_is_found():
     maml = PACKAGE / "meta_learners" / "maml.py"
-    assert upward(maml, "from mlbook.training.loop import train") == {"training"}
+    assert upward(maml, "from mlbook.training import train") == {"training"}
     assert upward(maml, "def f():\n    from mlbook import experiments") == {"experiments"}
-    assert upward(maml, "import mlbook.training.runner as r") == {"run"}
+    assert upward(maml, "import mlbook.results as r") == {"results"}
     assert upward(maml, "from mlbook.meta_learners.base import State") == set()
     assert upward(PACKAGE / "cli.py", "from mlbook.pages import notebook") == {"pages"}  # sideways
     assert upward(PACKAGE / "models" / "mlp.py", "from mlbook.tasks import Episode") == {"tasks"}
@@ -102,6 +102,33 @@ def test_only_the_notebook_module_imports_ipython():
         & {"IPython", "ipykernel"}
     }
     assert users <= {"pages/notebook.py"}
+
+
+def reached(start):
+    """Dotted names of the modules of the package that ``start`` imports, at once or later, directly or through others."""
+    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in MODULES}
+    files = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    found, todo = set(), [start]
+    while todo:
+        name = todo.pop()
+        if name in files and name not in found:
+            found.add(name)
+            parts = name.split(".")
+            todo += [".".join(parts[:n]) for n in range(1, len(parts))]
+            todo += imports(files[name].read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_command_line_never_reaches_the_pages():
+    found = reached("mlbook.cli")
+    assert {"mlbook.training.runner", "mlbook.results", "mlbook.data.omniglot"} <= found
+    assert not {name for name in found if name.startswith("mlbook.pages")}
+    assert "mlbook.pages.labs.assets" in reached("mlbook.pages.labs")
+
+
+def test_a_newcomer_meets_few_rooms():
+    entries = {p.name for p in PACKAGE.iterdir() if not p.name.startswith(("__", "."))}
+    assert len(entries) <= 15, sorted(entries)
 
 
 def modules_after(statement):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -267,7 +268,7 @@ def test_the_gradient_of_an_image_problem(images):
 # -- training ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_meta_step_is_one_run_with_an_outer_step_behind_every_unroll(monkeypatch):
+def test_a_meta_step_is_one_run_with_an_outer_step_after_every_unroll(monkeypatch):
     mine = learner(steps=7, unroll=3)
     state, calls = mine.init(rng()), []
     step = state.optimizer.step
@@ -311,9 +312,9 @@ NAMES = ("learned-optimizer-quadratic", "learned-optimizer-mlp-glyphs")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stopped_run_ends_in_the_same_weights(name, tmp_path, monkeypatch):
     experiment = experiments.get(name)
-    tiny = {"quick": experiments.replace(experiment.presets["quick"], meta_batch_size=2, evaluation_tasks=2)}
+    tiny = {"quick": replace(experiment.presets["quick"], meta_batch_size=2, evaluation_tasks=2)}
     learner = {**experiment.learner, "steps": 6, "unroll": 3}
-    changed = experiments.replace(experiment, presets=tiny, learner=learner, test_steps=6, report_step=6)
+    changed = replace(experiment, presets=tiny, learner=learner, test_steps=6, report_step=6)
     monkeypatch.setitem(experiments.EXPERIMENTS, name, changed)
     options = {"device": "cpu", "meta_steps": 4, "checkpoint_seconds": 0}
     run(name, out=tmp_path / "whole", **options)

@@ -13,7 +13,7 @@ from mlbook.meta_learners.leo import LEO
 from mlbook.pages.checks import latent_steps
 from mlbook.pages.figures import leo_diagrams, leo_figures
 from mlbook.pages.labs.latent_map import shipped_leo
-from mlbook.tasks import BentSectors, FewShotFeatures
+from mlbook.tasks import BentSectors, FewShotFeatures, LEONoise
 from mlbook.tasks.hidden_subspace import hidden_subspace
 
 N, K, D, LATENT = 3, 2, 12, 4
@@ -115,11 +115,10 @@ def test_one_sample_has_it_as_its_mean():
 
 
 def test_one_sample_is_what_the_learner_computes():
-    from mlbook.tasks import Noisy
-
     learner, meta, _ = learner_meta_task(dropout=0.0)
     pool, _ = hidden_subspace(6, 8, D, 3, noise=0.5, generator=rng())
-    batch = Noisy(FewShotFeatures(pool, N, K, 2), LATENT, 2, 1).sample(1, rng(1)).to(torch.float64)
+    tasks = LEONoise(FewShotFeatures(pool, N, K, 2), learner.noise_shapes)
+    batch = tasks.sample(1, rng(1)).to(torch.float64)
     task = batch.task(0)
     mean, sigma = learner.encode(meta["params"], task.support_x)
     assert learner.task_terms(meta, task)["kl"] == pytest.approx(

@@ -1,18 +1,16 @@
 """The networks and learners that only the image tables need: pooling with padding, no convolutions, the classifier."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from package_fixtures import noise_pool, one_line, rng
+from package_fixtures import noise_pool, one_line, rng, with_engine
 
 from mlbook import experiments
-from mlbook.engines import conv4_kernels, fast_mlp
+from mlbook.engines import fast, mlp_sweeps
 from mlbook.errors import UserError
 from mlbook.meta_learners import MAML, Classifier, Reptile
-from mlbook.models import MLP, Conv4
+from mlbook.models import MLP, Conv4, conv4_kernels
 from mlbook.models.batch_norm import Statistics
 from mlbook.models.conv4 import adapted_names, count, head_names
 from mlbook.models.functional import call, initial_params
@@ -61,7 +59,8 @@ def test_reptile_on_the_pooled_network_by_kernels_and_by_autograd():
     episodes = tasks.sample(2, rng()).to(torch.float64)
     ends = []
     for engine in ("vmap", "fast"):
-        learner = Reptile(module, optimizer="adam", inner_lr=1e-3, inner_steps=3, engine=engine)
+        learner = Reptile(module, optimizer="adam", inner_lr=1e-3, inner_steps=3)
+        learner = with_engine(learner, engine)
         state = learner.init(rng())
         state.meta = {g: {n: t.double() for n, t in ts.items()} for g, ts in state.meta.items()}
         state.optimizer = torch.optim.SGD([t for ts in state.meta.values() for t in ts.values()], lr=1.0)
@@ -113,9 +112,9 @@ def test_its_meta_gradient_against_finite_differences():
 
 
 def test_the_closed_form_of_the_sinusoid_network_does_not_take_it():
-    assert fast_mlp.fits(MLP()) and not fast_mlp.fits(MLP((4, 8, 1), batch_norm=True))
+    assert mlp_sweeps.fits(MLP()) and not mlp_sweeps.fits(MLP((4, 8, 1), batch_norm=True))
     with pytest.raises(UserError, match="engine fast needs"):
-        MAML(MLP((4, 8, 1), batch_norm=True), loss="mse", engine="fast")
+        fast(MAML(MLP((4, 8, 1), batch_norm=True), loss="mse"))
 
 
 # -- the classifier -------------------------------------------------------------------------------------------------
@@ -308,7 +307,7 @@ def test_the_inner_loop_by_kernels_is_the_inner_loop(downsample, options):
         meta["inner_lr"] = {n: r * torch.rand(r.shape, generator=rng(7)) for n, r in meta["inner_lr"].items()}
     meta = {group: {n: t.double() for n, t in ts.items()} for group, ts in meta.items()}
     episode = FewShot(noise_pool(size=20, channels=3), 3, 2, 4).sample(1, rng(5)).to(torch.float64).task(0)
-    by_kernels = replace(learner, engine="fast")
+    by_kernels = fast(learner)
     assert learner.vmappable and not by_kernels.vmappable
     before = {n: t.clone() for n, t in meta["params"].items()}
     paths = [list(own.path(meta, episode.support_x, episode.support_y, 4)) for own in (learner, by_kernels)]

@@ -10,7 +10,7 @@ from package_fixtures import one_line, rng
 from mlbook import experiments
 from mlbook.errors import UserError
 from mlbook.meta_learners import LEO, MAML
-from mlbook.tasks import BentSectors, Noisy
+from mlbook.tasks import BentSectors, LEONoise
 from mlbook.tasks.plane import REACH, bumps, nearest_mean
 
 
@@ -56,7 +56,8 @@ def test_episodes_have_the_fields_that_features_of_images_have():
     support, query = tasks.points(5, rng())
     again = tasks.episode(support[1], query[1])
     assert torch.equal(again.support_x, batch.support_x[1]) and torch.equal(again.query_y, batch.query_y[1])
-    noisy = Noisy(tasks, 2, 5, 5).sample(5, rng())
+    shapes = LEO(features=49, n_way=3, latent=2).noise_shapes
+    noisy = LEONoise(tasks, shapes).sample(5, rng())
     assert noisy.z_noise.shape == (5, 3, 2, 2) and noisy.w_noise.shape == (5, 6, 3, 2, 49)
     with pytest.raises(UserError) as error:
         replace(tasks, n_way=4)
@@ -75,7 +76,7 @@ def test_the_experiments_build_what_they_name():
     config = experiments.config(experiments.get("leo-plane-3w1s"), "paper")
     learner = experiments.build_learner(config)
     assert isinstance(learner, LEO) and (learner.features, learner.n_way, learner.latent) == (49, 3, 2)
-    assert isinstance(experiments.build_tasks(config, "train"), Noisy)
+    assert isinstance(experiments.build_tasks(config, "train"), LEONoise)
     assert experiments.build_tasks(config, "test") == BentSectors(1, 30)
     three = experiments.config(experiments.get("leo-plane-3w3s"), "paper")
     assert experiments.build_tasks(three, "test").k_shot == 3 and three["k_shot"] == 1

@@ -280,3 +280,25 @@ def test_a_chapter_that_fails_is_left_to_the_build(tmp_path, capsys):
     _, executed = cache.merge_match_into_notebook(nbformat.read(paths[0], as_version=4))
     assert executed.cells[0].outputs[0].text == "42\n"
     assert cache.match_cache_notebook(executed).data["execution_seconds"] > 0
+
+
+def test_files_that_texts_name_exist():
+    """A module that moves leaves no stale path behind in pages, docstrings and READMEs."""
+    import json
+    import re
+
+    named = re.compile(r"(?<![\w/.])((?:mlbook|benchmarks|studies|tools|tests)/[\w/]+\.(?:py|json|js|md))(?!\w)")
+    texts = {path: path.read_text(encoding="utf-8") for path in ROOT.glob("**/*.md") if path.parts[-2] != "node_modules"}
+    texts = {path: text for path, text in texts.items() if not set(path.parts) & {".venv", "_build", "node_modules"}}
+    for path in (ROOT / "book").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        texts[path] = "\n".join("".join(cell["source"]) for cell in cells)
+    for path in (ROOT / "mlbook").rglob("*.py"):
+        texts[path] = path.read_text(encoding="utf-8")
+    missing = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, text in texts.items()
+        for name in named.findall(text)
+        if not (ROOT / name).exists()
+    }
+    assert not missing

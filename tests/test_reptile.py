@@ -1,13 +1,13 @@
 """Batched Reptile: its direction by hand, by an ordinary loop, and by the closed forms; its step and its decay."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
-from package_fixtures import noise_pool, rng
+from package_fixtures import noise_pool, rng, with_engine
 from torch import nn
 
+from mlbook.engines import fast
 from mlbook.errors import UserError
 from mlbook.meta_learners import Reptile
 from mlbook.meta_learners.base import LOSSES, leaves
@@ -47,7 +47,7 @@ def test_the_direction_is_that_of_an_ordinary_loop(setting):
         for name, p in model.named_parameters():
             expected[name] += (meta["params"][name] - p.detach()) / 4
     for engine in ("vmap", "fast"):
-        gradient, metrics = replace(learner, engine=engine).meta_gradient(meta, episodes)
+        gradient, metrics = with_engine(learner, engine).meta_gradient(meta, episodes)
         assert relative_distance(gradient, {"params": expected}) < 1e-8
         assert metrics["loss"].dim() == 0
 
@@ -109,4 +109,4 @@ def test_wrong_settings_are_refused():
     with pytest.raises(UserError, match="loss must be one of"):
         Reptile(MLP(), loss="hinge")
     with pytest.raises(UserError, match="engine fast"):
-        Reptile(MLP(activation="tanh"), loss="mse", engine="fast")
+        fast(Reptile(MLP(activation="tanh"), loss="mse"))

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from package_fixtures import noise_pool, rng
+from package_fixtures import noise_pool, rng, with_engine
 
 from mlbook import experiments
 from mlbook.data import glyphs
+from mlbook.engines import fast
 from mlbook.errors import UserError
 from mlbook.meta_learners import Reptile
 from mlbook.models import Conv4
@@ -25,8 +26,9 @@ def network():
     return Conv4(3, filters=4, size=20, gamma=True, spatial_mean=False)
 
 
-def make(size=4, steps=3, **options):
+def make(size=4, steps=3, engine="vmap", **options):
     learner = Reptile(network(), **{"inner_lr": 0.01, "inner_steps": steps, "optimizer": "adam", **options})
+    learner = with_engine(learner, engine)
     tasks = MiniBatches(FewShot(noise_pool(size=20), 3, 3, 1), size, steps)
     return learner, to_float64(learner.init(rng()).meta), tasks
 
@@ -55,7 +57,7 @@ def plain_loop(learner, meta, episodes, optimizer_per_task):
 @pytest.fixture(autouse=True)
 def small_epsilon(monkeypatch):
     """TensorFlow adds ε at another place than PyTorch; a tiny one makes the two the same."""
-    for module in ("mlbook.meta_learners.inner_loop", "mlbook.engines.conv4_kernels"):
+    for module in ("mlbook.meta_learners.inner_loop", "mlbook.engines.descent"):
         monkeypatch.setattr(f"{module}.EPSILON", 1e-12)
 
 
@@ -100,8 +102,8 @@ def test_shared_moments_are_the_mean_of_those_that_the_tasks_left():
     alone = [learner.task(meta["params"], learner.moments_of(meta), episodes.task(t)).moments for t in (0, 1)]
     for name, v in both["second_moment"].items():
         torch.testing.assert_close(v, (alone[0].v[name] + alone[1].v[name]) / 2)
-    fast, _ = replace(learner, engine="fast").meta_gradient(meta, episodes)
-    assert relative_distance(fast, both) < 1e-8
+    quick, _ = fast(learner).meta_gradient(meta, episodes)
+    assert relative_distance(quick, both) < 1e-8
 
 
 def test_the_first_step_of_a_fresh_adam_is_the_sign_of_the_gradient():
@@ -152,9 +154,9 @@ def test_the_path_by_kernels_is_that_of_automatic_differentiation(optimizer):
     learner, meta, tasks = make(optimizer=optimizer)
     task = tasks.sample(1, rng(1)).to(torch.float64).task(0)
     slow = list(learner.path(meta, task.support_x, task.support_y, 3, task.order))
-    fast = list(replace(learner, engine="fast").path(meta, task.support_x, task.support_y, 3, task.order))
-    assert len(slow) == len(fast) == 4
-    for a, b in zip(slow, fast, strict=True):
+    quick = list(fast(learner).path(meta, task.support_x, task.support_y, 3, task.order))
+    assert len(slow) == len(quick) == 4
+    for a, b in zip(slow, quick, strict=True):
         assert relative_distance({"p": b}, {"p": a}) < 1e-8
     with pytest.raises(UserError, match="4 inner steps need as many mini-batches; these episodes have 3"):
         list(learner.path(meta, task.support_x, task.support_y, 4, task.order))
@@ -167,8 +169,8 @@ def test_max_pooled_networks_by_kernels():
     tasks = MiniBatches(FewShot(noise_pool(size=32), 3, 2, 0), 3, 2)
     episodes = tasks.sample(2, rng(1)).to(torch.float64)
     slow, _ = learner.meta_gradient(meta, episodes)
-    fast, _ = replace(learner, engine="fast").meta_gradient(meta, episodes)
-    assert relative_distance(fast, slow) < 1e-8
+    quick, _ = fast(learner).meta_gradient(meta, episodes)
+    assert relative_distance(quick, slow) < 1e-8
 
 
 def test_queries_tested_with_the_support_set_do_not_see_each_other():
@@ -252,17 +254,12 @@ def test_experiments_that_share_a_training_have_the_same_training():
     for experiment in experiments.EXPERIMENTS.values():
         for other in map(experiments.get, experiment.shares_training_with):
             assert experiments.trained_by(other.name) == experiment.name
-            for field in (
-                "dataset",
-                "model",
-                "n_way",
-                "inner_batch",
-                "preparation",
-            ):
+            for field in ("family", "dataset", "model", "n_way"):
                 assert getattr(other, field) == getattr(experiment, field)
-            if (
-                experiment.learner.get("method") == "classifier"
-            ):  # its training knows neither shots nor adaptation
+            for option in ("inner_batch", "preparation", "image"):
+                assert other.options.get(option) == experiment.options.get(option)
+            if experiment.learner.get("method") == "classifier":
+                # its training knows neither shots nor adaptation
                 assert other.learner["meta_lr"] == experiment.learner["meta_lr"]
             else:
                 for field in ("learner", "k_shot", "n_query"):

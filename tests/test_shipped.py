@@ -8,6 +8,7 @@ import pytest
 from mlbook import experiments, results
 from mlbook.cli import main
 from mlbook.data import feature_sets, mini_imagenet, omniglot
+from mlbook.experiments.leo import over_features
 from mlbook.training.runner import evaluate_config
 
 NAMES = sorted(path.stem for path in results.PRETRAINED.glob("*.safetensors"))
@@ -18,10 +19,9 @@ SEED = 5
 @pytest.mark.parametrize("name", NAMES)
 def test_one_command_gives_the_recorded_number_within_the_intervals(name, capsys):
     experiment = experiments.get(name)
-    if experiment.features and not feature_sets.available(experiment.features[0]):
-        pytest.skip(
-            f"the features {experiment.features[0]} were not extracted here; the next test has a sample of them"
-        )
+    features = experiment.options.get("features")
+    if features and not feature_sets.available(features[0]):
+        pytest.skip(f"the features {features[0]} were not extracted here; the next test has a sample of them")
     if not THERE.get(experiment.dataset, lambda: True)():
         pytest.skip(f"{experiment.dataset} is not imported here")
     tasks = 60 if experiment.learner.get("method") == "reptile" and experiment.n_way > 1 else 150
@@ -41,15 +41,14 @@ def test_one_command_gives_the_recorded_number_within_the_intervals(name, capsys
     assert abs(found[metric] - record[metric]) < allowed, (found[metric], record[metric], allowed)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if experiments.get(name).features])
+@pytest.mark.parametrize("name", [name for name in NAMES if "features" in experiments.get(name).options])
 def test_on_the_sample_of_features_a_checkpoint_does_about_as_recorded(name):
     """The sample has a tenth of the pictures that the record is of."""
     pool, about = feature_sets.sample()
-    assert about["sample"].endswith(f"of {experiments.get(name).features[0]}")
+    features = experiments.get(name).options["features"][0]
+    assert about["sample"].endswith(f"of {features}")
     config, meta = results.pretrained(name)
-    found = evaluate_config(
-        config, meta, experiments.feature_tasks_of(config, pool, test=True), n_tasks=200, seed=SEED
-    )
+    found = evaluate_config(config, meta, over_features(config, pool, test=True), n_tasks=200, seed=SEED)
     record = results.run_record(name)["evaluation"]["accuracy"]
     assert abs(found.value - record) < 1.6 * found.interval + 0.02, (found.value, record)
 

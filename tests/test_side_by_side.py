@@ -8,7 +8,7 @@ import torch
 from torch.func import grad
 
 from mlbook import results
-from mlbook.engines import fast_mlp
+from mlbook.engines import mlp_sweeps
 from mlbook.errors import UserError
 from mlbook.meta_learners import MAML, Reptile, joint_training
 from mlbook.meta_learners.inner_loop import adapt
@@ -234,7 +234,7 @@ def test_following_all_four_is_following_each():
 # -- cost -----------------------------------------------------------------------------------------------------------------
 
 
-class CountingNetwork(fast_mlp.ReLUNetwork):
+class CountingNetwork(mlp_sweeps.ReLUNetwork):
     """Counts examples whose gradients and products are computed."""
 
     def __init__(self, layers):
@@ -256,7 +256,7 @@ class CountingNetwork(fast_mlp.ReLUNetwork):
 @pytest.mark.parametrize("steps", [1, 5])
 def test_cost_is_what_the_engine_computes(method, steps, monkeypatch):
     counting = CountingNetwork(3)
-    monkeypatch.setattr(fast_mlp, "ReLUNetwork", lambda layers: counting)
+    monkeypatch.setattr(mlp_sweeps, "ReLUNetwork", lambda layers: counting)
     contender = Contender(method, meta_lr=0.001, inner_steps=steps)
     learner = contender.learner(MLP(init_std=0.3), loss="mse", engine="fast")
     episodes = contender.tasks(Sinusoids(4, 7)).sample(3, torch.Generator().manual_seed(0))

@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from package_fixtures import ROOT, files_below, noise_pool, one_line, rng
+from package_fixtures import ROOT, files_below, noise_pool, one_line, rng, with_engine
 
 from mlbook import experiments
 from mlbook.cli import main
 from mlbook.data.progress import ProgressLine
 from mlbook.data.tensor_file import load_tensors, save_tensors
+from mlbook.engines import fast
 from mlbook.errors import CheckpointError, UserError
 from mlbook.meta_learners import MAML, Reptile, State
 from mlbook.meta_learners.base import leaves, outer_step
@@ -37,14 +38,14 @@ def sinusoid_setting(**options):
 
 def image_setting(**options):
     model = Conv4(3, filters=4, size=16)
-    learner = MAML(model, names=adapted_names(model), inner_lr=0.4, engine="fast", **options)
+    learner = fast(MAML(model, names=adapted_names(model), inner_lr=0.4, **options))
     return learner, FewShot(noise_pool(size=16, rotations="per_task"), 3, 1, 1), 3
 
 
-def reptile_setting(**options):
+def reptile_setting(engine, **options):
     """Adam's moments are part of what a run leaves behind."""
     model = Conv4(3, filters=4, size=20, gamma=True, spatial_mean=False)
-    learner = Reptile(model, optimizer="adam", inner_lr=0.01, inner_steps=2, **options)
+    learner = with_engine(Reptile(model, optimizer="adam", inner_lr=0.01, inner_steps=2, **options), engine)
     return learner, MiniBatches(FewShot(noise_pool(size=20), 3, 3, 0), 4, 2), 2
 
 
@@ -54,8 +55,8 @@ SETTINGS = {
         learn_inner_lr=True, meta_lr_decay="cosine", clip_value=0.1
     ),
     "fast engine": image_setting,
-    "reptile, adam": lambda: reptile_setting(engine="vmap"),
-    "reptile, adam, fast engine": lambda: reptile_setting(engine="fast", moments="shared"),
+    "reptile, adam": lambda: reptile_setting("vmap"),
+    "reptile, adam, fast engine": lambda: reptile_setting("fast", moments="shared"),
 }
 
 
@@ -479,9 +480,9 @@ def test_a_list_is_trained_call_by_call_to_the_same_end(tmp_path, capsys, monkey
     """Stopped twice by the time limit, moved to another folder in one file, and resumed: the bytes of an uninterrupted run."""
     tool = train_list()
     names = ["maml-sinusoid-5shot", "maml-glyphs-5w1s"]
-    small = {"quick": replace(experiments.get_preset(experiments.get(names[0]), "quick"), meta_steps=60)}
+    small = {"quick": replace(experiments.get(names[0]).preset("quick"), meta_steps=60)}
     monkeypatch.setitem(experiments.EXPERIMENTS, names[0], replace(experiments.get(names[0]), presets=small))
-    few = {"quick": replace(experiments.get_preset(experiments.get(names[1]), "quick"), meta_steps=3)}
+    few = {"quick": replace(experiments.get(names[1]).preset("quick"), meta_steps=3)}
     monkeypatch.setitem(experiments.EXPERIMENTS, names[1], replace(experiments.get(names[1]), presets=few))
     common = ["--preset", "quick", "--device", "cpu", "--tasks", "5"]
 

@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not names:
             raise UserError("name some experiments, or --pending")
         for name in names:
-            experiments.get_preset(experiments.get(name), options.preset)
+            experiments.get(name).preset(options.preset)
         if not options.minutes > 0:
             raise UserError("--minutes must be a positive number")
         if options.unpack:

@@ -1,11 +1,11 @@
 """A controller that writes architectures, one decision after another, and learns from their rewards (Zoph & Le 2017).
 
 An LSTM reads the decision it has just taken and gives the probabilities of the next: P(a_t | a_1..a_{t−1}; θ_c). Its rewards are
-numbers, so dJ/dθ_c of J = E[R] is estimated by REINFORCE with a moving average of past rewards as baseline b.
+numbers, so the gradient of J = E[R] in θ_c is estimated by REINFORCE, with a moving average of past rewards as baseline b.
 
-Greek to Python: θ_c ``theta``, a ``choices`` (row numbers per decision), R ``rewards``, b ``baseline``. From the paper: two
-layers of 35 units, first weights uniform within 0.08, Adam. Ours: the rate, one child per update, no skip connections by
-attention. Many independent searches are rows of one batch [S]; none sees another.
+Greek to Python: θ_c ``theta``, a ``choices`` (one index per decision), R ``rewards``, b ``baseline``. As in the paper: two layers
+of 35 units, first weights uniform within 0.08, Adam. Our own: the rate, one child per update, no skip connections by attention.
+Many independent searches stand side by side along an axis S; none sees another.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import vmap
+from torch.func import grad, vmap
 
 from mlbook.architecture.children import SIZES
 from mlbook.errors import UserError
-from mlbook.meta_learners.bilevel import Estimate, Estimator, Outer, gradient_of
+from mlbook.meta_learners.bilevel import Estimate, Estimator, Outer
 from mlbook.models.functional import Params
 from mlbook.optimizers.learned_optimizer import lstm_cell
 
@@ -32,11 +32,13 @@ class LSTMController:
     sizes: tuple[int, ...] = SIZES
     """Options of each decision."""
     units: int = 35
+    """Of each LSTM layer, and of an embedded decision."""
     layers: int = 2
     spread: float = 0.08
+    """First weights are uniform within this."""
 
     def init(self, generator: torch.Generator, searches: int) -> Outer:
-        """θ_c of every search [S, ...], uniform within ``spread``."""
+        """θ_c of every search, [S, ...]."""
         u = self.units
 
         def draw(*shape: int) -> Tensor:
@@ -51,9 +53,12 @@ class LSTMController:
         return theta
 
     def walk(
-        self, theta: Params, take: Callable[[int, Tensor], Tensor], n: int
+        self,
+        theta: Params,
+        take: Callable[[int, Tensor], Tensor],
+        n: int,
     ) -> tuple[Tensor, list[Tensor]]:
-        """n sequences under one θ_c: choices [n, T] and the log-probabilities [n, options] of every decision.
+        """n sequences under one θ_c: choices [n, T] and, of every decision, the log-probabilities [n, options].
 
         take: t and log P(a_t | a_<t) [n, options] -> the options taken [n].
         """
@@ -63,13 +68,17 @@ class LSTMController:
         for t in range(len(self.sizes)):
             after = []
             for k, (h, c) in enumerate(memory):
-                x, c = lstm_cell(x, h, c, theta[f"lstm.{k}.weight"], theta[f"lstm.{k}.bias"])
+                weight, bias = theta[f"lstm.{k}.weight"], theta[f"lstm.{k}.bias"]
+                x, c = lstm_cell(x, h, c, weight, bias)
                 after.append((x, c))
             memory = after
-            logits = F.linear(x, theta[f"output.{t}.weight"], theta[f"output.{t}.bias"])
-            found.append(logits.log_softmax(-1))  # [NAS 3] log P(a_t | a_<t)
-            choices.append(take(t, found[-1]))
-            x = F.embedding(choices[-1], theta[f"embedding.{t}"])  # the decision is what it reads next
+            weight, bias = theta[f"output.{t}.weight"], theta[f"output.{t}.bias"]
+            logits = F.linear(x, weight, bias)
+            log_p = logits.log_softmax(-1)  # [NAS 3] log P(a_t | a_<t)
+            found.append(log_p)
+            choices.append(take(t, log_p))
+            # the decision is what it reads next
+            x = F.embedding(choices[-1], theta[f"embedding.{t}"])
         return torch.stack(choices, 1), found
 
 
@@ -78,14 +87,16 @@ class IndependentController:
     """One softmax per decision, which knows nothing of the others: P(a) = Π_t softmax(θ_t)[a_t]."""
 
     sizes: tuple[int, ...] = SIZES
+    """Options of each decision."""
 
     def init(self, generator: torch.Generator, searches: int) -> Outer:
-        """All options equally likely."""
+        """Logits θ_t of every search, [S, options]: all options are equally likely."""
         return {f"{t}": torch.zeros(searches, options) for t, options in enumerate(self.sizes)}
 
     def walk(
         self, theta: Params, take: Callable[[int, Tensor], Tensor], n: int
     ) -> tuple[Tensor, list[Tensor]]:
+        """As ``LSTMController.walk``."""
         found = [theta[f"{t}"].log_softmax(-1).expand(n, -1) for t in range(len(self.sizes))]
         return torch.stack([take(t, log_p) for t, log_p in enumerate(found)], 1), found
 
@@ -94,8 +105,10 @@ Controller = LSTMController | IndependentController
 
 
 def draw(controller: Controller, theta: Params, uniform: Tensor) -> Tensor:
-    """Choices [n, T] of one search by numbers ``uniform`` [n, T] from [0, 1): the first option whose summed probability exceeds
-    its number."""
+    """n architectures of one search, [n, T], by numbers ``uniform`` [n, T] from [0, 1).
+
+    Each decision takes the first option at which the summed probabilities exceed its number.
+    """
 
     def take(t: int, log_p: Tensor) -> Tensor:
         passed = log_p.detach().exp().cumsum(-1)[:, :-1] <= uniform[:, t : t + 1]
@@ -104,30 +117,42 @@ def draw(controller: Controller, theta: Params, uniform: Tensor) -> Tensor:
     return controller.walk(theta, take, len(uniform))[0]
 
 
-def log_probability(controller: Controller, theta: Params, choices: Tensor) -> tuple[Tensor, Tensor]:
-    """choices [n, T] -> log P(a; θ_c) [n], and the summed entropies of the decisions on the way [n]."""
+def log_probability(
+    controller: Controller,
+    theta: Params,
+    choices: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """log P(a; θ_c) of choices [n, T], [n], and the summed entropies (in nats) of the decisions on the way, [n]."""
     _, found = controller.walk(theta, lambda t, _: choices[:, t], len(choices))
-    rows = torch.stack([log_p.gather(1, choices[:, t : t + 1])[:, 0] for t, log_p in enumerate(found)])
-    entropy = torch.stack([-(log_p.exp() * log_p).sum(-1) for log_p in found])
-    return rows.sum(0), entropy.sum(0)  # [NAS 3] the log of a product
+    columns = choices.split(1, 1)  # T of [n, 1]
+    taken = [p.gather(1, a)[:, 0] for p, a in zip(found, columns, strict=True)]
+    entropy = [-(p.exp() * p).sum(-1) for p in found]
+    log_p = torch.stack(taken).sum(0)  # [NAS 3] the log of a product
+    return log_p, torch.stack(entropy).sum(0)
 
 
 def reinforce(
-    controller: Controller, choices: Tensor, rewards: Tensor, baseline: Tensor, entropy_bonus: float = 0.0
+    controller: Controller,
+    choices: Tensor,
+    rewards: Tensor,
+    baseline: Tensor,
+    entropy_bonus: float = 0.0,
 ) -> Estimator:
-    """The estimate of −dJ/dθ_c of S searches at once (outer steps descend): mean over m of −(R − b) ∇ log P(a; θ_c).
+    """−dJ/dθ_c of S searches at once (outer steps descend): mean over m children of −(R − b) ∇ log P(a; θ_c).
 
-    choices [S, m, T] must have been drawn from θ_c as it is; rewards [S, m]; baseline [S], which may depend on anything but these
-    choices. ``bilevel.score_function`` is the same for one search. entropy_bonus: adds that much of the entropies to J.
+    choices [S, m, T] must have been drawn from θ_c as it is; rewards [S, m]; baseline [S], which may depend on anything but
+    these choices. entropy_bonus: that much of the entropies is added to J. The value is 1 − mean reward.
+    ``bilevel.score_function`` does the same for one search.
     """
 
-    def estimate(theta: Outer) -> Estimate:
-        def surrogate(point: Outer) -> Tensor:
-            log_p, entropy = vmap(lambda w, a: log_probability(controller, w, a))(point, choices)
-            advantage = rewards - baseline[:, None]
-            return -(advantage * log_p + entropy_bonus * entropy).mean(1).sum()  # [NAS 4]
+    def one_search(theta: Params, a: Tensor, R: Tensor, b: Tensor) -> Tensor:
+        log_p, entropy = log_probability(controller, theta, a)
+        gain = (R - b) * log_p + entropy_bonus * entropy
+        return -gain.mean()  # [NAS 4] its gradient is the estimate
 
-        return Estimate(1 - rewards.mean(), gradient_of(surrogate, theta).gradient)
+    def estimate(theta: Outer) -> Estimate:
+        gradient = vmap(grad(one_search))(theta, choices, rewards, baseline)
+        return Estimate(1 - rewards.mean(), gradient)
 
     return estimate
 
@@ -138,9 +163,19 @@ def distribution(controller: Controller, theta: Params, space: Tensor) -> Tensor
         return log_probability(controller, theta, space)[0].exp()
 
 
-def moving_average(baseline: Tensor, rewards: Tensor, decay: float, first: bool) -> Tensor:
-    """b after the rewards [S, m] of an update; the first rewards start it."""
+def moving_average(
+    baseline: Tensor,
+    rewards: Tensor,
+    decay: float,
+    first: bool,
+) -> Tensor:
+    """b [S] after the rewards [S, m] of an update. The first rewards start it.
+
+    Raises ``UserError`` for a decay outside [0, 1).
+    """
     if not 0 <= decay < 1:
-        raise UserError(f"the decay of the baseline must lie in [0, 1), got {decay}")
+        raise UserError(f"the decay must lie in [0, 1), got {decay}")
     mean = rewards.mean(1)
-    return mean if first else decay * baseline + (1 - decay) * mean  # [NAS 5]
+    if first:
+        return mean
+    return decay * baseline + (1 - decay) * mean  # [NAS 5]

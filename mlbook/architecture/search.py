@@ -1,49 +1,54 @@
 """Architecture search as meta-learners that ``python -m mlbook train`` knows: a controller, blind chance, and a relaxation.
 
-A meta-batch is S independent searches. Search s is rewarded from seed s mod seeds of the table and judged by all others.
-What a search would hand over after n children is its pick: the one with the highest reward so far (the relaxation: the most
-likely option of every decision). A run is therefore S trials of a method, and its intervals are over searches.
+A meta-batch is S independent searches. Search s takes its rewards from seed s modulo the number of seeds in the table, and all
+other seeds judge it. The pick of a search after n children is what it would return then: the child with the highest reward so
+far, or, for the relaxation, the likeliest option of every decision. So a run is S trials of a method, and its intervals are over
+searches.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import vmap
+from torch.func import grad, grad_and_value, vmap
 
 from mlbook.architecture import children
 from mlbook.architecture.children import Characters
 from mlbook.architecture.controller import Controller, LSTMController, draw, moving_average, reinforce
 from mlbook.architecture.table import ArchitectureTable
 from mlbook.errors import UserError
-from mlbook.meta_learners import bilevel
-from mlbook.meta_learners.base import AllReduce, Meta, State, no_reduce
+from mlbook.meta_learners.base import AllReduce, Meta, MetaLearner, State, cosine, no_reduce
+from mlbook.meta_learners.bilevel import Estimate, Outer, move, outer_step
 from mlbook.models.functional import Params
+from mlbook.tasks.episode import TaskDistribution
 
 
 class Draws(NamedTuple):
-    """What chance brings to one update of S searches."""
+    """The random numbers of one update of S searches with m children each."""
 
     uniform: Tensor  # [S, m, T], from [0, 1)
 
     @property
     def n_tasks(self) -> int:
+        """S."""
         return self.uniform.shape[0]
 
 
 @dataclass(frozen=True)
-class Chance:
-    """The random numbers that children are drawn by; ``per_update`` of them for each search."""
+class Chance(TaskDistribution):
+    """Where the random numbers of updates come from: what a distribution of tasks is to other learners."""
 
     per_update: int = 1
+    """m, children of each search."""
     decisions: int = len(children.SIZES)
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Draws:
+        """Those of ``n_tasks`` searches, on the generator's device."""
         shape = (n_tasks, self.per_update, self.decisions)
         return Draws(torch.rand(shape, generator=generator, device=generator.device))
 
@@ -53,22 +58,25 @@ class Batches(NamedTuple):
 
     train_x: Tensor  # [S, B, 1, 14, 14]
     train_y: Tensor  # [S, B]
-    validation_x: Tensor
-    validation_y: Tensor
+    validation_x: Tensor  # as train_x
+    validation_y: Tensor  # as train_y
 
     @property
     def n_tasks(self) -> int:
+        """S."""
         return self.train_x.shape[0]
 
 
 @dataclass(frozen=True)
-class DrawnBatches:
+class DrawnBatches(TaskDistribution):
     """Mini-batches drawn with replacement."""
 
     data: Characters
     batch: int = 100
+    """Drawings to train on, and as many to validate."""
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Batches:
+        """Those of ``n_tasks`` searches, on the generator's device."""
         fields, data = [], self.data
         for x, y in ((data.train_x, data.train_y), (data.validation_x, data.validation_y)):
             rows = torch.randint(
@@ -79,20 +87,18 @@ class DrawnBatches:
 
 
 @dataclass(frozen=True)
-class _Search:
-    """What all searches have in common."""
+class ArchitectureSearch(MetaLearner):
+    """S searches in one table. Raises ``UserError`` for fewer than 2 searches or no step."""
 
     table: ArchitectureTable
     searches: int = 100
+    """S."""
     steps: int = 300
     """Updates; with one child per update also the children trained."""
-    metric = "accuracy"
-    vmappable = True
+    is_search = True
     inductive = True
     engine = "autograd"
-    fast_engine_fits = False
-    can_be_captured = False
-    """As a CUDA graph: rewards are looked up on the CPU."""
+    recordable = False  # rewards are looked up on the CPU
 
     def __post_init__(self) -> None:
         if self.searches < 2 or self.steps < 1:
@@ -104,32 +110,36 @@ class _Search:
         return torch.arange(self.searches) % self.table.seeds
 
     def picks(self, meta: Meta) -> Tensor:
-        """The architecture that every search would hand over after 1..n children: [S, n], rows of the table."""
+        """The architecture that every search would return after 1..n children: [S, n], rows of the table."""
         raise NotImplementedError
 
     def trials(self, meta: Meta, steps: int) -> Tensor:
-        """Worth of the pick after 0..``steps`` children: [S, steps + 1]. After none it is any architecture, the mean of the
-        space; behind the end of the run it stays."""
+        """Worth of the pick after 0..``steps`` children, [S, steps + 1].
+
+        Before the first child any architecture could be picked: the mean over the space. After the last one nothing changes.
+        """
         worth = self.table.worth(self.seeds)
         found = torch.cat([worth.mean(1, keepdim=True), worth.gather(1, self.picks(meta).cpu())], 1)
         return found[:, torch.arange(steps + 1).clamp_max(found.shape[1] - 1)]
 
 
 @dataclass(frozen=True)
-class ControllerSearch(_Search):
-    """REINFORCE with a moving average of rewards as baseline; with ``learns`` False the same draws under a policy that stays
-    uniform: random search."""
+class ControllerSearch(ArchitectureSearch):
+    """REINFORCE with a moving average of rewards as baseline. With ``learns`` False the policy stays uniform: random search."""
 
     controller: Controller = LSTMController()
     children: int = 1
     """m, drawn per update."""
     meta_lr: float = 0.006
+    """Rate of Adam for θ_c."""
     baseline_decay: float | None = 0.9
     """None: no baseline (b = 0)."""
     entropy_bonus: float = 0.01
+    """That much of the entropies, in nats, is added to the reward."""
     learns: bool = True
 
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
+        """Fresh controllers; baselines of 0; and room for the children that will be drawn, rows of the table (−1: none yet)."""
         theta = {k: v.to(device) for k, v in self.controller.init(generator, self.searches).items()}
         memory = {
             "baseline": torch.zeros(self.searches, device=device),
@@ -137,40 +147,52 @@ class ControllerSearch(_Search):
         }
         return State({"params": theta, "memory": memory}, torch.optim.Adam(theta.values(), lr=self.meta_lr))
 
-    def meta_lr_at(self, progress: float) -> float:
-        return self.meta_lr
+    def choose(self, theta: Params, uniform: Tensor) -> Tensor:
+        """The children of an update, [S, m, T], by numbers ``uniform`` of that shape."""
+        if self.learns:
+            return vmap(partial(draw, self.controller))(theta, uniform)
+        sizes = torch.tensor(self.controller.sizes, device=uniform.device)
+        return (uniform * sizes).long()
 
     def step(
-        self, state: State, draws: Draws, progress: float = 0.0, all_reduce: AllReduce = no_reduce
+        self,
+        state: State,
+        draws: Draws,
+        progress: float = 0.0,
+        all_reduce: AllReduce = no_reduce,
     ) -> tuple[State, dict[str, Tensor]]:
-        """Draw m children per search, look their rewards up, move θ_c. The first rewards only start the baseline."""
+        """Draw m children per search, look their rewards up, move θ_c. Metrics: mean reward as ``accuracy``, 1 − it as ``loss``.
+
+        The first rewards only start the baseline.
+        """
         theta, memory = state.meta["params"], state.meta["memory"]
-        first = state.meta_step == 0  # [NAS 1]
-        if self.learns:
-            choices = vmap(lambda w, u: draw(self.controller, w, u))(theta, draws.uniform)  # [NAS 2]
-        else:
-            sizes = torch.tensor(self.controller.sizes, device=draws.uniform.device)
-            choices = (draws.uniform * sizes).long()
+        b, decay = memory["baseline"], self.baseline_decay
+        starts = state.meta_step == 0 and decay is not None  # [NAS 1]
+        choices = self.choose(theta, draws.uniform)  # [NAS 2]
         rows = row_numbers(choices, self.controller.sizes)
-        rewards = self.table.rewards(self.seeds).to(rows.device).gather(1, rows).float()
-        if self.learns and not (first and self.baseline_decay is not None):
-            estimate = reinforce(self.controller, choices, rewards, memory["baseline"], self.entropy_bonus)
-            bilevel.outer_step(theta, estimate, state.optimizer)
-        if self.baseline_decay is not None:
-            memory["baseline"] = moving_average(memory["baseline"], rewards, self.baseline_decay, first)
+        table = self.table.rewards(self.seeds).to(rows.device)
+        rewards = table.gather(1, rows).float()
+        if self.learns and not starts:
+            bonus = self.entropy_bonus
+            estimate = reinforce(self.controller, choices, rewards, b, bonus)
+            outer_step(theta, estimate, state.optimizer)
+        if decay is not None:
+            memory["baseline"] = moving_average(b, rewards, decay, starts)
         at = state.meta_step * self.children
         memory["drawn"][:, at : at + self.children] = rows
         mean = rewards.mean()
-        return State(state.meta, state.optimizer, state.meta_step + 1), {"loss": 1 - mean, "accuracy": mean}
+        metrics = {"loss": 1 - mean, "accuracy": mean}
+        return State(state.meta, state.optimizer, state.meta_step + 1), metrics
 
     def picks(self, meta: Meta) -> Tensor:
+        """Of all children drawn so far the one with the highest reward, [S, n]."""
         drawn = meta["memory"]["drawn"].cpu()
         rewards = self.table.rewards(self.seeds).gather(1, drawn.clamp_min(0)).masked_fill(drawn < 0, -1.0)
         return drawn.gather(1, first_best(rewards))
 
 
 def first_best(rewards: Tensor) -> Tensor:
-    """[S, n] -> for every prefix the position of its highest reward, of equals the first."""
+    """The position of the highest reward in each prefix, the first of equals: [S, n] -> [S, n]."""
     best = rewards.cummax(1).values
     rises = torch.cat([torch.ones_like(best[:, :1], dtype=torch.bool), best[:, 1:] > best[:, :-1]], 1)
     places = torch.arange(rewards.shape[1]).expand_as(rewards)
@@ -186,20 +208,20 @@ def row_numbers(choices: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class RelaxedSearch(_Search):
-    """Every option at once, weighted by softmax(α) (Liu et al. 2019): a step of α on validation drawings, a step of the shared
-    weights w on training drawings.
-
-    ``unrolled`` ξ > 0 differentiates the validation loss at w − ξ∇_w L_train(w, α) exactly; 0 takes w as a constant.
-    """
+class RelaxedSearch(ArchitectureSearch):
+    """Every option at once, weighted by softmax(α) (DARTS, Liu et al. 2019): a step of α on validation drawings, then a step of
+    the shared weights w on training drawings."""
 
     classes: int = 50
     meta_lr: float = 0.03
+    """Rate of Adam for α."""
     weight_lr: float = 0.015
-    """Falls to zero along a cosine, as the children's."""
+    """Rate of Adam for w at the start; it falls to zero along a cosine, as the children's."""
     unrolled: float = 0.0
+    """ξ. Above 0 the validation loss at w − ξ∇_w L_train(w, α) is differentiated exactly; at 0 w counts as a constant."""
 
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
+        """α of 0 (all options weigh the same), random w, and room for what each step would pick (−1: none yet)."""
         starts = [children.initial(None, self.classes, generator) for _ in range(self.searches)]
         w = {name: torch.stack([start[name] for start in starts]).to(device) for name in starts[0]}
         alpha = {f"{t}": torch.zeros(self.searches, n, device=device) for t, n in enumerate(children.SIZES)}
@@ -212,62 +234,75 @@ class RelaxedSearch(_Search):
         drawn = torch.full((self.searches, self.steps), -1, device=device)
         return State({"params": alpha, "weights": w, "memory": {"drawn": drawn}}, optimizer)
 
-    def meta_lr_at(self, progress: float) -> float:
-        return self.meta_lr
+    def validation_loss(
+        self,
+        alpha: Params,
+        w: Params,
+        batches: Batches,
+    ) -> tuple[Tensor, Tensor]:
+        """L_val of one search, after a step of w where ξ > 0, and the accuracy of the mixture."""
+        if self.unrolled:
+            slope = grad(training_loss)(w, alpha, batches)
+            w = {name: w[name] - self.unrolled * slope[name] for name in w}
+        return mixture_loss(alpha, w, batches.validation_x, batches.validation_y)
 
-    def alpha_estimate(self, w: Params, batches: Batches) -> tuple[bilevel.Estimator, dict[str, Tensor]]:
-        """The estimate of d L_val / dα at shared weights w, and a place where it leaves the accuracy of the mixtures."""
-        seen: dict[str, Tensor] = {}
-
-        def validation_loss(_point: bilevel.Outer, decided: list[Tensor]) -> Tensor:
-            there = w
-            if self.unrolled:
-                start = {name: tensor.detach().requires_grad_() for name, tensor in w.items()}
-                training, _ = _loss(decided, start, batches.train_x, batches.train_y)
-                slopes = torch.autograd.grad(training, list(start.values()), create_graph=True)
-                there = {n: t - self.unrolled * g for (n, t), g in zip(start.items(), slopes, strict=True)}
-            total, seen["accuracy"] = _loss(decided, there, batches.validation_x, batches.validation_y)
-            return total
-
-        return bilevel.relaxed(lambda a, _: _soft(a), validation_loss, samples=1, generator=None), seen
+    def alpha_estimate(
+        self,
+        alpha: Outer,
+        w: Params,
+        batches: Batches,
+    ) -> tuple[Estimate, Tensor]:
+        """d L_val / dα of every search at weights w, and the mean accuracy of the mixtures. The value is summed over searches."""
+        slopes = vmap(grad_and_value(self.validation_loss, has_aux=True))
+        gradient, (losses, accuracies) = slopes(alpha, w, batches)
+        return Estimate(losses.sum(), gradient), accuracies.mean()
 
     def step(
-        self, state: State, batches: Batches, progress: float = 0.0, all_reduce: AllReduce = no_reduce
+        self,
+        state: State,
+        batches: Batches,
+        progress: float = 0.0,
+        all_reduce: AllReduce = no_reduce,
     ) -> tuple[State, dict[str, Tensor]]:
-        """One step of α, one of w. The metrics are those of the mixtures on the validation drawings of the step."""
+        """One step of α, one of w. The metrics are those of the mixtures on the validation drawings, before the step."""
         alpha, w = state.meta["params"], state.meta["weights"]  # [DARTS 1]
-        state.optimizer.param_groups[1]["lr"] = self.weight_lr * 0.5 * (1 + math.cos(math.pi * progress))
-        estimate, seen = self.alpha_estimate(w, batches)
-        found = bilevel.outer_step(alpha, estimate, state.optimizer)  # [DARTS 3] η = α
-        decided = _soft(alpha)
+        optimizer = state.optimizer
+        falling = cosine(progress)
+        optimizer.param_groups[1]["lr"] = self.weight_lr * falling
+        found, accuracy = self.alpha_estimate(alpha, w, batches)
+        move(alpha, found, optimizer)  # [DARTS 3] η = α
+        slopes = vmap(grad_and_value(training_loss))
+        gradient, losses = slopes(w, alpha, batches)
+        move(w, Estimate(losses.sum(), gradient), optimizer)  # [DARTS 4]
+        picked = self.discrete(alpha)
+        state.meta["memory"]["drawn"][:, state.meta_step] = picked
+        metrics = {"loss": found.value / self.searches, "accuracy": accuracy}
+        return State(state.meta, optimizer, state.meta_step + 1), metrics
 
-        def training_loss(point: bilevel.Outer) -> Tensor:
-            return _loss(decided, point, batches.train_x, batches.train_y)[0]
-
-        bilevel.outer_step(
-            w, lambda point: bilevel.gradient_of(training_loss, point), state.optimizer
-        )  # [DARTS 4]
-        state.meta["memory"]["drawn"][:, state.meta_step] = self.discrete(alpha)
-        metrics = {"loss": found / self.searches, "accuracy": seen["accuracy"]}
-        return State(state.meta, state.optimizer, state.meta_step + 1), metrics
-
-    def discrete(self, alpha: bilevel.Outer) -> Tensor:
-        """The most likely option of every decision, as a row of the table: [S]."""
-        return row_numbers(
-            torch.stack([a.argmax(-1) for a in alpha.values()], -1), children.SIZES
-        )  # [DARTS 5]
+    def discrete(self, alpha: Outer) -> Tensor:
+        """The likeliest option of every decision, as a row of the table: [S]."""
+        likeliest = [logits.argmax(-1) for logits in alpha.values()]  # [DARTS 5]
+        return row_numbers(torch.stack(likeliest, -1), children.SIZES)
 
     def picks(self, meta: Meta) -> Tensor:
+        """What each step would have picked, [S, n]."""
         return meta["memory"]["drawn"]
 
 
-def _soft(alpha: bilevel.Outer) -> list[Tensor]:
-    """Weights of the options of every decision, summing to 1: [S, options] each."""
-    return [tensor.softmax(-1) for tensor in alpha.values()]  # [DARTS 2]
-
-
-def _loss(decided: list[Tensor], w: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum over searches of the mean cross-entropy, and the mean accuracy."""
-    logits = vmap(children.forward)(w, decided, x)
+def mixture_loss(
+    alpha: Params,
+    w: Params,
+    x: Tensor,
+    y: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy and accuracy of one search's network of all options: α [options] per decision, x [B, ...], y [B]."""
+    weights = [logits.softmax(-1) for logits in alpha.values()]  # [DARTS 2]
+    logits = children.forward(w, weights, x)
     accuracy = (logits.detach().argmax(-1) == y).float().mean()
-    return F.cross_entropy(logits.flatten(0, 1), y.flatten()) * len(x), accuracy
+    return F.cross_entropy(logits, y), accuracy
+
+
+def training_loss(w: Params, alpha: Params, batches: Batches) -> Tensor:
+    """L_train of one search, a number."""
+    loss, _ = mixture_loss(alpha, w, batches.train_x, batches.train_y)
+    return loss

@@ -1,8 +1,8 @@
-"""The table of a search space: what every architecture got, once for each of several seeds.
+"""The table of a search space: the accuracies of every architecture, trained once for each of several seeds.
 
-With it a search costs nothing: a child is not trained but looked up. The reward is the validation accuracy of one seed; what the
-architecture is worth is the mean test accuracy of all other seeds, which no search has seen. Made by ``python -m
-studies.architectures``.
+With it a search costs nothing, because a child is looked up instead of trained. The reward is the validation accuracy of one
+seed. The worth of an architecture is its mean test accuracy under all other seeds, which the search has not seen. ``python -m
+studies.architectures`` makes the table.
 """
 
 from __future__ import annotations
@@ -21,26 +21,33 @@ from mlbook.errors import UserError
 
 @dataclass(frozen=True)
 class ArchitectureTable:
-    """validation and test: accuracies [architectures, seeds], float64, 0 to 1. about: data, training, where and when."""
+    """Accuracies, float64, from 0 to 1. Rows are in the order of ``children.enumerate_space``."""
 
     validation: Tensor
+    """[architectures, seeds]."""
     test: Tensor
+    """[architectures, seeds]."""
     about: dict
+    """Data, training, seeds, versions, when and on what machine."""
 
     @property
     def seeds(self) -> int:
+        """How many there are."""
         return self.validation.shape[1]
 
     def rewards(self, seed: int | Tensor) -> Tensor:
-        """[architectures], or [searches, architectures] for as many seeds: validation accuracies of that one training."""
+        """Validation accuracies of one seed, [architectures]; for seeds [searches], [searches, architectures]."""
         return self.validation.T[seed]
 
     def worth(self, seed: int | Tensor) -> Tensor:
-        """In the same shape: mean test accuracy of the other seeds' trainings."""
+        """Mean test accuracy under the other seeds, in the same shape."""
         return (self.test.sum(1) - self.test.T[seed]) / (self.seeds - 1)
 
     def best(self, seed: int | Tensor, fraction: float = 0.05) -> Tensor:
-        """In the same shape: whether an architecture is among the best ``fraction`` of the space by its worth."""
+        """Whether an architecture is among the best ``fraction`` of the space by its worth, in the same shape.
+
+        Raises ``UserError`` for a fraction outside (0, 1].
+        """
         if not 0 < fraction <= 1:
             raise UserError(f"the fraction must lie in (0, 1], got {fraction}")
         worth = self.worth(seed)
@@ -50,7 +57,7 @@ class ArchitectureTable:
 
 @cache
 def load() -> ArchitectureTable:
-    """The table that is kept with the package: drawn characters of Omniglot."""
+    """The table that comes with the package: characters of Omniglot. Raises ``UserError`` if it is of another search space."""
     record = json.loads((files("mlbook") / "results" / "architectures.json").read_text(encoding="utf-8"))
     drawings = record["drawings"]
     parts = []

@@ -41,7 +41,7 @@ class Chance(NamedTuple):
 
     @classmethod
     def draw(cls, images: Tensor, generator: torch.Generator) -> Chance:
-        """For images [B, C, H, W]."""
+        """For images [B, C, H, W], on the generator's device."""
         B, H, W, options = len(images), *images.shape[-2:], {"generator": generator, "device": images.device}
         uniform = torch.rand(B, len(OPERATIONS) + 2, **options).to(images.dtype)
         noise = torch.randn(B, 1, H, W, **options).to(images.dtype)
@@ -78,14 +78,16 @@ def augment(images: Tensor, strength: Tensor, chance: Chance) -> Tensor:
 
 
 AFFINE = 6
-"""The first so many operations move ink and do not change it."""
+"""The number of affine operations. They come first; they move ink and do not change it."""
 
 
 def distorted(
     pool: ClassPool, classes: int, copies: int, strength: float, generator: torch.Generator
 ) -> ClassPool:
-    """The first ``classes`` classes of a pool, each drawing replaced by ``copies`` affine distortions of it: every one of the six
-    operations at a strength uniform on [0, ``strength``]. Images [classes, examples · copies, C, H, W]."""
+    """The first ``classes`` classes of a pool, each drawing replaced by ``copies`` affine distortions of it.
+
+    Each of the six affine operations has a strength uniform on [0, ``strength``]. Images [classes, examples · copies, C, H, W].
+    """
     images = pool.images[:classes].repeat_interleave(copies, 1)
     x = images.flatten(0, 1).float() / 255
     chosen = torch.zeros(len(x), len(OPERATIONS))
@@ -108,8 +110,10 @@ def _hole(images: Tensor, half: Tensor, centre: Tensor) -> Tensor:
 
 
 def start_policy(device: torch.device | str = "cpu") -> Params:
-    """As in the official code: nearly equal choices, probabilities and magnitudes in the middle. logits [pairs], probability
-    (logits) [pairs, 2], magnitude [pairs, 2] from 0 to 1."""
+    """The policy that DADA starts from, as in the official code: nearly equal choices, probabilities and magnitudes of a half.
+
+    ``logits`` [pairs]; ``probability`` [pairs, 2], as logits; ``magnitude`` [pairs, 2], from 0 to 1.
+    """
     S = len(PAIRS)
     return {
         "logits": torch.full((S,), 1e-3, device=device),
@@ -119,7 +123,7 @@ def start_policy(device: torch.device | str = "cpu") -> Params:
 
 
 def random_policy(generator: torch.Generator) -> Params:
-    """Standard normal logits times 2, for choices and probabilities; magnitudes uniform."""
+    """Logits of choices and probabilities N(0, 2²), magnitudes uniform on [0, 1)."""
     S = len(PAIRS)
     draw = {"generator": generator, "device": generator.device}
     return {
@@ -134,17 +138,20 @@ SURE = 30.0
 
 
 def rand_augment(count: int, magnitude: float) -> Params:
-    """RandAugment (Cubuk et al. 2020) as a policy: ``count`` (1 or 2) different operations with equal chances, always applied,
-    all at one magnitude. The original draws with replacement, and from a list with the identity in it."""
+    """RandAugment (Cubuk et al. 2020) as a policy: ``count`` different operations, equally likely, always applied, at one
+    magnitude.
+
+    The original draws with replacement, and its list has the identity in it. Raises ``UserError`` unless ``count`` is 1 or 2 and
+    ``magnitude`` lies between 0 and 1.
+    """
     if count not in (1, 2) or not 0 <= magnitude <= 1:
         raise UserError(
             f"RandAugment takes 1 or 2 operations at a magnitude from 0 to 1, not {count} at {magnitude}"
         )
     policy = start_policy()
     policy["probability"] += SURE
-    if (
-        count == 1
-    ):  # of every pair the operation that has come less so far, and the pairs weighted so that all come equally often
+    if count == 1:
+        # of every pair keep the operation that was kept less often so far; weight the pairs so that all come equally often
         kept, often = [], [0] * len(OPERATIONS)
         for i, j in PAIRS:
             kept.append(0 if often[i] <= often[j] else 1)
@@ -157,14 +164,17 @@ def rand_augment(count: int, magnitude: float) -> Params:
 
 
 def no_augmentation() -> Params:
+    """The policy that never applies an operation."""
     policy = start_policy()
     policy["probability"] -= SURE
     return policy
 
 
 def strengths(choice: Tensor, on: Tensor, magnitude: Tensor) -> Tensor:
-    """Strength of every operation [B, operations] under pair ``choice`` [B] (indices), with ``on`` [B, 2] whether its operations
-    are applied and ``magnitude`` [B, 2] of the pair."""
+    """Strength of every operation, [B, operations], where image b gets the pair with index ``choice``[b].
+
+    on [B, 2]: 1 where an operation of the pair is applied, else 0. magnitude [B, 2]: of the pair. Differentiable in both.
+    """
     pairs = torch.tensor(PAIRS, device=choice.device)[choice]  # [B, 2]
     return torch.zeros(len(choice), len(OPERATIONS), device=choice.device, dtype=magnitude.dtype).scatter(
         1, pairs, on * magnitude
@@ -180,7 +190,7 @@ def draw_strengths(policy: Params, n: int, generator: torch.Generator) -> Tensor
 
 
 def usage(policy: Params) -> Tensor:
-    """How often each operation is applied [operations]: Σ over pairs of the pair's probability times the operation's."""
+    """How often each operation is applied, [operations]: Σ over pairs of the pair's probability times the operation's."""
     p = policy["logits"].softmax(0)[:, None] * policy["probability"].sigmoid()
     pairs = torch.tensor(PAIRS, device=p.device)
     return torch.zeros(len(OPERATIONS), device=p.device, dtype=p.dtype).index_add(
@@ -189,7 +199,7 @@ def usage(policy: Params) -> Tensor:
 
 
 def mean_magnitude(policy: Params) -> Tensor:
-    """Magnitude of each operation [operations], averaged over pairs as often as it is applied there."""
+    """Mean magnitude of each operation, [operations]; a pair counts as often as it applies the operation."""
     p = policy["logits"].softmax(0)[:, None] * policy["probability"].sigmoid()
     pairs = torch.tensor(PAIRS, device=p.device).flatten()
     total = torch.zeros(len(OPERATIONS), device=p.device, dtype=p.dtype).index_add(

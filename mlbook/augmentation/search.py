@@ -1,25 +1,27 @@
 """Search for a policy of data augmentation: DADA (Li et al. 2020), and random policies and RandAugment with the same budget.
 
-A task is a small set of images (``tasks.small_sets``); the child is a small network that is trained on it from scratch. DADA
-moves the policy ψ (logits π of pairs, logits β of applying each operation, magnitudes m) with every step of the child θ, by how
-one step of the child on augmented images changes the loss on held-back images:
+A task is a small set of images (``tasks.small_sets``), and a child is a small network that is trained on it from scratch. DADA
+moves the policy ψ (logits π of pairs, logits β of applying each operation, magnitudes m) at every step of the child θ. It looks
+at how one step of the child on augmented images changes the loss on held-back images:
 
     J(ψ) = E_{c, b}[ L_val(θ − ζ ∇L_train(θ; c, b, m)) ],
     −ζ ‖g‖ (L_train(θ⁺; c, b, m) − L_train(θ⁻; c, b, m)) / 2ε,   θ± = θ ± ε g/‖g‖,   g = ∇L_val(θ'),
 
 where the second line, f in the code, has to first order in ζ the same derivative in ψ (equations 12 and 13 of the paper).
-It is small where the augmented training images pull θ the same way as the held-back ones. One draw (c, b) serves a whole
-mini-batch of a child; the T children of a meta-batch make T draws at once. Every child step has one outer step.
+It is small where the gradient on augmented training images points the same way as the gradient on held-back ones. One draw (c, b)
+serves all training images of a child; the T children of a meta-batch have T draws. Each child step has one outer step.
+
+Children are rows θ [T, P] of one batch, and the loss of a child depends on its own row only. So the gradient of the summed losses
+holds the gradients of all children, and no ``vmap`` is needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mlbook.augmentation.operations import (
@@ -34,9 +36,9 @@ from mlbook.augmentation.operations import (
     strengths,
 )
 from mlbook.errors import UserError
-from mlbook.meta_learners.base import AllReduce, Meta, State, no_reduce
-from mlbook.meta_learners.bilevel import Estimate, Outer, gradient_of, outer_step
-from mlbook.meta_learners.relax import draw_choices, surrogate
+from mlbook.meta_learners.base import AllReduce, Meta, MetaLearner, State, leaves, no_reduce
+from mlbook.meta_learners.bilevel import Estimate, Outer, gradient_at, leaves_of, move, over_processes
+from mlbook.meta_learners.relax import Draw, draw_choices, surrogate
 from mlbook.models.functional import Params
 from mlbook.optimizers.optimizees import Classifier
 from mlbook.tasks.small_sets import SmallSet
@@ -52,7 +54,7 @@ class Child:
     momentum: float = 0.9
 
     def start(self, n: int, generator: torch.Generator, device) -> Tensor:
-        """θ_0 [n, P]: weights N(0, 2 / inputs), biases 0."""
+        """θ_0 of n children, [n, P]: weights N(0, 2 / inputs), biases 0. ``generator`` lives on ``device``."""
         parts, sizes = [], self.network.sizes
         for a, b in zip(sizes[:-1], sizes[1:], strict=True):
             weights = (2 / a) ** 0.5 * torch.randn(n, a * b, generator=generator, device=device)
@@ -60,24 +62,29 @@ class Child:
         return torch.cat(parts, 1)
 
     def losses(self, theta: Tensor, x: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of every child [T]; theta [T, P], x [T, B, C, H, W]."""
-        logits = self.network.logits(theta, x.flatten(2))
-        return F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
+        """Mean cross-entropy of every child: theta [T, P], x [T, B, C, H, W], labels [T, B] -> [T]."""
+        return self.network.cross_entropy(theta, x.flatten(2), labels)
 
     def accuracy(self, theta: Tensor, x: Tensor, labels: Tensor) -> Tensor:
+        """Of every child, [T]; arguments as for ``losses``."""
         return (self.network.logits(theta, x.flatten(2)).argmax(-1) == labels).float().mean(1)
 
-    def gradient(self, theta: Tensor, x: Tensor, labels: Tensor) -> Tensor:
+    def slopes(self, theta: Tensor, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses [T] and their gradients in θ [T, P], both without a graph."""
         point = theta.detach().requires_grad_()
         with torch.enable_grad():
-            (found,) = torch.autograd.grad(self.losses(point, x, labels).sum(), point)
-        return found
+            losses = self.losses(point, x, labels)
+            (gradient,) = torch.autograd.grad(losses.sum(), point)
+        return losses.detach(), gradient
 
     def train(
         self, policy: Params, problems: SmallSet, steps: int, scored: Sequence[int] = ()
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Every child under a fixed policy, which draws for each image by itself: θ [T, P], and the accuracies [T] on held-back
-        images after the ``scored`` steps. The same problems meet the same start and the same chance under every policy."""
+        """Train every child under a fixed policy, which draws anew for each image.
+
+        Returns θ [T, P], and the accuracies [T] on held-back images after each of the ``scored`` steps. Start and chance depend
+        on the problems only, so they are the same under every policy.
+        """
         generator = generator_of(problems)
         T, M = problems.labels.shape
         theta = self.start(T, generator, problems.x.device)
@@ -89,30 +96,27 @@ class Child:
                 break
             chance = Chance.draw(images, generator)
             x = augment(images, draw_strengths(policy, T * M, generator), chance).view_as(problems.x)
-            velocity = self.momentum * velocity + self.gradient(theta, x, problems.labels)
+            _, gradient = self.slopes(theta, x, problems.labels)
+            velocity = self.momentum * velocity + gradient
             theta = theta - self.rate * velocity
         return theta, found
 
 
 def generator_of(problems: SmallSet) -> torch.Generator:
+    """A generator seeded by the first problem, on the device of the images."""
     return torch.Generator(problems.x.device).manual_seed(int(problems.seed[0]))
 
 
-class _Search:
-    """What all searches have in common: the policy found is judged by children that are trained with it."""
+class PolicySearch(MetaLearner):
+    """A search whose result, a policy, is judged by children that are trained with it."""
 
-    metric = "accuracy"
-    vmappable = True
+    query_sets = False
     inductive = True
     engine = "autograd"
-    fast_engine_fits = False
-    can_be_captured = False
-    """Random numbers of a child come from the seed of its task."""
-
-    def meta_lr_at(self, progress: float) -> float:
-        return self.meta_lr
+    recordable = False  # the random numbers of a child come from the seed of its task
 
     def policy(self, meta: Meta) -> Params:
+        """The policy found."""
         raise NotImplementedError
 
     def scores(self, meta: Meta, problems: SmallSet, steps: int, scored: Sequence[int]) -> Tensor:
@@ -121,22 +125,62 @@ class _Search:
         return torch.stack([found[n] for n in scored], 1)
 
 
+class Uniform(NamedTuple):
+    """Random numbers from [0, 1) for one sub-policy of each of T children."""
+
+    u: Tensor  # [T, pairs], for the pair's z
+    v: Tensor  # [T, pairs], for its z̃
+    w: Tensor  # [T, 2, 2], for the z of "not applied" and "applied"
+    q: Tensor  # [T, 2, 2], for its z̃
+
+    @classmethod
+    def draw(cls, n_tasks: int, generator: torch.Generator) -> Uniform:
+        """On the generator's device."""
+        shapes = (n_tasks, len(PAIRS)), (n_tasks, len(PAIRS)), (n_tasks, 2, 2), (n_tasks, 2, 2)
+        return cls(*(torch.rand(s, generator=generator, device=generator.device) for s in shapes))
+
+
+class SubPolicy(NamedTuple):
+    """What was drawn for each of T children."""
+
+    pair: Draw  # of K = pairs options
+    applied: Draw  # of the 2 options "not applied" and "applied", for 2 operations: [T, 2, 2]
+    index: Tensor  # [T], of the pair
+    magnitude: Tensor  # [T, 2]
+
+
+class Effect(NamedTuple):
+    """What one step on augmented images does to each of T children."""
+
+    f: Tensor
+    """[T], differentiable in the images: the change of the validation loss, to first order in ζ."""
+    training: Tensor
+    """∇L_train, [T, P]."""
+    value: Tensor
+    """L_val(θ'), mean over children."""
+
+
 @dataclass(frozen=True)
-class DADA(_Search):
-    """A meta-step: fresh children on the T tasks of a meta-batch, ``steps`` child steps, each with one step of Adam for ψ."""
+class DADA(PolicySearch):
+    """A meta-step: fresh children on the T tasks of a meta-batch, and ``steps`` child steps, each with one step of Adam for ψ.
+
+    Raises ``UserError`` for a setting that makes no sense.
+    """
 
     child: Child
     steps: int = 100
     estimator: Literal["relax", "gumbel", "reinforce"] = "relax"
-    """Of dJ/dπ and dJ/dβ. ``gumbel``: the hard choice forward, the soft one backward, which weighs the augmented image."""
+    """Of dJ/dπ and dJ/dβ. ``gumbel``: the choice is hard forward and soft backward, where it weighs the augmented image."""
     magnitudes: Literal["straight_through", "exact"] = "straight_through"
-    """Whether every pixel counts as m itself backward, as in the paper, or the operations are differentiated."""
+    """Backward, every pixel counts as m itself, as in the paper; or the operations are differentiated."""
     temperature: float = 0.5
+    """Of soft choices."""
     hidden: int = 100
     """Units of the control variates."""
     meta_lr: float = 1e-2
-    """0.005 in the official code, for searches of many more steps."""
+    """Rate of Adam for ψ: 0.005 in the official code, whose searches have many more steps."""
     epsilon: float = 1e-2
+    """ε of the difference quotient."""
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -149,169 +193,181 @@ class DADA(_Search):
             raise UserError("steps must be at least 1 and the temperature positive")
 
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
-        """The even policy, control variates at random with outputs of 0, Adam with the moments of the official code."""
+        """The even policy; random control variates whose outputs are 0; Adam with the moments of the official code."""
         meta = {"params": start_policy(device)}
         if self.estimator == "relax":
-            control = {}
+            meta["control"] = {}
             for name, inputs in (("pair", len(PAIRS)), ("on", len(PAIRS) + 2)):
-                first = (
-                    torch.randn(self.hidden, inputs, generator=generator, device=generator.device)
-                    / inputs**0.5
-                )
-                control |= {
-                    f"{name}.0": first.to(device),
-                    f"{name}.1": torch.zeros(self.hidden, device=device),
-                }
-            meta["control"] = control
-        tensors = [meta[group][name] for group in sorted(meta) for name in sorted(meta[group])]
-        return State(meta, torch.optim.Adam(tensors, lr=self.meta_lr, betas=(0.5, 0.999)))
+                first = torch.randn(self.hidden, inputs, generator=generator, device=generator.device)
+                meta["control"][f"{name}.0"] = (first / inputs**0.5).to(device)
+                meta["control"][f"{name}.1"] = torch.zeros(self.hidden, device=device)
+        return State(meta, torch.optim.Adam(leaves(meta), lr=self.meta_lr, betas=(0.5, 0.999)))
 
     def policy(self, meta: Meta) -> Params:
+        """ψ."""
         return meta["params"]
 
-    def _control(self, outer: Outer, name: str, inputs: Tensor) -> Tensor:
-        """[T, inputs] -> [T]: one hidden layer of tanh, as in the official code."""
-        return torch.tanh(inputs @ outer[f"control/{name}.0"].T) @ outer[f"control/{name}.1"]
+    def draw(self, psi: Outer, chance: Uniform) -> SubPolicy:
+        """A pair of operations for every child, and which of the two are applied; z and z̃ are differentiable in ψ."""
+        logits, beta, m = psi["logits"], psi["probability"], psi["magnitude"]
+        pair = draw_choices(logits, chance.u, chance.v)  # [DADA 2] k ~ softmax(π)
+        index = pair.choice.argmax(1)
+        beta = beta[index]  # [T, 2]
+        options = torch.stack([torch.zeros_like(beta), beta], -1)  # not, or applied
+        applied = draw_choices(options, chance.w, chance.q)  # [DADA 2] b ~ σ(β)
+        return SubPolicy(pair, applied, index, m[index])
+
+    def augmented(
+        self,
+        drawn: SubPolicy,
+        problems: SmallSet,
+        chance: Chance,
+    ) -> Tensor:
+        """Training images under the sub-policies, [T, M, C, H, W]. Differentiable in m, and under ``gumbel`` in π and β."""
+        images, m = problems.x.flatten(0, 1), drawn.magnitude
+        on = drawn.applied.choice[..., 1]
+        if self.estimator == "gumbel":
+            soft = self.soft(drawn.applied.z)[..., 1]
+            on = on + soft - soft.detach()
+        used = m if self.magnitudes == "exact" else m.detach()
+        strength = strengths(drawn.index, on, used)
+        strength = strength.repeat_interleave(problems.x.shape[1], 0)
+        x = augment(images, strength, chance).view_as(problems.x)  # [DADA 3]
+        if self.magnitudes == "straight_through":
+            nothing = (on.detach() * (m - m.detach())).sum(1)  # 0, its slope is not
+            x = x + nothing.view(-1, 1, 1, 1, 1)  # [DADA 3]
+        if self.estimator == "gumbel":
+            weight = (drawn.pair.choice * self.soft(drawn.pair.z)).sum(1)
+            one = 1 + weight - weight.detach()
+            x = x * one.view(-1, 1, 1, 1, 1)
+        return x
+
+    def soft(self, z: Tensor) -> Tensor:
+        """The soft choice that stands for argmax z: same shape, sums to 1 over the options."""
+        return (z / self.temperature).softmax(-1)
+
+    def effect(self, theta: Tensor, x: Tensor, problems: SmallSet) -> Effect:
+        """What a step on training images x [T, M, C, H, W] does to children θ [T, P]."""
+        child, labels = self.child, problems.labels
+        held_x, held_labels = problems.held_x, problems.held_labels
+        _, training = child.slopes(theta, x.detach(), labels)
+        ahead = theta - child.rate * training  # [DADA 4] θ' = θ − ζ ∇L_train
+        losses, g = child.slopes(ahead, held_x, held_labels)  # [DADA 4] ∇L_val(θ')
+        size = g.norm(dim=1).clamp_min(1e-12)
+        aside = self.epsilon * g / size[:, None]
+        up = child.losses(theta + aside, x, labels)
+        down = child.losses(theta - aside, x, labels)
+        f = -child.rate * size * (up - down) / (2 * self.epsilon)  # [DADA 4]
+        return Effect(f, training, losses.sum() / len(theta))
+
+    def score(self, drawn: SubPolicy, f: Tensor, control: Outer) -> Tensor:
+        """A number whose gradient is the estimate of dJ/dπ and dJ/dβ by scores. f [T] without a graph."""
+        pair, applied = drawn.pair, drawn.applied
+        log_p_applied = applied.log_probability.sum(1)
+        if self.estimator == "reinforce":
+            # the baseline: mean of the other children
+            others = (f.sum() - f) / max(1, len(f) - 1)
+            return ((f - others) * (pair.log_probability + log_p_applied)).mean()
+
+        def of_pair(z: Tensor) -> Tensor:
+            return control_variate(control, "pair", self.soft(z))
+
+        def of_applied(z: Tensor) -> Tensor:
+            seen = torch.cat([pair.choice, self.soft(z)[..., 1]], 1)
+            return control_variate(control, "on", seen)
+
+        # for π, b is part of the noise of f; for β, the pair is given
+        applied = applied._replace(log_probability=log_p_applied)
+        of_pi = surrogate(pair, f, of_pair)  # [DADA 5]
+        of_beta = surrogate(applied, f, of_applied)  # [DADA 5]
+        return (of_pi + of_beta).mean()
 
     def estimate(
-        self, outer: Outer, theta: Tensor, problems: SmallSet, generator: torch.Generator
+        self,
+        outer: Outer,
+        theta: Tensor,
+        problems: SmallSet,
+        generator: torch.Generator,
     ) -> tuple[Estimate, Tensor]:
         """Mean L_val(θ') over children with an estimate of dJ/dψ, and θ's training gradients [T, P] on the images drawn.
 
-        outer: ψ, and the control variates as ``control/NAME``."""
-        T, M = problems.labels.shape
-        S, options = len(PAIRS), {"generator": generator, "device": theta.device}
-        u, v = torch.rand(T, S, **options), torch.rand(T, S, **options)
-        w, q = torch.rand(T, 2, 2, **options), torch.rand(T, 2, 2, **options)
+        outer: ψ, and the control variates as ``control/NAME``.
+        """
+        psi, control = separate(outer)
+        uniform = Uniform.draw(len(theta), generator)
         chance = Chance.draw(problems.x.flatten(0, 1), generator)
-        found: list[Tensor] = []
-
-        def one_number(psi: Outer) -> Tensor:
-            """A number whose gradient in ψ is the estimate."""
-            pair = draw_choices(psi["logits"], u, v)  # [DADA 2] k ~ Cat(softmax π)
-            index = pair.choice.argmax(1)
-            beta = psi["probability"][index]  # [T, 2]
-            # a Bernoulli variable is a choice between "not" and "yes"
-            apply = draw_choices(
-                torch.stack([torch.zeros_like(beta), beta], -1), w, q
-            )  # [DADA 2] b ~ Bernoulli(σ(β))
-            on, magnitude = apply.choice[..., 1], psi["magnitude"][index]
-            soft_pair = (pair.z / self.temperature).softmax(-1)
-            if self.estimator == "gumbel":
-                soft_on = (apply.z / self.temperature).softmax(-1)[..., 1]
-                on = on + soft_on - soft_on.detach()
-            images = problems.x.flatten(0, 1)
-            used = magnitude if self.magnitudes == "exact" else magnitude.detach()
-            x = augment(images, strengths(index, on, used).repeat_interleave(M, 0), chance).view_as(
-                problems.x
-            )  # [DADA 3]
-            if self.magnitudes == "straight_through":
-                x = (
-                    x + (on.detach() * (magnitude - magnitude.detach())).sum(1)[:, None, None, None, None]
-                )  # [DADA 3]
-            if self.estimator == "gumbel":
-                weight = (pair.choice * soft_pair).sum(1)
-                x = x * (1 + weight - weight.detach())[:, None, None, None, None]
-            f = self._pull(theta, x, problems, found)  # [T]
-            total = f.mean()  # in m, and under "gumbel" in π and β
-            if self.estimator == "gumbel":
-                return total
-            value = f.detach()
-            if self.estimator == "reinforce":
-                advantage = value - (value.sum() - value) / max(
-                    1, T - 1
-                )  # the mean of the other children is the baseline
-                return total + (advantage * (pair.log_probability + apply.log_probability.sum(1))).mean()
-
-            def control_pair(z: Tensor) -> Tensor:
-                return self._control(outer_control, "pair", (z / self.temperature).softmax(-1))
-
-            def control_on(z: Tensor) -> Tensor:
-                soft = (z / self.temperature).softmax(-1)[..., 1]
-                return self._control(outer_control, "on", torch.cat([pair.choice, soft], 1))
-
-            # π by the choice alone (b counts as noise of f), β given the choice
-            both = apply._replace(log_probability=apply.log_probability.sum(1))
-            return (
-                total + (surrogate(pair, value, control_pair) + surrogate(both, value, control_on)).mean()
-            )  # [DADA 5]
-
-        outer_control = {n: t.detach().requires_grad_() for n, t in outer.items() if n.startswith("control/")}
-        psi = {n: t.detach().requires_grad_() for n, t in outer.items() if not n.startswith("control/")}
+        drawn = self.draw(psi, uniform)
+        x = self.augmented(drawn, problems, chance)
+        f, training, value = self.effect(theta, x, problems)
+        number = f.mean()
+        if self.estimator != "gumbel":
+            number = number + self.score(drawn, f.detach(), control)
         relax = self.estimator == "relax"
-        number = one_number(psi)
-        gradient = dict(
-            zip(
-                psi,
-                torch.autograd.grad(
-                    number, list(psi.values()), create_graph=relax, allow_unused=True, materialize_grads=True
-                ),
-                strict=True,
-            )
-        )
-        if relax:  # the control variates make the estimate's square small, which differs from its variance by a constant
-            spread = gradient["logits"].square().sum() + gradient["probability"].square().sum()
-            steer = torch.autograd.grad(spread, list(outer_control.values()))  # [DADA 6]
-            gradient |= dict(zip(outer_control, steer, strict=True))
-        training, value = found
-        return Estimate(value.mean(), {n: g.detach() for n, g in gradient.items()}), training
-
-    def _pull(self, theta: Tensor, x: Tensor, problems: SmallSet, found: list[Tensor]) -> Tensor:
-        """f of every child [T], differentiable in x; appends the training gradients and L_val(θ') to ``found``."""
-        training = self.child.gradient(theta, x.detach(), problems.labels)
-        ahead = theta - self.child.rate * training  # [DADA 4] θ' = θ − ζ ∇L_train
-        at = gradient_of(
-            lambda p: self.child.losses(p["theta"], problems.held_x, problems.held_labels).sum(),
-            {"theta": ahead},
-        )
-        g = at.gradient["theta"]
-        size = g.norm(dim=1).clamp_min(1e-12)
-        aside = self.epsilon * g / size[:, None]
-        up, down = (self.child.losses(theta + s * aside, x, problems.labels) for s in (1, -1))
-        found += [training, at.value / len(theta)]
-        return -self.child.rate * size * (up - down) / (2 * self.epsilon)  # [DADA 4]
+        gradient = gradient_at(number, psi, create_graph=relax).gradient
+        if relax:  # the square differs from the variance by a constant
+            on_pi, on_beta = gradient["logits"], gradient["probability"]
+            square = on_pi.square().sum() + on_beta.square().sum()
+            gradient |= gradient_at(square, control).gradient  # [DADA 6]
+        gradient = {name: g.detach() for name, g in gradient.items()}
+        return Estimate(value, gradient), training
 
     def step(
-        self, state: State, problems: SmallSet, progress: float = 0.0, all_reduce: AllReduce = no_reduce
+        self,
+        state: State,
+        problems: SmallSet,
+        progress: float = 0.0,
+        all_reduce: AllReduce = no_reduce,
     ) -> tuple[State, dict[str, Tensor]]:
-        """One search on T fresh children. Metrics: mean validation loss on the way, accuracy at the end."""
-        meta, generator = state.meta, generator_of(problems)
-        outer = {**meta["params"], **{f"control/{n}": t for n, t in meta.get("control", {}).items()}}
-        theta = self.child.start(problems.n_tasks, generator, problems.x.device)
-        velocity, total = torch.zeros_like(theta), 0.0
-
-        def shared(found: Estimate) -> Estimate:
-            gradient, metrics = all_reduce({"params": found.gradient}, {"loss": found.value})
-            return Estimate(metrics["loss"], gradient["params"])
-
+        """One search on T fresh children. Metrics: mean validation loss on the way, accuracy on held-back images at the end."""
+        meta, child, total = state.meta, self.child, 0.0
+        generator, combine = generator_of(problems), over_processes(all_reduce)
+        outer = together(meta)
+        theta = child.start(problems.n_tasks, generator, problems.x.device)
+        velocity = torch.zeros_like(theta)
         for _ in range(self.steps):  # [DADA 1]
-            training = None
-
-            def estimator(outer: Outer, theta: Tensor = theta) -> Estimate:
-                nonlocal training
-                found, training = self.estimate(outer, theta, problems, generator)
-                return found
-
-            total = total + outer_step(outer, estimator, state.optimizer, shared)  # [DADA 7] ψ moves
+            found, training = self.estimate(outer, theta, problems, generator)
+            total = total + move(outer, combine(found), state.optimizer)  # [DADA 7]
             meta["params"]["magnitude"].clamp_(0, 1)
-            velocity = self.child.momentum * velocity + training
-            theta = theta - self.child.rate * velocity  # [DADA 8] θ moves
-        accuracy = self.child.accuracy(theta, problems.held_x, problems.held_labels).mean()
-        return State(meta, state.optimizer, state.meta_step + 1), {
-            "loss": total / self.steps,
-            "accuracy": accuracy,
-        }
+            velocity = child.momentum * velocity + training
+            theta = theta - child.rate * velocity  # [DADA 8]
+        accuracy = child.accuracy(theta, problems.held_x, problems.held_labels)
+        metrics = {"loss": total / self.steps, "accuracy": accuracy.mean()}
+        return State(meta, state.optimizer, state.meta_step + 1), metrics
+
+
+CONTROL = "control/"
+"""What the names of control variates begin with, where these stand beside ψ in one outer variable."""
+
+
+def together(meta: Meta) -> Outer:
+    """ψ and the weights of the control variates, where there are any, as one outer variable (the same tensors)."""
+    return meta["params"] | {CONTROL + name: t for name, t in meta.get("control", {}).items()}
+
+
+def separate(outer: Outer) -> tuple[Outer, Outer]:
+    """ψ, and the weights of the control variates, for derivatives to be taken at."""
+    control = {name: t for name, t in outer.items() if name.startswith(CONTROL)}
+    psi = {name: t for name, t in outer.items() if name not in control}
+    return leaves_of(psi), leaves_of(control)
+
+
+def control_variate(control: Outer, name: str, inputs: Tensor) -> Tensor:
+    """[T, inputs] -> [T]: one hidden layer of tanh, as in the official code."""
+    return torch.tanh(inputs @ control[f"{CONTROL}{name}.0"].T) @ control[f"{CONTROL}{name}.1"]
 
 
 @dataclass(frozen=True)
-class CandidatePolicies(_Search):
-    """Trial of whole policies: each meta-step trains children with some of the candidates, in turn, on the tasks of a meta-batch,
-    and the one of the highest mean accuracy on held-back images is taken."""
+class CandidatePolicies(PolicySearch):
+    """Trial of whole policies. Each meta-step trains children with some of the candidates, in turn, on the tasks of a meta-batch;
+    the candidate with the highest mean accuracy on held-back images wins.
+
+    Raises ``UserError`` for a setting that makes no sense.
+    """
 
     child: Child
     steps: int = 100
     candidates: Literal["none", "even", "random", "rand_augment"] = "random"
-    """``even``: DADA's first policy alone."""
+    """No augmentation; the policy that DADA starts from; random policies; or RandAugment in all its 20 settings."""
     count: int = 30
     """Of random policies."""
     at_once: int = 3
@@ -324,7 +380,8 @@ class CandidatePolicies(_Search):
         if min(self.steps, self.count, self.at_once) < 1:
             raise UserError("steps, count and at_once must be at least 1")
 
-    def _all(self, generator: torch.Generator) -> list[Params]:
+    def policies(self, generator: torch.Generator) -> list[Params]:
+        """All candidates."""
         if self.candidates == "none":
             return [no_augmentation()]
         if self.candidates == "even":
@@ -334,27 +391,31 @@ class CandidatePolicies(_Search):
         return [rand_augment(n, m / 10) for n in (1, 2) for m in range(1, 11)]
 
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
-        policies = self._all(generator)
+        """All candidates, stacked, with the summed accuracies and the number of trials of each."""
+        policies = self.policies(generator)
         params = {name: torch.stack([p[name] for p in policies]).to(device) for name in policies[0]}
-        params |= {
-            "total": torch.zeros(len(policies), device=device),
-            "trials": torch.zeros(len(policies), device=device),
-        }
-        return State({"params": params}, torch.optim.SGD([params[n] for n in sorted(params)], lr=0.0))
+        for name in ("total", "trials"):
+            params[name] = torch.zeros(len(policies), device=device)
+        return State({"params": params}, torch.optim.SGD(leaves({"params": params}), lr=0.0))
+
+    def candidate(self, meta: Meta, i: int) -> Params:
+        """Policy i."""
+        return {name: meta["params"][name][i] for name in ("logits", "probability", "magnitude")}
 
     def policy(self, meta: Meta) -> Params:
-        params = meta["params"]
-        best = int((params["total"] / params["trials"].clamp_min(1)).argmax())
-        return {name: params[name][best] for name in ("logits", "probability", "magnitude")}
+        """The candidate with the highest mean accuracy so far."""
+        mean = meta["params"]["total"] / meta["params"]["trials"].clamp_min(1)
+        return self.candidate(meta, int(mean.argmax()))
 
     def step(
         self, state: State, problems: SmallSet, progress: float = 0.0, all_reduce: AllReduce = no_reduce
     ) -> tuple[State, dict[str, Tensor]]:
+        """Try ``at_once`` candidates on T fresh children each. Metrics: mean loss and accuracy on held-back images at the end."""
         params, found = state.meta["params"], []
-        R = len(params["total"])
-        for k in range(min(self.at_once, R)):
-            i = (state.meta_step * self.at_once + k) % R
-            policy = {name: params[name][i] for name in ("logits", "probability", "magnitude")}
+        n = len(params["total"])
+        for k in range(min(self.at_once, n)):
+            i = (state.meta_step * self.at_once + k) % n
+            policy = self.candidate(state.meta, i)
             theta, scores = self.child.train(policy, problems, self.steps, (self.steps,))
             loss = self.child.losses(theta, problems.held_x, problems.held_labels).mean()
             _, metrics = all_reduce({}, {"loss": loss, "accuracy": scores[self.steps].mean()})

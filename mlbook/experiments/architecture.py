@@ -1,15 +1,14 @@
-"""Rows of architecture search: a controller, random search and a relaxation over the same 500 architectures."""
+"""Architecture search: a controller, random search and a relaxation over the same 500 architectures."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from mlbook.architecture import table as architecture_table
 from mlbook.architecture.children import characters
 from mlbook.architecture.controller import IndependentController, LSTMController
 from mlbook.architecture.search import Chance, ControllerSearch, DrawnBatches, RelaxedSearch
-from mlbook.data.pools import ClassPool
 from mlbook.experiments.experiment import Experiment, Preset
+from mlbook.experiments.images import pool_of
+from mlbook.meta_learners import MetaLearner
 
 METHOD = "architecture_search"
 STEPS = 300
@@ -31,7 +30,7 @@ def learner(config: dict) -> ControllerSearch | RelaxedSearch:
     return ControllerSearch(**shared, **options)
 
 
-def tasks(config: dict, pool_of: Callable[[dict, str], ClassPool]) -> Chance | DrawnBatches:
+def tasks(config: dict, learner: MetaLearner, split: str) -> Chance | DrawnBatches:
     """What chance brings to every update of the searches."""
     if config["learner"]["search"] == "relaxed":
         return DrawnBatches(characters(pool_of(config, "train"), CLASSES))
@@ -53,6 +52,7 @@ def protocol(config: dict) -> dict:
 def _row(name: str, presets: dict[str, Preset], **options) -> Experiment:
     return Experiment(
         name=name,
+        family="architecture",
         dataset="omniglot",
         model="children",
         learner={"method": METHOD, **options},

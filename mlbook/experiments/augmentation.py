@@ -1,14 +1,17 @@
-"""Rows of augmentation search: DADA with one part at a time exchanged, and what it is compared with at the same budget."""
+"""Augmentation search: DADA with one part at a time exchanged, and what it is compared with at the same budget.
+
+Options of this family: ``image``, (channels, size, 0) of the images that a child sees.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from mlbook.augmentation.search import DADA, CandidatePolicies, Child
-from mlbook.data.pools import ClassPool
 from mlbook.experiments.experiment import Experiment, Preset
+from mlbook.experiments.images import pool_of
 from mlbook.experiments.optimizers import optimizee
+from mlbook.meta_learners import MetaLearner
 from mlbook.tasks.small_sets import SmallSets
 
 METHODS = {"dada": DADA, "augmentations": CandidatePolicies}
@@ -22,7 +25,7 @@ def learner(config: dict) -> DADA | CandidatePolicies:
     return kind(Child(optimizee(config["model"]), rate), steps=config["test_steps"], **options)
 
 
-def tasks(config: dict, split: str, pool_of: Callable[[dict, str], ClassPool]) -> SmallSets:
+def tasks(config: dict, learner: MetaLearner, split: str) -> SmallSets:
     """Images keep their orientation, in search and test: turning them is for the policy to choose."""
     pool = replace(pool_of(config, split), rotations="none")
     held = config["n_query"] if split == "train" else config["test_query"]
@@ -47,6 +50,7 @@ def _row(name: str, method: str, dataset: str = "omniglot", **options) -> Experi
     channels, side, held, inputs = (3, 14, 15, 588) if dataset == "mini" else (1, 14, 10, 196)
     return Experiment(
         name=name if dataset == "omniglot" else f"{name}-{dataset}",
+        family="augmentation",
         dataset=dataset,
         model=f"mlp_{inputs}-32-5_relu",
         learner={"method": method, "child_rate": 0.1, **options},
@@ -57,7 +61,7 @@ def _row(name: str, method: str, dataset: str = "omniglot", **options) -> Experi
         test_steps=STEPS,
         report_step=STEPS,
         scored_steps=(0, 20, 50, STEPS),
-        image=(channels, side, 0),
+        options={"image": (channels, side, 0)},
         presets={
             "quick": Preset(4, 4, evaluation_tasks=50),
             "colab": Preset(15, 16),

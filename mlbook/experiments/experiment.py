@@ -1,8 +1,15 @@
-"""What an experiment is: plain values, and how long each preset trains."""
+"""What an experiment is: plain values, how long each preset trains, and what a configuration is made into."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import dataclass, field, fields
+from types import ModuleType
+
+from mlbook.errors import UserError
+from mlbook.meta_learners.base import MetaLearner
+from mlbook.tasks.episode import TaskDistribution
 
 
 @dataclass(frozen=True)
@@ -23,16 +30,14 @@ class Experiment:
     """One row of a results table. Everything but ``presets`` is the same in every preset."""
 
     name: str
+    family: str
+    """The module of this package that knows what the configuration means."""
     dataset: str
-    """``sinusoid``, ``sinusoid_grid``, ``sinusoid_or_line``, ``plane``, ``omniglot``, ``glyphs``, ``mini``
-    (miniImageNet) or the name of imported images; for learned optimisers also ``quadratic`` and ``bowl``; or an
-    environment: ``navigation``, ``cheetah_direction``, ``cheetah_velocity``."""
+    """A data set, a family of functions or an environment; the family knows which."""
     model: str
-    """A name that ``build_model`` knows."""
+    """Name of the network (``networks.NETWORKS``) or of another thing that is trained."""
     learner: dict
-    """Arguments of MAML, or of the class that ``method`` names (``reptile``, ``classifier``, ``backbone``, ``leo``,
-    ``leo_regression``, ``linear_head``, ``learned_optimizer``, ``dada``, ``augmentations``, ``architecture_search``); MAML's
-    ``adapt`` is ``all``, ``no_beta`` (all but batch norm's β) or ``head``."""
+    """Arguments of the meta-learner. ``method`` names its class (default: MAML), the rest goes to the constructor."""
     k_shot: int
     """Support examples per class (or points) in meta-training."""
     n_query: int
@@ -47,32 +52,63 @@ class Experiment:
     """Inner steps at meta-test; all are recorded."""
     report_step: int = 10
     """The inner step whose score is the result."""
-    reported_steps: tuple[int, ...] = ()
-    """Inner steps that the published row names, where they are several."""
-    published: str | None = None
-    """Key of the row in ``results/published.json``."""
-    preparation: str | None = None
-    """``reptile``: classes, rotations and colours as in the official Reptile code (``omniglot.load_as_reptile``).
-    ``one_set``: the same images for all problems (``optimizers.one_set``)."""
-    image: tuple[int, int, int] | None = None
-    """(channels, size, meta-train classes) of imported images, where the model's name does not say them."""
-    inner_batch: int | None = None
-    """Support examples per inner step in meta-training, where they are not all of them."""
-    test_batch: int | None = None
-    """The same at meta-test."""
-    test_batch_norm: str | None = None
-    """Batch-norm mode at meta-test, where it is not ``transductive``."""
     scored_steps: tuple[int, ...] | None = None
     """Inner steps at meta-test whose score is recorded, where they are not all of them."""
-    features: tuple[str, int] | None = None
-    """Name of a set of features (``tasks.feature_sets``) and their number; tasks are made of these instead of images."""
-    train_on: str | None = None
-    """``train+validation`` where meta-training takes the classes of both splits."""
-    validate_every: int | None = None
-    """Meta-steps between two looks at meta-validation tasks; the best of these states is the result (early stopping)."""
-    crop: int | None = None
-    """Side of the squares that a backbone is trained on, cut out of the images at random."""
+    published: str | None = None
+    """Key of the row in ``results/published.json``."""
     shares_training_with: tuple[str, ...] = ()
     """Experiments with the very same meta-training and another protocol: one training gives the records of all."""
-    world: dict | None = None
-    """Options of the environment, where they are not its defaults (reinforcement learning)."""
+    options: dict = field(default_factory=dict)
+    """What only the family knows; each module of a family lists its own."""
+
+    def preset(self, name: str) -> Preset:
+        """The preset of that name; ``UserError`` if there is none."""
+        if name not in self.presets:
+            raise UserError(f"{self.name} has the presets {', '.join(self.presets)}, not {name!r}")
+        return self.presets[name]
+
+    def config(self, preset: str, *, meta_steps: int | None = None, seed: int = 0) -> dict:
+        """All values that determine a run, as plain JSON types."""
+        chosen = self.preset(preset)
+        apart = ("family", "presets", "published", "shares_training_with", "options")
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
+        # a key that once held what nobody read; run ids depend on it
+        values |= {"reported_steps": (), **self.options}
+        values = {key: value for key, value in values.items() if value is not None}
+        values["learner"] = {**self.learner, **chosen.options}
+        if chosen.n_query is not None:
+            values["n_query"] = chosen.n_query
+        values |= {
+            "preset": preset,
+            "meta_steps": chosen.meta_steps if meta_steps is None else meta_steps,
+            "meta_batch_size": chosen.meta_batch_size,
+            "seed": seed,
+        }
+        return json.loads(json.dumps(values))
+
+
+def run_id(config: dict) -> str:
+    """Twelve hexadecimal digits that change with any value of the configuration."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a configuration is made into, once."""
+
+    config: dict
+    family: ModuleType
+    """The module of this package whose functions know the configuration."""
+    learner: MetaLearner
+
+    def tasks(self, split: str, **changes) -> TaskDistribution:
+        """Tasks of ``train``, ``validation`` or ``test``, on the CPU; ``DataError`` when the data set is not there.
+
+        changes: values of the configuration that are others for these tasks, ``test_query`` for instance.
+        """
+        return self.family.tasks({**self.config, **changes}, self.learner, split)
+
+    @property
+    def protocol(self) -> dict:
+        """What has to be the same for two results to be compared."""
+        return self.family.protocol(self.config)

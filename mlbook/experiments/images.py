@@ -1,10 +1,77 @@
-"""Rows of MAML and its relatives on images, and of the baselines without meta-learning."""
+"""MAML and its relatives on images, and the baselines without meta-learning.
+
+Options of this family: ``image`` (channels, size, meta-train classes) of imported images, where the model's name does not say
+them; ``preparation`` ``reptile``: classes, rotations and colours as in the official Reptile code; ``inner_batch`` and
+``test_batch``: support examples per inner step, where they are not all of them, in meta-training and at meta-test;
+``test_batch_norm``: the batch-norm mode at meta-test, where it is not ``transductive``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from mlbook.data import glyphs, image_folder, mini_imagenet, omniglot
+from mlbook.data.pools import ClassPool
 from mlbook.experiments.experiment import Experiment, Preset
+from mlbook.experiments.networks import build_model, initialisation_learner
+from mlbook.meta_learners import Classifier, MetaLearner
+from mlbook.tasks import FewShot, LabelledImages, MiniBatches
+from mlbook.tasks.episode import TaskDistribution
+
+
+def learner(config: dict) -> MetaLearner:
+    """MAML and its relatives, Reptile, or a classifier of all meta-train classes (method ``classifier``)."""
+    options = dict(config["learner"])
+    channels, size, classes = config.get("image") or (None, None, 64)
+    if options.get("method") != "classifier":
+        model = build_model(config["model"], config["n_way"], size, channels)
+        return initialisation_learner(model, options)
+    options.pop("method")
+    return Classifier(build_model(config["model"], classes, size, channels), n_way=config["n_way"], **options)
+
+
+def tasks(config: dict, learner: MetaLearner, split: str) -> TaskDistribution:
+    """Few-shot tasks, on mini-batches where the configuration has them; labelled images for a classifier's training."""
+    pool, test = pool_of(config, split), split != "train"
+    if isinstance(learner, Classifier) and not test:
+        return LabelledImages(pool)
+    k_shot = config.get("test_shot", config["k_shot"]) if test else config["k_shot"]
+    few = FewShot(pool, config["n_way"], k_shot, config["test_query"] if test else config["n_query"])
+    return in_mini_batches(config, few, test=test)
+
+
+def in_mini_batches(config: dict, tasks: TaskDistribution, *, test: bool) -> TaskDistribution:
+    """The same tasks, with an order of mini-batches where the configuration names their size."""
+    batch = config.get("test_batch" if test else "inner_batch")
+    if batch is None:
+        return tasks
+    return MiniBatches(tasks, batch, config["test_steps"] if test else config["learner"]["inner_steps"])
+
+
+def pool_of(config: dict, split: str) -> ClassPool:
+    """The classes of one split of a data set."""
+    if source := {"omniglot": omniglot, "glyphs": glyphs}.get(config["dataset"]):
+        reptile = config.get("preparation") == "reptile"
+        return source.load_as_reptile(split) if reptile else source.load(split)
+    if config["dataset"] == "mini":
+        return mini_imagenet.load(split)
+    return image_folder.load(config["dataset"], split)
+
+
+def protocol(config: dict) -> dict:
+    """What has to be the same for two accuracies to be compared."""
+    values = {
+        "dataset": config["dataset"],
+        "split": "test",
+        "k_shot": config.get("test_shot", config["k_shot"]),
+        "queries": config["test_query"],
+        "n_way": config["n_way"],
+    }
+    if config["learner"].get("method") == "classifier":
+        values["batch_norm"] = "running"  # whatever the mode, each image is classified alone
+    if config.get("preparation") == "reptile":
+        return values | {"rotated": False, "preparation": "reptile"}
+    return values | {"rotated": config["dataset"] in ("omniglot", "glyphs")}
 
 
 def _images(
@@ -31,6 +98,7 @@ def _images(
         short["inner_steps"] = 1
     return Experiment(
         name=name,
+        family="images",
         dataset=dataset,
         model=model,
         learner={"inner_loss": "class_sum", "meta_lr": 1e-3, "adapt": "no_beta", **official, **learner},
@@ -82,8 +150,9 @@ def mini(
     short = {"inner_steps": 2, "meta_lr_decay": "cosine"}
     return Experiment(
         name=name,
+        family="images",
         dataset=dataset,
-        image=image,
+        options={"image": image},
         model="conv4_pooled",
         learner=learner,
         n_way=n_way,
@@ -116,8 +185,9 @@ def transfer(
     own = {"adapt": "nearest"} if method == "nearest" else {"adapt": "head", "inner_lr": 0.01}
     return Experiment(
         name=name,
+        family="images",
         dataset=dataset,
-        image=image,
+        options={"image": image},
         model="conv4_pooled",
         learner={"method": "classifier", "meta_lr": 1e-3, **own},
         n_way=n_way,

@@ -1,9 +1,84 @@
-"""Rows of LEO: in the plane, and on features of images, with the backbones and the baselines on the same features."""
+"""LEO in the plane and on features of images, with the backbones and the baselines on the same features.
+
+Options of this family: ``features``, name of a set of features and their number (tasks are made of these instead of images);
+``train_on`` ``train+validation`` where meta-training takes the classes of both splits; ``validate_every``: meta-steps between two
+looks at meta-validation tasks, the best of these states being the result (early stopping); ``crop``: side of the squares that a
+backbone is trained on, cut out of the images at random.
+"""
 
 from __future__ import annotations
 
+from mlbook.data import feature_sets
+from mlbook.data.pools import FeaturePool
 from mlbook.experiments.experiment import Experiment, Preset
-from mlbook.tasks import BentSectors
+from mlbook.experiments.images import pool_of
+from mlbook.experiments.networks import build_model, initialisation_learner
+from mlbook.meta_learners import LEO, Backbone, LinearHead, MetaLearner
+from mlbook.tasks import Augmented, BentSectors, FewShot, FewShotFeatures, LabelledImages, LEONoise
+from mlbook.tasks.episode import TaskDistribution
+
+
+def learner(config: dict) -> MetaLearner:
+    """LEO, a backbone, a classifier over fixed features, or MAML's relatives (Meta-SGD)."""
+    options, features = dict(config["learner"]), config.get("features", (None, None))[1]
+    method = options.pop("method", "maml")
+    if method == "leo":
+        size = {} if features is None else {"features": features}
+        return LEO(n_way=config["n_way"], **size, **options)
+    if method == "linear_head":
+        return LinearHead(config["n_way"], **options)
+    if method == "backbone":
+        return Backbone(build_model(config["model"], 64), n_way=config["n_way"], **options)
+    return initialisation_learner(build_model(config["model"], config["n_way"], features), options)
+
+
+def tasks(config: dict, learner: MetaLearner, split: str) -> TaskDistribution:
+    """Tasks in the plane or over features, with noise in LEO's meta-training; crops of labelled images for a backbone's."""
+    test = split != "train"
+    if isinstance(learner, Backbone):
+        pool = pool_of(config, split)
+        if test:
+            return FewShot(pool, config["n_way"], config["k_shot"], config["test_query"])
+        return Augmented(LabelledImages(pool), config["crop"])
+    if config["dataset"] == "plane":
+        k_shot = config.get("test_shot", config["k_shot"]) if test else config["k_shot"]
+        n_query = config["test_query"] if test else config["n_query"]
+        return with_noise(learner, BentSectors(k_shot, n_query, config["n_way"]), test=test)
+    name = config["features"][0]
+    pool = feature_sets.load(name, split)
+    if split == "train" and config.get("train_on") == "train+validation":
+        pool = pool.joined(feature_sets.load(name, "validation"))
+    return with_noise(learner, over_features(config, pool, test=test), test=test)
+
+
+def over_features(config: dict, pool: FeaturePool, *, test: bool) -> FewShotFeatures:
+    """The tasks of a configuration, over any pool of as many features."""
+    n_query = config["test_query"] if test else config["n_query"]
+    return FewShotFeatures(pool, config["n_way"], config["k_shot"], n_query or None)
+
+
+def with_noise(learner: MetaLearner, tasks: TaskDistribution, *, test: bool) -> TaskDistribution:
+    """In LEO's meta-training the tasks bring the random numbers that it wants; otherwise they stay as they are."""
+    if test or not isinstance(learner, LEO):
+        return tasks
+    return LEONoise(tasks, learner.noise_shapes)
+
+
+def protocol(config: dict) -> dict:
+    """What has to be the same for two accuracies to be compared."""
+    values = {
+        "dataset": config["dataset"],
+        "split": "test",
+        "k_shot": config.get("test_shot", config["k_shot"]),
+        "queries": config["test_query"] or "all others",
+        "n_way": config["n_way"],
+    }
+    if "features" in config:
+        return values | {"features": config["features"][0], "batch_norm": "not used"}
+    if config["dataset"] == "plane":
+        return values
+    # a backbone: each image is classified alone
+    return values | {"batch_norm": "running", "rotated": False}
 
 
 def _plane(name: str, learner: dict, *, test_shot: int = 1, shared: tuple[str, ...] = ()) -> Experiment:
@@ -11,6 +86,7 @@ def _plane(name: str, learner: dict, *, test_shot: int = 1, shared: tuple[str, .
     steps = 10 if learner.get("method") == "leo" else 5
     return Experiment(
         name=name,
+        family="leo",
         dataset="plane",
         model="linear_plane",
         learner=learner,
@@ -65,6 +141,7 @@ def _backbone(model: str, *, crop: int, batch: int, steps: int, **learner) -> Ex
     outline only (random crops, mirror images, jittered colours, SGD with momentum); meta-test is by nearest centroid."""
     return Experiment(
         name=f"backbone-mini-{model.replace('_', '-')}",
+        family="leo",
         dataset="mini",
         model=model,
         learner={"method": "backbone", **learner},
@@ -74,7 +151,7 @@ def _backbone(model: str, *, crop: int, batch: int, steps: int, **learner) -> Ex
         test_query=15,
         test_steps=0,
         report_step=0,
-        crop=crop,
+        options={"crop": crop},
         presets={
             "quick": Preset(20, 8, evaluation_tasks=10),
             "colab": Preset(steps // 2, batch),
@@ -119,17 +196,18 @@ def _over_features(name: str, features: str, k_shot: int, steps: int, **values) 
     defaults = {
         "n_query": 15,
         "test_query": 0,
-        "validate_every": 1_000,
         "presets": {
             "quick": Preset(40, 4, evaluation_tasks=50),
             "colab": Preset(10_000, 12, evaluation_tasks=10_000),
             "paper": Preset(100_000, 12, evaluation_tasks=10_000),
         },
     }
+    options = {"features": FEATURE_SETS[features], "validate_every": 1_000, **values.pop("options", {})}
     return Experiment(
         name=name,
+        family="leo",
         dataset=features.split("-")[0],
-        features=FEATURE_SETS[features],
+        options=options,
         n_way=5,
         k_shot=k_shot,
         test_steps=steps,
@@ -156,7 +234,7 @@ def _leo(features: str, k_shot: int, variant: str = "") -> Experiment:
         learner=learner,
         published=row if both else row + suffix,
         # without classes to validate on, the last state is the result
-        **({"train_on": "train+validation", "validate_every": None} if both else {}),
+        options={"train_on": "train+validation", "validate_every": None} if both else {},
     )
 
 
@@ -180,7 +258,7 @@ def _beside_leo(method: str, features: str, k_shot: int) -> Experiment:
         0 if method == "centroid" else 20,
         model="linear",
         learner=learner if method == "centroid" else {**learner, "inner_lr": 10.0},
-        validate_every=None,
+        options={"validate_every": None},
         presets=no_training,
     )
 

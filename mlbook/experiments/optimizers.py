@@ -1,8 +1,10 @@
-"""Rows of learned optimisers: 10-dimensional quadratics, a small classifier of images, bowls of the plane."""
+"""Learned optimisers: 10-dimensional quadratics, a small classifier of images, bowls of the plane.
+
+Options of this family: ``preparation`` ``one_set``: the same images for all problems (``one_set`` below).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -11,8 +13,11 @@ from mlbook.augmentation.operations import distorted
 from mlbook.data.pools import ClassPool
 from mlbook.errors import UserError
 from mlbook.experiments.experiment import Experiment, Preset
+from mlbook.experiments.images import pool_of
+from mlbook.meta_learners import MetaLearner
 from mlbook.optimizers.learned_optimizer import LearnedOptimizer
 from mlbook.optimizers.optimizees import Classifier, Optimizee, Quadratic
+from mlbook.tasks.episode import TaskDistribution
 from mlbook.tasks.optimization_problems import Bowls, ImageProblems, Quadratics
 
 METHOD = "learned_optimizer"
@@ -38,7 +43,7 @@ def learner(config: dict) -> LearnedOptimizer:
     return LearnedOptimizer(optimizee(config["model"]), **options)
 
 
-def tasks(config: dict, split: str, pool_of: Callable[[dict, str], ClassPool]):
+def tasks(config: dict, learner: MetaLearner, split: str) -> TaskDistribution:
     """The problems of a configuration. Quadratics have no splits: they are drawn anew, from another seed."""
     if config["dataset"] == "quadratic":
         return Quadratics()
@@ -46,11 +51,11 @@ def tasks(config: dict, split: str, pool_of: Callable[[dict, str], ClassPool]):
         return Bowls()
     steps = config["learner"].get("steps", 100) if split == "train" else config["test_steps"]
     coordinates = optimizee(config["model"]).coordinates
-    pool = one_set(config, split, pool_of) if config.get("preparation") == ONE_SET else pool_of(config, split)
+    pool = one_set(config, split) if config.get("preparation") == ONE_SET else pool_of(config, split)
     return ImageProblems(pool, coordinates, steps, config["n_way"])
 
 
-def one_set(config: dict, split: str, pool_of: Callable[[dict, str], ClassPool]) -> ClassPool:
+def one_set(config: dict, split: str) -> ClassPool:
     """One set of images for all problems, as MNIST is in the paper: always the same ten meta-train characters, 30 distortions of
     each drawing (6,000 images). The splits have other distortions of the same drawings."""
     generator = torch.Generator().manual_seed(1 + ("train", "validation", "test").index(split))
@@ -70,6 +75,7 @@ def _row(name: str, dataset: str, model: str, presets: dict[str, Preset], **lear
     test_steps = learner.pop("test_steps", 100)
     return Experiment(
         name=name,
+        family="optimizers",
         dataset=dataset,
         model=model,
         learner={"method": METHOD, **learner},
@@ -115,7 +121,7 @@ def _images(dataset: str, name: str, preparation: str | None = None) -> Experime
         "paper": Preset(10_000, 1, evaluation_tasks=100),
     }
     row = _row(name, dataset, "mlp_784-20-10_sigmoid", presets, n_way=10, **learner)
-    return replace(row, preparation=preparation)
+    return replace(row, options={"preparation": preparation})
 
 
 def rows() -> list[Experiment]:

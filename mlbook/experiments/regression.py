@@ -1,10 +1,53 @@
-"""Rows of regression: sine waves, sines and lines."""
+"""Regression: sine waves, sines and lines.
+
+Options of this family: ``inner_batch``, points per inner step in meta-training, where they are not all of them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from mlbook.experiments.experiment import Experiment, Preset
+from mlbook.experiments.images import in_mini_batches
+from mlbook.experiments.networks import build_model, initialisation_learner
+from mlbook.meta_learners import LEORegression, MetaLearner
+from mlbook.tasks import GridSinusoids, LEONoise, SinesAndLines, Sinusoids
+from mlbook.tasks.episode import TaskDistribution
+
+
+def learner(config: dict) -> MetaLearner:
+    """MAML and its relatives, Reptile, or LEO for regression (method ``leo_regression``)."""
+    model, options = build_model(config["model"], 1), dict(config["learner"])
+    if options.get("method") != "leo_regression":
+        return initialisation_learner(model, options)
+    options.pop("method")
+    return LEORegression(model, **options)
+
+
+def tasks(config: dict, learner: MetaLearner, split: str) -> TaskDistribution:
+    """Curves have no splits: they are drawn anew. In LEO's meta-training they bring the random numbers that it wants."""
+    test = split != "train"
+    n_query = config["test_query"] if test else config["n_query"]
+    k_shot = config.get("test_shot", config["k_shot"]) if test else config["k_shot"]
+    if config["dataset"] == "sinusoid":
+        return Sinusoids(k_shot, n_query, oracle=config["model"] == "mlp_oracle")
+    if config["dataset"] == "sinusoid_grid":
+        return in_mini_batches(config, GridSinusoids(k_shot), test=test)
+    curves = SinesAndLines(k_shot, n_query, noisy_queries=not test)
+    if test or not isinstance(learner, LEORegression):
+        return curves
+    return LEONoise(curves, learner.noise_shapes)
+
+
+def protocol(config: dict) -> dict:
+    """What has to be the same for two errors to be compared."""
+    values = {
+        "dataset": config["dataset"],
+        "split": "test",
+        "k_shot": config.get("test_shot", config["k_shot"]),
+        "queries": config["test_query"],
+    }
+    return values | {"query_noise": 0.0} if config["dataset"] == "sinusoid_or_line" else values
 
 
 def _sinusoid(
@@ -22,6 +65,7 @@ def _sinusoid(
     """
     return Experiment(
         name=name,
+        family="regression",
         dataset="sinusoid",
         model=model,
         learner={"loss": "mse", "inner_lr": 0.001, "inner_steps": 1, "meta_lr": 1e-3, **learner},
@@ -31,7 +75,7 @@ def _sinusoid(
         test_query=50,
         test_steps=test_steps,
         report_step=test_steps,
-        reported_steps=tuple(s for s in (1, 5, 10) if s <= test_steps),
+        options={"reported_steps": tuple(s for s in (1, 5, 10) if s <= test_steps)},
         published=published,
         presets={
             "quick": Preset(2_000, 25),
@@ -49,6 +93,7 @@ def _sines_and_lines(name: str, meta_steps: int, *, report_step: int, **learner)
     """
     return Experiment(
         name=name,
+        family="regression",
         dataset="sinusoid_or_line",
         model="mlp",
         learner={"meta_lr": 1e-3, "meta_lr_decay": "cosine", **learner},
@@ -68,6 +113,7 @@ def _reptile_sinusoid() -> Experiment:
     """Section 3 of the paper and its published script: serial, gradient descent, mini-batches of ten of a wave's fifty points."""
     return Experiment(
         name="reptile-sinusoid-grid",
+        family="regression",
         dataset="sinusoid_grid",
         model="mlp_reptile",
         learner={
@@ -79,7 +125,7 @@ def _reptile_sinusoid() -> Experiment:
         },
         k_shot=50,
         n_query=50,
-        inner_batch=10,
+        options={"inner_batch": 10},
         test_shot=10,
         test_query=50,
         test_steps=32,

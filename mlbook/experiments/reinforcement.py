@@ -1,8 +1,53 @@
-"""Rows of reinforcement learning: 2-D navigation and the half-cheetah."""
+"""Reinforcement learning: 2-D navigation and the half-cheetah.
+
+Options of this family: ``world``, those of the environment where they are not its defaults. A preset may change the ``horizon``
+and the ``trajectories`` of rollouts; they stand among the learner's options, where deviations are looked for.
+"""
 
 from __future__ import annotations
 
 from mlbook.experiments.experiment import Experiment, Preset
+from mlbook.meta_learners import MetaLearner
+from mlbook.reinforcement import MAMLRL, Environment, GaussianPolicy, Goals, HalfCheetah, Navigation
+
+
+def environment(config: dict) -> Environment:
+    """The environment of a configuration. ``UserError`` where its simulator is not installed."""
+    options = dict(config.get("world") or {})
+    if "horizon" in config["learner"]:
+        options["horizon"] = config["learner"]["horizon"]
+    if config["dataset"] == "navigation":
+        return Navigation(**options)
+    return HalfCheetah(task=config["dataset"].removeprefix("cheetah_"), **options)
+
+
+def learner(config: dict) -> MAMLRL:
+    apart = ("method", "horizon", "trajectories")
+    options = {name: value for name, value in config["learner"].items() if name not in apart}
+    place = environment(config)
+    return MAMLRL(place, GaussianPolicy(place.observation_size, place.action_size), **options)
+
+
+def tasks(config: dict, learner: MetaLearner, split: str) -> Goals:
+    """Goals with noise for all rounds of rollouts that meta-training or meta-test needs."""
+    test = split != "train"
+    trajectories = config["learner"].get("trajectories") or config["test_shot" if test else "k_shot"]
+    steps = config["test_steps"] if test else config["learner"]["inner_steps"]
+    return Goals(environment(config), trajectories, steps + 1)
+
+
+def protocol(config: dict) -> dict:
+    """What has to be the same for two returns to be compared."""
+    place = environment(config)
+    return {
+        "dataset": config["dataset"],
+        "split": "test",
+        "trajectories": config["learner"].get("trajectories") or config["test_shot"],
+        "horizon": place.horizon,
+        "reward": place.reward,
+        "batch_norm": "not used",
+    }
+
 
 METHODS = {
     "maml": {"inner_steps": 1},
@@ -25,6 +70,7 @@ def _navigation(method: str, *, suffix: str = "", world: dict | None = None, **l
     published = "maml-navigation-2d" if method == "maml" and not suffix else None
     return Experiment(
         name=f"{method}-navigation-2d{suffix}",
+        family="reinforcement",
         dataset="navigation",
         model="gaussian_policy",
         learner={"method": "maml_rl", "inner_lr": 0.5, **METHODS[method], **learner},
@@ -33,9 +79,8 @@ def _navigation(method: str, *, suffix: str = "", world: dict | None = None, **l
         test_shot=40,
         test_steps=steps,
         report_step=steps,
-        reported_steps=tuple(range(steps + 1)),
         published=published,
-        world=visible or world,
+        options={"reported_steps": tuple(range(steps + 1)), "world": visible or world},
         presets={
             "quick": Preset(8 * trained, 10, evaluation_tasks=20),
             "colab": Preset(100 * trained, 20),
@@ -49,6 +94,7 @@ def _cheetah(what: str, method: str = "maml") -> Experiment:
     meta-batch, 20 trajectories per gradient."""
     return Experiment(
         name=f"{method}-cheetah-{what}",
+        family="reinforcement",
         dataset=f"cheetah_{what}",
         model="gaussian_policy",
         learner={"method": "maml_rl", "inner_lr": 0.1, **METHODS[method]},
@@ -57,7 +103,7 @@ def _cheetah(what: str, method: str = "maml") -> Experiment:
         test_shot=40,
         test_steps=3,
         report_step=3,
-        reported_steps=(0, 1, 2, 3),
+        options={"reported_steps": (0, 1, 2, 3)},
         published="maml-cheetah-direction" if (what, method) == ("direction", "maml") else None,
         presets={
             "quick": Preset(2, 2, evaluation_tasks=2, options={"horizon": 20, "trajectories": 4}),

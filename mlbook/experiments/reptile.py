@@ -1,8 +1,11 @@
-"""Rows of Reptile on images, and of the comparisons of its inner gradients."""
+"""Reptile on images, and the comparisons of its inner gradients. Tasks and options are those of ``images``."""
 
 from __future__ import annotations
 
 from mlbook.experiments.experiment import Experiment, Preset
+from mlbook.experiments.images import learner, protocol, tasks
+
+__all__ = ["images", "learner", "protocol", "rows", "tasks"]
 
 
 def images(
@@ -26,9 +29,8 @@ def images(
     short = 10_000 if drawings and n_way == 5 else 5_000
     return Experiment(
         name=name,
+        family="reptile",
         dataset=dataset,
-        image=image,
-        preparation="reptile" if drawings else None,
         model="conv4_reptile" if drawings else "conv4_pooled_reptile",
         learner={
             "method": "reptile",
@@ -40,14 +42,18 @@ def images(
         n_way=n_way,
         k_shot=10 if drawings else 15,
         n_query=0,
-        inner_batch=batch,
         test_shot=k_shot,
         test_query=1,
-        test_batch=test_batch,
         test_steps=50,
         report_step=50,
         scored_steps=(0, 1, 2, 5, 10, 20, 50),
-        test_batch_norm=None if transductive else "support_and_query",
+        options={
+            "image": image,
+            "preparation": "reptile" if drawings else None,
+            "inner_batch": batch,
+            "test_batch": test_batch,
+            "test_batch_norm": None if transductive else "support_and_query",
+        },
         shares_training_with=tuple(other for other in names if other != name) if name == names[0] else (),
         published=name if dataset in ("omniglot", "mini") else None,
         presets={
@@ -67,20 +73,23 @@ def _harness(
     """
     return Experiment(
         name=name,
+        family="reptile",
         dataset="omniglot",
-        preparation="reptile",
         model="conv4_reptile",
         learner={"method": "reptile", "inner_lr": 0.075, "inner_steps": k, "meta_lr": meta_lr, **learner},
         n_way=5,
         k_shot=shots,
         n_query=n_query,
-        inner_batch=25,
         test_shot=5,
         test_query=1,
-        test_batch=25,
         test_steps=5,
         report_step=5,
-        test_batch_norm="support_and_query",
+        options={
+            "preparation": "reptile",
+            "inner_batch": 25,
+            "test_batch": 25,
+            "test_batch_norm": "support_and_query",
+        },
         presets={
             "quick": Preset(40, 5, evaluation_tasks=100),
             "colab": Preset(1_000, 5, evaluation_tasks=1_000),

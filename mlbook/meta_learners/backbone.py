@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +16,9 @@ from mlbook.meta_learners.base import (
     AllReduce,
     InitialisationLearner,
     Meta,
+    Metrics,
     State,
+    cosine,
     leaves,
     no_reduce,
     outer_step,
@@ -42,8 +43,9 @@ class Backbone(InitialisationLearner):
     precision: Literal["float32", "bf16"] = "float32"
     """``bf16``: convolutions and matrix products round to bfloat16 in training (torch's autocast)."""
     engine = "library"
-    fast_engine_fits = False
     inductive = True
+    vmappable = False
+    recordable = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,10 +53,6 @@ class Backbone(InitialisationLearner):
             raise UserError(f"precision must be float32 or bf16, not {self.precision!r}")
         if not hasattr(self.model, "features"):
             raise UserError("a backbone needs a network with features")
-
-    @property
-    def vmappable(self) -> bool:
-        return False
 
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
         meta = self.draw(generator, device)
@@ -69,11 +67,11 @@ class Backbone(InitialisationLearner):
         return State(meta, optimizer)
 
     def meta_lr_at(self, progress: float) -> float:
-        return self.meta_lr * 0.5 * (1 + math.cos(math.pi * progress))
+        return self.meta_lr * cosine(progress)
 
     def step(
         self, state: State, episodes: Episode, progress: float = 0.0, all_reduce: AllReduce = no_reduce
-    ) -> tuple[State, dict[str, Tensor]]:
+    ) -> tuple[State, Metrics]:
         """One step on T labelled images (support sets of one image each). Running statistics are updated in place; several
         processes keep their own."""
         x, y = episodes.support_x.flatten(0, 1), episodes.support_y.flatten()
@@ -86,8 +84,7 @@ class Backbone(InitialisationLearner):
         gradient = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
         for p in params.values():
             p.requires_grad_(False)
-        accuracy = (prediction.detach().argmax(-1) == y).float().mean()
-        gradient, metrics = all_reduce({"params": gradient}, {"loss": loss.detach(), "accuracy": accuracy})
+        gradient, metrics = all_reduce({"params": gradient}, self.metrics(loss, prediction.float(), y))
         return outer_step(state, gradient, lr=self.meta_lr_at(progress)), metrics
 
     @torch.no_grad()

@@ -9,7 +9,11 @@ always the same (``outer_step``); what differs is the estimate of dJ/dη:
 ``relaxed``         a discrete choice becomes a soft one that can be differentiated     biased, little variance
 ``score_function``  (f − b) ∇ log p of the choice drawn; f need not be differentiable   unbiased, much variance
 
-An estimate is a function η -> (value, gradient). η is a dict of tensors.
+An estimator is a function η -> (value, gradient). η is a dict of tensors.
+
+Derivatives are taken by ``torch.autograd`` (``gradient_at``), outside of any ``vmap`` that the inner loop contains. In this order
+second derivatives through torch's own normalisation layers are silently wrong (``mlbook.models.batch_norm``). An inner loop on
+such a network should give its estimate by ``vmap(grad(...))``, as ``mlbook.architecture`` does, and leave the rest to ``move``.
 """
 
 from __future__ import annotations
@@ -21,34 +25,48 @@ import torch
 from torch import Tensor
 
 from mlbook.errors import UserError
+from mlbook.meta_learners.base import AllReduce
 
 Outer = dict[str, Tensor]
 """The outer variable η by name."""
-State = Any
+InnerState = Any
 """What an inner loop carries from step to step; only the problem itself looks inside."""
 
 
 class Estimate(NamedTuple):
-    """J (or the part of it that was looked at) and an estimate of dJ/dη, in the structure of η."""
+    """J, or the part of it that was looked at, and an estimate of dJ/dη."""
 
     value: Tensor
+    """A number, without a graph."""
     gradient: Outer
+    """In the structure of η."""
 
 
 Estimator = Callable[[Outer], Estimate]
+Combine = Callable[[Estimate], Estimate]
+"""What becomes of an estimate before it is used: a clip, say, or a mean over processes."""
 
 
 def outer_step(
     outer: Outer,
     estimate: Estimator,
     optimizer: torch.optim.Optimizer,
-    combine: Callable[[Estimate], Estimate] = lambda found: found,
+    combine: Combine = lambda found: found,
 ) -> Tensor:
-    """One step of the outer loop: estimate dJ/dη, let ``optimizer`` (which holds the tensors of ``outer``) move η in place.
+    """One step of the outer loop: estimate dJ/dη, then move η in place. Returns J as it was estimated.
 
-    combine: what becomes of the estimate before it is used (a clip, a mean over processes). Returns J as it was estimated.
+    optimizer: holds the tensors of ``outer``. combine: see ``Combine``.
     """
     found = combine(estimate(outer))  # [OUTER 1] value and gradient at η
+    return move(outer, found, optimizer)
+
+
+def move(
+    outer: Outer,
+    found: Estimate,
+    optimizer: torch.optim.Optimizer,
+) -> Tensor:
+    """Move η in place by an estimate that has been made. Returns its value. Other tensors of the optimiser stay."""
     for name, tensor in outer.items():
         tensor.grad = found.gradient[name].to(tensor.dtype)
     optimizer.step()  # [OUTER 2] η moves
@@ -57,63 +75,93 @@ def outer_step(
     return found.value
 
 
+def over_processes(all_reduce: AllReduce) -> Combine:
+    """Value and gradient become their means over all processes; ``all_reduce`` as a meta-learner's ``step`` gets it."""
+
+    def combine(found: Estimate) -> Estimate:
+        gradient, metrics = all_reduce({"params": found.gradient}, {"loss": found.value})
+        return Estimate(metrics["loss"], gradient["params"])
+
+    return combine
+
+
 class Inner(Protocol):
     """An inner loop, one step at a time."""
 
-    def start(self) -> State:
+    def start(self) -> InnerState:
         """θ_0, and whatever else the loop remembers."""
 
-    def step(self, outer: Outer, state: State, t: int) -> State:
+    def step(self, outer: Outer, state: InnerState, t: int) -> InnerState:
         """The state after step t + 1; differentiable in ``outer`` and in ``state``."""
 
-    def loss(self, outer: Outer, state: State, t: int) -> Tensor:
-        """w_t f(θ_t), a scalar: what the state after t steps adds to J."""
+    def loss(self, outer: Outer, state: InnerState, t: int) -> Tensor:
+        """w_t f(θ_t), a number: what the state after t steps adds to J."""
 
-    def cut(self, state: State) -> State:
+    def cut(self, state: InnerState) -> InnerState:
         """The same state without its past: no derivative flows to earlier steps."""
 
 
-def gradient_of(function: Callable[[Outer], Tensor], outer: Outer) -> Estimate:
-    """Value and gradient of a scalar function by reverse-mode differentiation; entries it does not depend on get zeros."""
-    point = {name: tensor.detach().requires_grad_() for name, tensor in outer.items()}
-    value = function(point)
-    found = torch.autograd.grad(value, list(point.values()), allow_unused=True, materialize_grads=True)
+def leaves_of(outer: Outer) -> Outer:
+    """Copies of η without a past, for derivatives to be taken at."""
+    return {name: tensor.detach().requires_grad_() for name, tensor in outer.items()}
+
+
+def gradient_at(value: Tensor, point: Outer, *, create_graph: bool = False) -> Estimate:
+    """``value``, a number, with its gradient in ``point`` by reverse-mode differentiation; zeros where it does not depend on a
+    tensor. create_graph: the gradient can be differentiated again."""
+    tensors = list(point.values())
+    options = {"create_graph": create_graph, "allow_unused": True, "materialize_grads": True}
+    found = torch.autograd.grad(value, tensors, **options)
     return Estimate(value.detach(), dict(zip(point, found, strict=True)))
 
 
-def windows(inner: Inner, steps: int, window: int) -> Iterator[Estimator]:
-    """Estimators for t = 1..window, window + 1..2·window, … of one run of the inner loop, to be called in this order.
+def gradient_of(function: Callable[[Outer], Tensor], outer: Outer) -> Estimate:
+    """Value and gradient of a function η -> number, as ``gradient_at`` has them."""
+    point = leaves_of(outer)
+    return gradient_at(function(point), point)
 
-    Each unrolls its own window only; the state lives on from one to the next, its past does not. Between two of them η may have
-    moved: that is how a learned optimiser is trained (truncated backpropagation through time).
+
+def through_window(
+    inner: Inner,
+    outer: Outer,
+    state: InnerState,
+    first: int,
+    last: int,
+) -> tuple[Estimate, InnerState]:
+    """What steps ``first`` to ``last`` − 1 of an inner loop add to J and to dJ/dη, and the state after them.
+
+    No derivative flows to the steps before, and none will flow back to these.
+    """
+    point, now, total = leaves_of(outer), inner.cut(state), 0.0
+    for t in range(first, last):
+        now = inner.step(point, now, t)  # [BILEVEL 1] kept on the graph
+        total = total + inner.loss(point, now, t + 1)  # [BILEVEL 2] Σ w_t f(θ_t)
+    return gradient_at(total, point), inner.cut(now)  # [BILEVEL 3]
+
+
+def windows(inner: Inner, steps: int, window: int) -> Iterator[Estimator]:
+    """One run of the inner loop as estimators for t = 1..window, window + 1..2·window, …, to be called in this order.
+
+    The state goes on from one to the next, its past does not. Between two of them η may have moved: that is how a learned
+    optimiser is trained (truncated backpropagation through time). Raises ``UserError`` where steps or window are below 1.
     """
     if steps < 1 or window < 1:
-        raise UserError(f"steps and window must be at least 1, got {steps} and {window}")
-    carried = inner.start()
+        wrong = f"got {steps} and {window}"
+        raise UserError(f"steps and window must be at least 1, {wrong}")
+    state = inner.start()
     for first in range(0, steps, window):
 
         def estimate(outer: Outer, first: int = first) -> Estimate:
-            nonlocal carried
-            last = None
-
-            def unrolled(point: Outer) -> Tensor:
-                nonlocal last
-                state, total = inner.cut(carried), 0.0
-                for t in range(first, min(first + window, steps)):
-                    state = inner.step(point, state, t)  # [BILEVEL 1] the inner loop, on the graph
-                    total = total + inner.loss(point, state, t + 1)  # [BILEVEL 2] Σ w_t f(θ_t)
-                last = state
-                return total
-
-            found = gradient_of(unrolled, outer)  # [BILEVEL 3] backwards through this window
-            carried = inner.cut(last)
+            nonlocal state
+            last = min(first + window, steps)
+            found, state = through_window(inner, outer, state, first, last)
             return found
 
         yield estimate
 
 
 def truncated(inner: Inner, steps: int, window: int) -> Estimator:
-    """dJ/dη at one η, each loss differentiated back to the beginning of its window only."""
+    """dJ/dη at one η, each loss differentiated back to the beginning of its window only. Errors as in ``windows``."""
 
     def estimate(outer: Outer) -> Estimate:
         value, gradient = 0.0, {name: torch.zeros_like(t) for name, t in outer.items()}
@@ -148,10 +196,9 @@ def relaxed(
     """
 
     def estimate(outer: Outer) -> Estimate:
-        def mean(point: Outer) -> Tensor:
-            return sum(loss(point, draw(point, generator)) for _ in range(samples)) / samples
-
-        return gradient_of(mean, outer)
+        point = leaves_of(outer)
+        value = sum(loss(point, draw(point, generator)) for _ in range(samples)) / samples
+        return gradient_at(value, point)
 
     return estimate
 
@@ -167,23 +214,18 @@ def score_function(
     """The mean of (f − b) ∇ log p over ``samples`` choices: REINFORCE (Williams 1992).
 
     draw: η and a generator -> a choice and its log-probability, differentiable in η. reward_or_loss: f of a choice, a number;
-    what it depends on in η besides the choice is not differentiated. baseline b: anything that does not depend on the choice;
-    it changes the variance and not the mean.
+    where it depends on η besides the choice, that is not differentiated. baseline b: anything that does not depend on the
+    choice; it changes the variance and not the mean.
     """
 
     def estimate(outer: Outer) -> Estimate:
-        values = []
-
-        def surrogate(point: Outer) -> Tensor:
-            total = 0.0
-            for _ in range(samples):
-                choice, log_probability = draw(point, generator)
-                with torch.no_grad():
-                    values.append(torch.as_tensor(reward_or_loss(outer, choice)))
-                total = total + (values[-1] - baseline) * log_probability
-            return total / samples
-
-        gradient = gradient_of(surrogate, outer).gradient
+        point, surrogate, values = leaves_of(outer), 0.0, []
+        for _ in range(samples):
+            choice, log_probability = draw(point, generator)
+            with torch.no_grad():
+                values.append(torch.as_tensor(reward_or_loss(outer, choice)))
+            surrogate = surrogate + (values[-1] - baseline) * log_probability
+        gradient = gradient_at(surrogate / samples, point).gradient
         return Estimate(torch.stack(values).mean(), gradient)
 
     return estimate
@@ -203,7 +245,8 @@ def categorical(name: str) -> Callable[[Outer, torch.Generator], tuple[Tensor, T
 
 
 def gumbel_softmax(name: str, temperature: float) -> Callable[[Outer, torch.Generator], Tensor]:
-    """For ``relaxed``: softmax((η[name] + Gumbel noise) / temperature), one-hot as temperature → 0. Jang et al. (2017)."""
+    """For ``relaxed``: softmax((η[name] + Gumbel noise) / temperature), which becomes one-hot as the temperature falls (Jang et
+    al. 2017). Raises ``UserError`` for a temperature that is not positive."""
     if not temperature > 0:
         raise UserError(f"the temperature must be positive, got {temperature}")
 

@@ -6,7 +6,6 @@ fine-tuning.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -15,19 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlbook.engines import conv4_kernels
 from mlbook.errors import UserError
 from mlbook.meta_learners.base import (
     AllReduce,
     InitialisationLearner,
     Meta,
+    Metrics,
     State,
+    cosine,
     leaves,
     no_reduce,
     outer_step,
 )
 from mlbook.meta_learners.inner_loop import inner_path
 from mlbook.meta_learners.pretraining import headless
+from mlbook.models import conv4_kernels
 from mlbook.models.batch_norm import Statistics
 from mlbook.models.functional import Params, call
 from mlbook.tasks.episode import Episode
@@ -60,7 +61,6 @@ class Classifier(InitialisationLearner):
         if not conv4_kernels.fits(self.model):
             raise UserError("the classifier needs a Conv4 with batch norm, ReLU and no biases")
 
-    fast_engine_fits = False
     engine = "library"
     inductive = True
 
@@ -74,11 +74,11 @@ class Classifier(InitialisationLearner):
         return State(meta, optimizer)
 
     def meta_lr_at(self, progress: float) -> float:
-        return self.meta_lr * 0.5 * (1 + math.cos(math.pi * progress))
+        return self.meta_lr * cosine(progress)
 
     def step(
         self, state: State, episodes: Episode, progress: float = 0.0, all_reduce: AllReduce = no_reduce
-    ) -> tuple[State, dict[str, Tensor]]:
+    ) -> tuple[State, Metrics]:
         """One step of Adam on a mini-batch of labelled images: T support sets of one image each (``LabelledImages``).
 
         Several processes normalise each with the statistics of its own part, and keep their own running averages.
@@ -92,11 +92,7 @@ class Classifier(InitialisationLearner):
         gradient = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
         for p in params.values():
             p.requires_grad_(False)
-        metrics = {
-            "loss": loss.detach(),
-            "accuracy": (prediction.detach().argmax(-1) == y).float().mean(),
-        }
-        gradient, metrics = all_reduce({"params": gradient}, metrics)
+        gradient, metrics = all_reduce({"params": gradient}, self.metrics(loss, prediction, y))
         return outer_step(state, gradient, lr=self.meta_lr_at(progress)), metrics
 
     def _features(self, params: Params, x: Tensor) -> Tensor:

@@ -1,7 +1,12 @@
-"""LEO: latent embedding optimization (Rusu et al. 2019), in every detail of the official code.
+"""LEO: latent embedding optimization (Rusu et al. 2019), as in the official code.
 
-Greek to Python: φ_e ``encoder``, φ_r ``relation``, φ_d ``decoder``, z ``codes`` [N, K, n_z] (K latent codes of each class), α
-``latent_lr``, w ``w`` [N, K, D] (the weights that they decode to), the fine-tuning rate ``finetuning_lr``, β ``kl_weight``, γ
+``LatentEmbedding`` is what every LEO has: two inner loops, the outer objective and
+the outer step. ``LEO`` adds the networks for classification over fixed features;
+``LEORegression``, in a file of its own, those for regression.
+
+Greek to Python: φ_e ``encoder``, φ_r ``relation``, φ_d ``decoder``, z ``codes``
+[N, K, n_z] (K codes of each class), w ``w`` [N, K, D] (the weights decoded from
+them), α ``rates["latent"]``, α_w ``rates["finetuning"]``, β ``kl_weight``, γ
 ``penalty_weight``, λ₁ ``l2_weight``, λ₂ ``orthogonality_weight``.
 """
 
@@ -18,18 +23,30 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from mlbook.errors import UserError
-from mlbook.meta_learners.base import AllReduce, Meta, State, leaves, no_reduce, outer_step
+from mlbook.meta_learners.base import (
+    AllReduce,
+    Meta,
+    MetaLearner,
+    State,
+    cosine,
+    leaves,
+    map_leaves,
+    no_reduce,
+    outer_step,
+)
 from mlbook.models.functional import Params
 from mlbook.tasks.episode import Episode
-from mlbook.tasks.leo_noise import NoisyEpisode
+from mlbook.tasks.leo_noise import AnyEpisode, NoisyEpisode
 
+Terms = dict[str, Tensor]
+Noise = Tensor | None
 SMALLEST_SPREAD = 1e-10
 PULL = 1e-4
-"""Gradient, as a multiple of the parameters, of the steps that take the place of those whose gradient is not a number."""
+"""A meta-gradient with a NaN is replaced by this multiple of the parameters."""
 
 
 def spread(s: Tensor, offset: float) -> Tensor:
-    """σ = max(exp(s) − (1 − offset), 1e-10): a network that says 0 means σ = offset."""
+    """σ = max(exp(s) − (1 − offset), 1e-10), which is ``offset`` where s = 0."""
     return (s.exp() - (1 - offset)).clamp_min(SMALLEST_SPREAD)
 
 
@@ -39,76 +56,259 @@ def gaussian(parts: Tensor, offset: float) -> tuple[Tensor, Tensor]:
     return mean, spread(s, offset)
 
 
-def dropped(x: Tensor, uniform: Tensor | None, rate: float) -> Tensor:
-    """Dropout with the given uniform numbers: entries below ``rate`` become 0, the others are scaled up. None: no dropout."""
+def dropped(x: Tensor, uniform: Noise, rate: float) -> Tensor:
+    """Dropout of the entries of x whose number in ``uniform`` is below ``rate``; the
+    others are scaled up. Without numbers (None), x as it is."""
     return x if uniform is None or rate == 0 else x * (uniform >= rate) / (1 - rate)
 
 
 def divergence(z: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
-    """log q(z) − log p(z) of a sample z of q = N(mean, σ²) beside the prior p = N(0, 1), dimension by dimension; the constants
-    cancel."""
+    """log q(z) − log p(z) for each entry of z, drawn from q = N(mean, σ²), with the
+    prior p = N(0, 1); the constants of the two densities cancel."""
     log_q = -((z - mean) ** 2) / (2 * sigma**2) - sigma.log()
     log_p = -(z**2) / 2
     return log_q - log_p
 
 
 def correlations(rows: Tensor) -> Tensor:
-    """C − I of rows [n, m], where C [n, n] holds their correlations (cosines of the angles between them)."""
+    """C − I for rows [n, m]; C [n, n]: the cosines of the angles between them."""
     rows = F.normalize(rows, dim=1)
     return rows @ rows.t() - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
 
 
-@dataclass(frozen=True)
-class LEO:
-    """Latent embedding optimization over fixed features. Defaults are those of the official code, not its tuned values."""
+def mean_terms(terms: Terms) -> Terms:
+    """The metrics of a meta-step, from the terms [T] of its tasks."""
+    means = {name: values.mean().detach() for name, values in terms.items()}
+    return {"loss": means.pop("query"), **means}
+
+
+def xavier(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """A matrix [out, in], uniform within ±sqrt(6 / (out + in))."""
+    uniform = torch.rand(shape, generator=generator, device=generator.device)
+    return math.sqrt(6 / sum(shape)) * (2 * uniform - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentEmbedding(MetaLearner):
+    """What all LEOs share. A subclass gives the networks: ``init``, ``codes``,
+    ``decode``, ``support_loss``, ``task_terms``, ``as_params``, ``predict``, and the
+    ``noise_shapes`` of its meta-training. Raises ``UserError`` for bad settings."""
+
+    latent: int
+    """n_z, length of a latent code."""
+    latent_steps: int = 5
+    finetuning_steps: int = 5
+    latent_lr: float
+    """First value of α, learned for each latent dimension."""
+    finetuning_lr: float
+    """First value of α_w, learned for each feature (regression: each parameter)."""
+    kl_weight: float
+    penalty_weight: float = 1e-9
+    l2_weight: float = 1e-8
+    orthogonality_weight: float = 1e-3
+    stochastic: bool = True
+    """Whether meta-training samples codes and weights; if not, it takes means, as
+    meta-test does (an ablation of the paper)."""
+    meta_lr: float
+    meta_lr_decay: Literal["constant", "cosine"] = "constant"
+    clip_value: float = 0.1
+    clip_norm: float = 0.1
+    """Bounds on each entry of the meta-gradient, then on the length of each tensor."""
+    decoder_name = "decoder"
+    """The decoder's first matrix, with a column for each latent dimension."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("latent", 1), ("latent_steps", 0), ("finetuning_steps", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.meta_lr_decay not in ("constant", "cosine"):
+            raise UserError(f"meta_lr_decay must be constant or cosine, not {self.meta_lr_decay!r}")
+
+    @property
+    def all_steps(self) -> int:
+        """Number of inner steps, on codes and on weights."""
+        return self.latent_steps + self.finetuning_steps
+
+    def sampled(self, episode: AnyEpisode) -> bool:
+        """Whether codes and weights are samples (meta-training), or means."""
+        return self.stochastic and isinstance(episode, NoisyEpisode)
+
+    def noise(self, episode: AnyEpisode, n: int) -> Noise:
+        """The noise of decoding n = 0, 1, …; None for the mean."""
+        return episode.w_noise[n] if self.sampled(episode) else None
+
+    def seen(self, episode: AnyEpisode, n: int) -> Tensor:
+        """The support inputs that inner step n sees."""
+        return episode.support_x
+
+    def rate(self, meta: Meta, name: str) -> Tensor:
+        """α (name "latent") or α_w ("finetuning")."""
+        return meta["rates"][name]
+
+    def state(self, code: Terms, z: Tensor, w: Tensor) -> Terms:
+        """What ``inner`` yields after a step, from its codes z and weights w."""
+        return {**code, "z": z, "codes": z, "w": w}
+
+    def inner(self, meta: Meta, episode: AnyEpisode, gradient=grad) -> Iterator[Terms]:
+        """Codes and weights of one task after 0, 1, …, ``all_steps`` inner steps.
+
+        Yields ``codes`` and ``w``, the adapted codes and weights; ``z``, the code of
+        each class; ``start``, the first codes; ``mean`` and ``sigma``, which those
+        were drawn with. Samples with the noise of a ``NoisyEpisode`` (meta-training);
+        takes means of an ``Episode``. ``gradient`` has the call of ``torch.func.grad``.
+        """
+        params = meta["params"]
+
+        def loss_of_weights(w: Tensor, n: int) -> Tensor:
+            return self.support_loss(w, self.seen(episode, n), episode.support_y)
+
+        def loss_of_code(z: Tensor, n: int) -> Tensor:
+            return loss_of_weights(self.decode(params, z, self.noise(episode, n)), n)
+
+        code = self.codes(params, episode)
+        z = code["start"]
+        w = self.decode(params, z, self.noise(episode, 0))
+        yield self.state(code, z, w)
+        for n in range(self.latent_steps):
+            slope = gradient(loss_of_code)(z, n)
+            z = z - self.rate(meta, "latent") * slope  # [LEO 9]
+            w = self.decode(params, z, self.noise(episode, n + 1))  # [LEO 10]
+            yield self.state(code, z, w)
+        for n in range(self.latent_steps, self.all_steps):
+            slope = gradient(loss_of_weights)(w, n)
+            w = w - self.rate(meta, "finetuning") * slope  # [LEO 11]
+            yield self.state(code, z, w)
+
+    def path(self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int) -> Iterator[Params]:
+        """Adapted parameters after 0, 1, …, ``steps`` inner steps at meta-test, by
+        means. Raises ``UserError`` where ``steps`` exceeds ``all_steps``."""
+        if steps > self.all_steps:
+            parts = f"{self.latent_steps} + {self.finetuning_steps}"
+            raise UserError(f"LEO takes {parts} inner steps, not {steps}")
+        episode = Episode(support_x, support_y, support_x, support_y)
+        for n, state in enumerate(self.inner(meta, episode)):
+            if n > steps:
+                return
+            yield self.as_params(state["w"])
+
+    def weighted(self, terms: Terms) -> Tensor:
+        """Query loss + β KL + γ penalty, of one task or of the mean over tasks."""
+        loss = terms["query"] + self.kl_weight * terms["kl"]
+        return loss + self.penalty_weight * terms["penalty"]
+
+    def regulariser(self, params: Params) -> Tensor:
+        """λ₁ · ½ Σ‖φ‖² + λ₂ · mean (C − I)², with the correlations C [n_z, n_z] of the
+        columns of the decoder's first matrix, one for each latent dimension."""
+        l2 = sum((p * p).sum() for p in params.values()) / 2  # [LEO 15]
+        off = correlations(params[self.decoder_name].t())
+        orthogonality = (off * off).mean()  # [LEO 16]
+        return self.l2_weight * l2 + self.orthogonality_weight * orthogonality
+
+    def task_loss(self, meta: Meta, episode: NoisyEpisode) -> tuple[Tensor, Terms]:
+        """What one task adds to the outer objective, and its terms."""
+        terms = self.task_terms(meta, episode)
+        return self.weighted(terms), terms
+
+    def meta_loss(self, meta: Meta, episodes: NoisyEpisode) -> tuple[Tensor, Terms]:
+        """The outer objective: the mean over T tasks, plus the regulariser."""
+        losses, terms = vmap(self.task_loss, in_dims=(None, 0))(meta, episodes)
+        return losses.mean() + self.regulariser(meta["params"]), mean_terms(terms)
+
+    def meta_gradient(self, meta: Meta, episodes: NoisyEpisode) -> tuple[Meta, Terms]:
+        """The gradient of ``meta_loss``, in the structure of ``meta``, and the metrics.
+        ``vmap`` is outermost: ``grad`` around it drops second derivatives of some
+        layers that a subclass may have (see ``models.batch_norm``)."""
+        of_task = grad(self.task_loss, has_aux=True)
+        each, terms = vmap(of_task, in_dims=(None, 0))(meta, episodes)
+        gradient = map_leaves(lambda g: g.mean(0), each)
+        for name, g in grad(self.regulariser)(meta["params"]).items():
+            gradient["params"][name] = gradient["params"][name] + g
+        return gradient, mean_terms(terms)
+
+    def guarded(self, meta: Meta, gradient: Meta) -> Meta:
+        """The gradient; if an entry is NaN, a small pull of the networks towards zero
+        and nothing for the rates (decided on the device, without waiting for it)."""
+        whole = ~torch.stack([g.isnan().any() for g in leaves(gradient)]).any()
+        pull = {"params": PULL, "rates": 0.0}
+        towards = {k: {n: pull[k] * p for n, p in meta[k].items()} for k in meta}
+        return map_leaves(lambda g, p: torch.where(whole, g, p), gradient, towards)
+
+    def clipped(self, gradient: Meta) -> Meta:
+        """Every entry cut to ±clip_value, then every tensor to length clip_norm."""
+
+        def clip(g: Tensor) -> Tensor:
+            g = g.clamp(-self.clip_value, self.clip_value)
+            return g * (self.clip_norm / g.norm().clamp_min(self.clip_norm))
+
+        return map_leaves(clip, gradient)
+
+    def meta_lr_at(self, progress: float) -> float:
+        """The outer rate η, at ``progress`` from 0 to 1."""
+        falls = self.meta_lr_decay == "cosine"
+        return self.meta_lr * (cosine(progress) if falls else 1.0)
+
+    def step(
+        self,
+        state: State,
+        episodes: NoisyEpisode,
+        progress: float = 0.0,
+        all_reduce: AllReduce = no_reduce,
+    ) -> tuple[State, Terms]:
+        """One meta-step on a meta-batch with its noise (see ``LEONoise``)."""
+        gradient, metrics = all_reduce(*self.meta_gradient(state.meta, episodes))
+        gradient = self.clipped(self.guarded(state.meta, gradient))  # [LEO 17]
+        state = outer_step(state, gradient, lr=self.meta_lr_at(progress))  # [LEO 18]
+        return state, metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class LEO(LatentEmbedding):
+    """LEO for N-way classification over fixed features. Defaults are those of the
+    official code, not its tuned values."""
 
     features: int = 640
     """D, length of a feature vector."""
     n_way: int = 5
     latent: int = 64
-    """n_z, length of a latent code."""
     relation_units: int | None = None
-    """Width of the relation network's hidden layers (default: 2·n_z, as in the official code)."""
-    latent_steps: int = 5
-    finetuning_steps: int = 5
+    """Units of the relation network's hidden layers (default: 2·n_z, as in the
+    official code)."""
     latent_lr: float = 1.0
-    """First value of α, learned for each latent dimension."""
     finetuning_lr: float = 1e-3
-    """First value of the rate of fine-tuning, learned for each feature."""
     dropout: float = 0.5
     kl_weight: float = 1e-3
-    penalty_weight: float = 1e-9
-    l2_weight: float = 1e-8
-    orthogonality_weight: float = 1e-3
     start: Literal["encoder", "prior"] = "encoder"
-    """Where codes start: what encoder and relation network say of the support set, or (an ablation) N(0, I) whatever it is."""
-    stochastic: bool = True
-    """Whether codes and weights are sampled in meta-training; an ablation takes means, as meta-test does."""
+    """Where codes start: as encoder and relation network say, or (an ablation of the
+    paper) at samples of N(0, I), whatever the support set."""
     meta_lr: float = 1e-4
-    clip_value: float = 0.1
-    clip_norm: float = 0.1
-    """Bounds on every entry of the meta-gradient, and then on the length of every tensor of it."""
-    metric = "accuracy"
-    vmappable = True
     inductive = True
-    engine = "vmap"
-    fast_engine_fits = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must be from 0 to below 1, got {self.dropout}")
         if self.start not in ("encoder", "prior"):
             raise UserError(f"start must be encoder or prior, not {self.start!r}")
-        if self.latent_steps < 0 or self.finetuning_steps < 0:
-            raise UserError("latent_steps and finetuning_steps must not be negative")
 
     @property
     def weight_offset(self) -> float:
-        """The σ of a classifier weight where the decoder says 0: sqrt(2 / (N + D)), that of Xavier's initialisation."""
+        """σ of a weight where the decoder says 0: sqrt(2 / (N + D)), Xavier's."""
         return math.sqrt(2 / (self.n_way + self.features))
 
+    def noise_shapes(self, episodes: Episode) -> dict[str, tuple[int, ...]]:
+        """Shapes of a task's noise in meta-training, for ``LEONoise``."""
+        (S, D), (Q, _) = episodes.support_x.shape[1:], episodes.query_x.shape[1:]
+        N, K = self.n_way, S // self.n_way
+        return {
+            "z_noise": (N, K, self.latent),
+            "w_noise": (self.latent_steps + 1, N, K, D),
+            "support_keep": (S, D),
+            "support_drop": (self.all_steps, S, D),
+            "query_drop": (Q, D),
+        }
+
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
-        """Xavier-initialised encoder, relation network and decoder, rates at their first values, a fresh Adam."""
+        """Xavier-initialised networks, rates at their first values, a fresh Adam."""
         n, D = self.latent, self.features
         units = self.relation_units or 2 * n
         shapes = {
@@ -118,175 +318,78 @@ class LEO:
             "relation.2": (2 * n, units),
             "decoder": (2 * D, n),
         }
-        params = {}
-        for name, (out, into) in shapes.items():
-            bound = math.sqrt(6 / (out + into))
-            weight = bound * (2 * torch.rand(out, into, generator=generator, device=generator.device) - 1)
-            params[name] = weight.to(device)
-        meta: Meta = {
-            "params": params,
-            "rates": {
-                "finetuning": torch.full((D,), self.finetuning_lr, device=device),
-                "latent": torch.full((n,), self.latent_lr, device=device),
-            },
-        }
+        params = {name: xavier(shape, generator).to(device) for name, shape in shapes.items()}
+        first = {"finetuning": (D, self.finetuning_lr), "latent": (n, self.latent_lr)}
+        rates = {name: torch.full((size,), lr, device=device) for name, (size, lr) in first.items()}
+        meta = {"params": params, "rates": rates}
         return State(meta, torch.optim.Adam(leaves(meta), lr=self.meta_lr))
 
-    # -- one task ----------------------------------------------------------------------------------------------------
-
-    def encode(self, params: Params, x: Tensor, uniform: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and spread [N, n_z] of the code of each class, from the support set x [N·K, D] in blocks of K."""
-        N = self.n_way
+    def encode(self, params: Params, x: Tensor, uniform: Noise = None) -> tuple[Tensor, Tensor]:
+        """Mean and spread [N, n_z] of the code of each class, from the support set
+        x [N·K, D] in blocks of K; ``uniform`` [N·K, D] is for dropout."""
+        N, K = self.n_way, len(x) // self.n_way
         if self.start == "prior":
-            mean = x.new_zeros(N, self.latent)
-            return mean, torch.ones_like(mean)
-        h = dropped(x, uniform, self.dropout) @ params["encoder"].t()  # [LEO 1] [N·K, n_z]
-        K = len(h) // N
-        left, right = params["relation.0"].chunk(
-            2, dim=1
-        )  # W [a; b] = W_left a + W_right b: no pair is written out
-        pair = (h @ left.t())[:, None] + (h @ right.t())[None]  # [LEO 2] all (N·K)² ordered pairs
+            return x.new_zeros(N, self.latent), x.new_ones(N, self.latent)
+        h = dropped(x, uniform, self.dropout) @ params["encoder"].t()  # [LEO 1]
+        # W [a; b] = W_left a + W_right b: no pair is written out
+        left, right = params["relation.0"].chunk(2, dim=1)
+        pair = (h @ left.t())[:, None] + (h @ right.t())[None]  # [LEO 2] all pairs
         pair = (pair.relu() @ params["relation.1"].t()).relu()
-        code = pair.mean(1).view(N, K, -1).mean(1)  # [LEO 3] over partners, then over the K of a class
-        code = code @ params["relation.2"].t()  # the last layer is linear: it may come after the means
-        return gaussian(code, 0.0)
+        code = pair.mean(1).view(N, K, -1).mean(1)  # [LEO 3] partners, then shots
+        # the last layer is linear: it may come after the means
+        return gaussian(code @ params["relation.2"].t(), 0.0)
 
-    def decode(self, params: Params, z: Tensor, noise: Tensor | None, k_shot: int) -> Tensor:
-        """Classifier weights w [N, K, D] from K codes of every class, z [N, K, n_z], or from one for all copies, [N,
-        n_z]: a sample for each code, or the mean without ``noise``."""
+    def codes(self, params: Params, episode: AnyEpisode) -> Terms:
+        """First codes ``start`` [N, K, n_z], with the ``mean`` and ``sigma`` [N, n_z]
+        that they are drawn with; the means themselves where nothing is sampled."""
+        uniform = episode.support_keep if isinstance(episode, NoisyEpisode) else None
+        mean, sigma = self.encode(params, episode.support_x, uniform)
+        K = len(episode.support_y) // self.n_way
+        start = mean[:, None].expand(-1, K, -1)
+        if self.sampled(episode):
+            start = start + sigma[:, None] * episode.z_noise  # [LEO 4]
+        return {"mean": mean, "sigma": sigma, "start": start}
+
+    def decode(self, params: Params, z: Tensor, noise: Noise, k_shot: int = 1) -> Tensor:
+        """Classifier weights w [N, K, D]: a sample for each code with ``noise``
+        [N, K, D], the mean without; z: [N, K, n_z], or [N, n_z] for k_shot copies."""
         z = z if z.dim() == 3 else z[:, None].expand(-1, k_shot, -1)
-        mean, sigma = gaussian(z @ params["decoder"].t(), self.weight_offset)  # [LEO 5]
+        parts = z @ params["decoder"].t()  # [LEO 5]
+        mean, sigma = gaussian(parts, self.weight_offset)
         return mean if noise is None else mean + sigma * noise  # [LEO 6]
 
     @staticmethod
     def logits(w: Tensor, x: Tensor) -> Tensor:
         """x [B, D] -> [B, N], the average over the K copies of w [N, K, D]."""
-        return x @ w.mean(1).t()  # [LEO 7] the mean of the copies' logits is the logit of their mean
+        return x @ w.mean(1).t()  # [LEO 7] logits are linear
 
     def support_loss(self, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """The inner loss: a sum over the examples of the support set."""
+        """The inner loss: a sum over the examples x [N·K, D], y [N·K]."""
         return F.cross_entropy(self.logits(w, x), y, reduction="sum")  # [LEO 8]
 
-    def inner(self, meta: Meta, episode: Episode | NoisyEpisode) -> Iterator[dict[str, Tensor]]:
-        """Codes and weights after 0, 1, …, latent_steps + finetuning_steps inner steps on one task, and where they come from.
+    def seen(self, episode: AnyEpisode, n: int) -> Tensor:
+        uniform = episode.support_drop[n] if isinstance(episode, NoisyEpisode) else None
+        return dropped(episode.support_x, uniform, self.dropout)
 
-        ``codes`` [N, K, n_z] and ``w`` [N, K, D]: K copies of every class, each adapted by itself; ``z`` [N, n_z]: the mean
-        of a class's codes; ``start``: the first codes; ``mean`` and ``sigma`` [N, n_z]: what they were drawn with. With a
-        ``NoisyEpisode`` (meta-training) codes and weights are sampled and features dropped; without, means are used.
-        """
-        params, rates = meta["params"], meta["rates"]
-        x, y = episode.support_x, episode.support_y
-        K = len(y) // self.n_way
-        noisy = isinstance(episode, NoisyEpisode)
-        sampled = noisy and self.stochastic
+    def state(self, code: Terms, z: Tensor, w: Tensor) -> Terms:
+        return {**super().state(code, z, w), "z": z.mean(1)}
 
-        def seen(step: int) -> Tensor:
-            return dropped(x, episode.support_drop[step], self.dropout) if noisy else x
-
-        def weights(z: Tensor, step: int) -> Tensor:
-            return self.decode(params, z, episode.w_noise[step] if sampled else None, K)
-
-        mean, sigma = self.encode(params, x, episode.support_keep if noisy else None)
-        z = mean[:, None].expand(-1, K, -1)
-        z = start = z + sigma[:, None] * episode.z_noise if sampled else z  # [LEO 4] K codes of every class
-        w = weights(z, 0)
-
-        def state() -> dict[str, Tensor]:
-            return {"z": z.mean(1), "codes": z, "w": w, "start": start, "mean": mean, "sigma": sigma}
-
-        yield state()
-        for n in range(self.latent_steps):
-            slope = grad(lambda z, n=n: self.support_loss(weights(z, n), seen(n), y))(z)
-            z = z - rates["latent"] * slope  # [LEO 9]
-            w = weights(z, n + 1)  # [LEO 10]
-            yield state()
-        for n in range(self.latent_steps, self.latent_steps + self.finetuning_steps):
-            slope = grad(lambda w, n=n: self.support_loss(w, seen(n), y))(w)
-            w = w - rates["finetuning"] * slope  # [LEO 11]
-            yield state()
-
-    def task_terms(self, meta: Meta, episode: NoisyEpisode) -> dict[str, Tensor]:
-        """What one task adds to the outer objective, term by term, and its accuracy."""
+    def task_terms(self, meta: Meta, episode: NoisyEpisode) -> Terms:
+        """The terms that one task adds to the outer objective, and its accuracy."""
         *_, end = self.inner(meta, episode)
         x = dropped(episode.query_x, episode.query_drop, self.dropout)
-        prediction = self.logits(end["w"], x)
+        prediction, y = self.logits(end["w"], x), episode.query_y
         z, mean, sigma = end["start"], end["mean"][:, None], end["sigma"][:, None]
         return {
-            "query": F.cross_entropy(prediction, episode.query_y),  # [LEO 12]
+            "query": F.cross_entropy(prediction, y),  # [LEO 12]
             "kl": divergence(z, mean, sigma).mean(),  # [LEO 13] one sample
-            "penalty": F.mse_loss(z, end["codes"].detach()),  # [LEO 14] stop-gradient of z'
-            "accuracy": (prediction.detach().argmax(-1) == episode.query_y).float().mean(),
+            "penalty": F.mse_loss(z, end["codes"].detach()),  # [LEO 14]
+            "accuracy": (prediction.detach().argmax(-1) == y).float().mean(),
         }
 
-    # -- all tasks ---------------------------------------------------------------------------------------------------
-
-    def regulariser(self, params: Params) -> Tensor:
-        """λ₁ · ½ Σ‖φ‖² + λ₂ · mean (C − I)², where C holds the correlations of the decoder's rows, one per latent dimension."""
-        l2 = sum((p * p).sum() for p in params.values()) / 2  # [LEO 15]
-        off = correlations(params["decoder"].t())  # [n_z, n_z], of rows of length 2·D
-        return self.l2_weight * l2 + self.orthogonality_weight * (off * off).mean()  # [LEO 16]
-
-    def meta_loss(self, meta: Meta, episodes: NoisyEpisode) -> tuple[Tensor, dict[str, Tensor]]:
-        """The outer objective: the mean over T tasks of query loss + β KL + γ penalty, plus the regulariser."""
-        return self.objective(meta["params"], vmap(self.task_terms, in_dims=(None, 0))(meta, episodes))
-
-    def objective(self, params: Params, terms: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The outer objective and its mean terms, from the terms [T] of T tasks."""
-        terms = {name: values.mean() for name, values in terms.items()}
-        loss = terms["query"] + self.kl_weight * terms["kl"] + self.penalty_weight * terms["penalty"]
-        return loss + self.regulariser(params), {"loss": terms.pop("query"), **terms}
-
-    def meta_gradient(self, meta: Meta, episodes: NoisyEpisode) -> tuple[Meta, dict[str, Tensor]]:
-        """The gradient of ``meta_loss``, in the structure of ``meta``, and the mean terms."""
-        gradient, metrics = grad(self.meta_loss, has_aux=True)(meta, episodes)
-        return gradient, {name: value.detach() for name, value in metrics.items()}
-
-    def clipped(self, gradient: Meta) -> Meta:
-        """Every entry to ±clip_value, then every tensor to length clip_norm."""
-
-        def clip(g: Tensor) -> Tensor:
-            g = g.clamp(-self.clip_value, self.clip_value)
-            return g * (self.clip_norm / g.norm().clamp_min(self.clip_norm))
-
-        return {group: {name: clip(g) for name, g in its.items()} for group, its in gradient.items()}
-
-    def guarded(self, meta: Meta, gradient: Meta) -> Meta:
-        """The gradient, or a small pull towards zero if any entry is NaN (without waiting for the device)."""
-        whole = ~torch.stack([g.isnan().any() for g in leaves(gradient)]).any()
-        fallback = {"params": {n: PULL * p for n, p in meta["params"].items()}}
-        return {
-            group: {
-                name: torch.where(whole, g, fallback.get(group, {}).get(name, torch.zeros_like(g)))
-                for name, g in its.items()
-            }
-            for group, its in gradient.items()
-        }
-
-    def meta_lr_at(self, progress: float) -> float:
-        return self.meta_lr
-
-    def step(
-        self, state: State, episodes: NoisyEpisode, progress: float = 0.0, all_reduce: AllReduce = no_reduce
-    ) -> tuple[State, dict[str, Tensor]]:
-        """One meta-step on a meta-batch (noise included, see ``tasks.embeddings.Noisy``)."""
-        gradient, metrics = all_reduce(*self.meta_gradient(state.meta, episodes))
-        gradient = self.clipped(self.guarded(state.meta, gradient))  # [LEO 17]
-        return outer_step(state, gradient, lr=self.meta_lr_at(progress)), metrics  # [LEO 18]
-
-    def path(self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int) -> Iterator[Params]:
-        """Classifier weights {"w": [N, D]} after 0, 1, …, ``steps`` inner steps at meta-test: means, no dropout.
-
-        Steps up to ``latent_steps`` move z, those behind fine-tune w; ``steps`` may not be more than both.
-        """
-        if steps > self.latent_steps + self.finetuning_steps:
-            raise UserError(
-                f"LEO takes {self.latent_steps} + {self.finetuning_steps} inner steps, not {steps}"
-            )
-        episode = Episode(support_x, support_y, support_x, support_y)
-        for n, state in enumerate(self.inner(meta, episode)):
-            if n > steps:
-                return
-            yield {"w": state["w"].mean(1)}
+    def as_params(self, w: Tensor) -> Params:
+        """w [N, K, D] -> {"w": [N, D]}, the mean of the copies."""
+        return {"w": w.mean(1)}
 
     def predict(self, params: Params, x: Tensor) -> Tensor:
         """x [B, D] -> logits [B, N]."""

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.func import grad
 
 from mlbook.errors import UserError
-from mlbook.meta_learners.base import Meta, State
+from mlbook.meta_learners.base import Meta, MetaLearner, State
 from mlbook.models.functional import Params
 
 
 @dataclass(frozen=True)
-class LinearHead:
+class LinearHead(MetaLearner):
     """A classifier w [N, D] without bias, computed from the support set alone."""
 
     n_way: int = 5
@@ -28,11 +28,8 @@ class LinearHead:
     scale: float = 10.0
     inner_lr: float = 1.0
     """Rate of gradient descent on the mean cross-entropy."""
-    metric = "accuracy"
-    vmappable = True
     inductive = True
-    engine = "vmap"
-    fast_engine_fits = False
+    recordable = False
 
     def __post_init__(self) -> None:
         if self.start not in ("centroids", "zero"):

@@ -1,4 +1,4 @@
-"""What else can be meta-learned, besides the initialisation. ``bilevel`` has the outer loop that all share."""
+"""Optimisers, hand-designed and learned, and what they minimise (chapter 15)."""
 
 from mlbook.optimizers.learned_optimizer import LearnedOptimizer
 from mlbook.optimizers.optimizees import Classifier, Quadratic

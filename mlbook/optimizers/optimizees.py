@@ -1,4 +1,10 @@
-"""Optimisees: functions to be minimised, many problems at once. All parameters of a problem stand in one row θ [T, P]."""
+"""Optimisees: functions to be minimised, many problems at once. θ [T, P] has all parameters of a problem in one row.
+
+Problem i's loss depends on row i only, so the gradient of the summed losses holds the gradients of all problems, and no ``vmap``
+is needed. An optimisee of yours must keep to that. If it maps a module over the rows by ``vmap``, the module must not have
+torch's normalisation layers: ``LearnedOptimizer(second_derivatives=True)`` would be silently wrong
+(``mlbook.models.batch_norm``).
+"""
 
 from __future__ import annotations
 
@@ -16,11 +22,13 @@ ACTIVATIONS = {"sigmoid": torch.sigmoid, "relu": torch.relu, "tanh": torch.tanh}
 
 
 class Optimizee(Protocol):
+    """A family of functions; a problem (``mlbook.tasks.optimization_problems``) says which ones."""
+
     def loss(self, theta: Tensor, problem, t: int) -> Tensor:
         """f of every problem [T] as the optimiser sees it at step t (on a mini-batch, where there are any)."""
 
     def judged(self, theta: Tensor, problem) -> Tensor:
-        """f of every problem [T] on all its data: what a way is judged by."""
+        """f of every problem [T] on all its data: what an optimiser is judged by."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +36,24 @@ class Quadratic:
     """f(θ) = ‖Wθ − y‖²."""
 
     def loss(self, theta: Tensor, problem: QuadraticProblem, t: int = 0) -> Tensor:
+        """f of every problem [T]; the same at every step."""
         residual = (problem.W @ theta.unsqueeze(-1)).squeeze(-1) - problem.y
         return residual.square().sum(-1)
 
     def judged(self, theta: Tensor, problem: QuadraticProblem) -> Tensor:
+        """The same as ``loss``."""
         return self.loss(theta, problem)
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """The mean cross-entropy of a fully connected network; section 3.2 of the paper: 784-20-10, sigmoid."""
+    """The mean cross-entropy of a fully connected network: 784-20-10, sigmoid, in Andrychowicz et al. (2016), section 3.2.
+
+    Raises ``UserError`` for an unknown activation.
+    """
 
     sizes: tuple[int, ...] = (784, 20, 10)
+    """Units of each layer, from the image to the classes."""
     activation: Literal["sigmoid", "relu", "tanh"] = "sigmoid"
 
     def __post_init__(self) -> None:
@@ -62,14 +76,17 @@ class Classifier:
             at += a * b + b
         return x
 
-    def _cross_entropy(self, theta: Tensor, x: Tensor, labels: Tensor) -> Tensor:
+    def cross_entropy(self, theta: Tensor, x: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the images of every problem: theta [T, P], x [T, B, D], labels [T, B] -> [T]."""
         logits = self.logits(theta, x)
         return F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
 
     def loss(self, theta: Tensor, problem: ImageProblem, t: int) -> Tensor:
+        """f of every problem [T] on the mini-batch of step t."""
         rows = problem.batches[:, t]
         x = problem.x[torch.arange(len(rows), device=rows.device).unsqueeze(1), rows]
-        return self._cross_entropy(theta, x, problem.labels.gather(1, rows))
+        return self.cross_entropy(theta, x, problem.labels.gather(1, rows))
 
     def judged(self, theta: Tensor, problem: ImageProblem) -> Tensor:
-        return self._cross_entropy(theta, problem.x, problem.labels)
+        """f of every problem [T] on all its images."""
+        return self.cross_entropy(theta, problem.x, problem.labels)

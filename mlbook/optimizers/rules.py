@@ -1,4 +1,7 @@
-"""Rules of updating: what turns a gradient and a memory into a step. The hand-designed ones, and the run that all share."""
+"""Update rules: a gradient and a memory become a step. The hand-designed rules, and the run that all rules share.
+
+A rule gets θ and gradients [T, P] of T problems at once and treats each coordinate of each problem alike.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,22 @@ from torch import Tensor
 from mlbook.optimizers.optimizees import Optimizee
 
 Memory = Any
+"""What a rule remembers from step to step; only the rule itself looks inside."""
 
 
 class Rule(Protocol):
+    """How gradients become steps."""
+
     def fresh(self, theta: Tensor) -> Memory:
-        """The memory before the first step."""
+        """The memory before the first step from θ [T, P]."""
 
     def update(self, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """∇_t [T, P] and the memory -> what is added to θ_t, and the next memory."""
+        """∇_t [T, P] and the memory -> what is added to θ_t [T, P], and the next memory."""
 
 
 @dataclass(frozen=True)
 class SGD:
-    """θ ← θ − α(m), m ← μm + ∇: momentum where μ > 0 (Nesterov's look-ahead where ``nesterov``)."""
+    """m ← μm + ∇, θ ← θ − αm, or θ ← θ − α(∇ + μm) with ``nesterov``. μ = 0 is plain gradient descent."""
 
     rate: float
     momentum: float = 0.0
@@ -77,7 +83,7 @@ class Adam:
 
 
 RATES = tuple(float(f"{mantissa}e{power}") for power in (-3, -2, -1, 0) for mantissa in (1, 2, 5))
-"""The grid of rates, 0.001 to 5."""
+"""The grid of rates that the hand-designed rules are tuned on: 0.001 to 5."""
 HAND_DESIGNED: dict[str, Callable[[float], Rule]] = {
     "SGD": SGD,
     "momentum": lambda rate: SGD(rate, momentum=0.9),
@@ -88,7 +94,7 @@ HAND_DESIGNED: dict[str, Callable[[float], Rule]] = {
 
 
 def losses(rule: Rule, optimizee: Optimizee, problems, steps: int, *, only_last: bool = False) -> Tensor:
-    """f of every problem, on all its data, after 0, 1, …, ``steps`` steps: [T, steps + 1], or [T, 1] of the last."""
+    """f of every problem, on all its data, after 0, 1, …, ``steps`` steps: [T, steps + 1]; with ``only_last`` [T, 1]."""
     theta, found = problems.start, []
     memory = rule.fresh(theta)
     for t in range(steps):
@@ -113,7 +119,8 @@ def tuned(
     steps: int,
     rates: Sequence[float] = RATES,
 ) -> tuple[float, dict[float, float]]:
-    """The rate with the lowest mean final loss on ``problems``, and the mean of every rate (infinite where a run diverges)."""
+    """The rate with the lowest mean final loss on ``problems``, and the mean final loss of every rate (infinite where a run
+    diverges). make: rate -> rule."""
     found = {}
     for rate in rates:
         final = losses(make(rate), optimizee, problems, steps, only_last=True).mean()

@@ -1,7 +1,7 @@
 """Reinforcement learning by policy gradients: environments for many tasks at once, a Gaussian policy, MAML around both."""
 
 from mlbook.reinforcement.cheetah import HalfCheetah
-from mlbook.reinforcement.maml_rl import MAMLRL, Derivatives, Round, per_task
+from mlbook.reinforcement.maml_rl import MAMLRL, Derivatives, Exploration, Round, per_task
 from mlbook.reinforcement.navigation import Navigation, official_goals
 from mlbook.reinforcement.policy import GaussianPolicy, divergence
 from mlbook.reinforcement.rollouts import (
@@ -28,15 +28,16 @@ __all__ = [
     "MAMLRL",
     "SURROGATES",
     "Derivatives",
-    "RolloutTasks",
+    "Environment",
+    "Exploration",
     "GaussianPolicy",
     "Goals",
     "HalfCheetah",
     "Navigation",
+    "RolloutTasks",
     "Rollouts",
     "Round",
     "Step",
-    "Environment",
     "advantages",
     "conjugate_gradient",
     "dice_surrogate",

@@ -1,6 +1,6 @@
 """The half-cheetah: a planar runner with six joints, simulated by MuJoCo through gymnasium (``pip install "mlbook[rl]"``).
 
-Two families of tasks (Finn et al. 2017, section 5.3.2): run forward or backward, or run at a wanted speed.
+Two families of tasks (Finn et al. 2017, section 5.3.2): run forward or backward, or run at a given speed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mlbook.reinforcement.policy import GaussianPolicy
 from mlbook.reinforcement.rollouts import Rollouts
 
 CONTROL_COST = 0.05
-"""Price of effort per step: this times ‖a‖²."""
+"""What a step costs, per unit of ‖a‖²."""
 
 
 @lru_cache(maxsize=2)
 def environments(count: int):
-    """``count`` half-cheetahs that step together. ``UserError`` where gymnasium or MuJoCo is missing."""
+    """``count`` half-cheetahs that step together. Raises ``UserError`` where gymnasium or MuJoCo is missing."""
     try:
         import gymnasium
         import mujoco  # noqa: F401
@@ -39,13 +39,14 @@ def environments(count: int):
 class HalfCheetah:
     """Velocity v of the body along the track, action a in [−1, 1]⁶.
 
-    ``direction``: goal g = ±1, reward g·v − 0.05‖a‖². ``velocity``: g uniform in [0, 2], reward −|v − g| − 0.05‖a‖². An
-    episode never ends before the horizon. Observations are gymnasium's 17 (joint angles and speeds); the
-    official code had 20 of its simulator.
+    ``direction``: goal g = ±1, reward g·v − 0.05‖a‖². ``velocity``: g uniform in [0, 2], reward −|v − g| − 0.05‖a‖². Speeds are
+    in metres per second. No trajectory ends before the horizon. Observations are gymnasium's 17 (joint angles and speeds); the
+    official code's simulator had 20. Raises ``UserError`` for an unknown task or a horizon outside 1 to 1000.
     """
 
     task: Literal["direction", "velocity"] = "direction"
     horizon: int = 200
+    """Steps of a trajectory."""
 
     observation_size = 17
     action_size = 6
@@ -58,19 +59,21 @@ class HalfCheetah:
 
     @property
     def reward(self) -> str:
+        """The task decides the reward."""
         return self.task
 
     def sample_goals(self, n_tasks: int, generator: torch.Generator) -> Tensor:
-        """[n_tasks, 1], on the generator's device."""
+        """[n_tasks, 1] on the generator's device: ±1, or speeds."""
         draw = torch.rand(n_tasks, 1, generator=generator, device=generator.device)
         return 2 * draw if self.task == "velocity" else torch.where(draw < 0.5, -1.0, 1.0)
 
     def roll(
         self, policy: GaussianPolicy, params: Params, goal: Tensor, noise: Tensor, reset: Tensor
     ) -> Rollouts:
-        """Trajectories of T tasks: goal [T, 1], noise [T, M, H, 6], reset [T, M] seeds of the first states.
+        """M trajectories of T tasks: goal [T, 1], noise [T, M, H, 6], reset [T, M] seeds of the first states.
 
-        The simulators run on the CPU, in one vector of T·M; the policy where its parameters are.
+        The T·M simulators run side by side on the CPU, the policy where its parameters are. Raises ``UserError`` where the
+        simulator is missing.
         """
         T, M, H, _ = noise.shape
         envs = environments(T * M)

@@ -1,11 +1,17 @@
 """MAML for reinforcement learning: policy gradients in the inner loop, a trust region (or a plain gradient) in the outer one.
 
-Greek to Python: θ ``meta["params"]``, α ``inner_lr``, θ′ ``adapted``, N inner steps ``inner_steps``, δ ``max_kl``.
+Source: Finn et al. (2017), section 3.2 and algorithm 3. Greek to Python: θ ``meta["params"]``, α ``inner_lr``, θ′ ``adapted``,
+N inner steps ``inner_steps``, δ ``max_kl``. Shapes: T tasks, M trajectories, H steps.
+
+Nothing here goes through ``vmap``: the policy computes all tasks in one batched product, and the loss of a task depends on its
+own parameters only, so the gradient of the summed losses holds the gradients of all tasks. A policy of yours that maps a module
+over tasks by ``vmap`` must not have torch's normalisation layers in it: second derivatives would be silently wrong
+(``mlbook.models.batch_norm``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -13,88 +19,104 @@ import torch
 from torch import Tensor
 
 from mlbook.errors import UserError
-from mlbook.meta_learners.base import AllReduce, Meta, State, leaves, no_reduce, outer_step
+from mlbook.meta_learners.base import AllReduce, Meta, MetaLearner, State, leaves, no_reduce, outer_step
+from mlbook.meta_learners.bilevel import gradient_of
 from mlbook.models.functional import Params
 from mlbook.reinforcement.policy import GaussianPolicy
 from mlbook.reinforcement.rollouts import Environment, Rollouts, RolloutTasks, advantages
 from mlbook.reinforcement.surrogates import SURROGATES, inner_loss, mean_divergence, outer_loss
-from mlbook.reinforcement.trust_region import plus, trust_region_step
+from mlbook.reinforcement.trust_region import Step, plus, trust_region_step
 
 
 class Derivatives:
-    """Gradient and second derivative of a loss per task at parameters per task: the loss is recorded once, products are cheap."""
+    """Gradient and second derivative of a loss, per task. The loss is computed once; products with H are cheap after that.
 
-    def __init__(self, loss, params: Params) -> None:
-        """loss: parameters per task -> [T]."""
+    ``at``: the parameters, each with a tasks axis. ``value``: the losses [T]. ``gradient``: in the structure of ``at``.
+    """
+
+    def __init__(self, loss: Callable[[Params], Tensor], params: Params) -> None:
+        """loss: parameters with a tasks axis -> [T], where entry i depends on the parameters of task i only."""
         self.at = {name: p.detach().requires_grad_() for name, p in params.items()}
         value = loss(self.at)
-        self.value = value.detach()  # [T]
+        self.value = value.detach()
         self._graph = torch.autograd.grad(value.sum(), list(self.at.values()), create_graph=True)
         self.gradient = {name: g.detach() for name, g in zip(self.at, self._graph, strict=True)}
 
     def times(self, v: Params) -> Params:
-        """H v for every task: v and the result have a tasks axis."""
-        # a parameter that enters the gradient nowhere (the spread in the gradient of an empty set, say) has derivative zero
+        """H v for every task; v and the result have a tasks axis. Zero for parameters that the gradient does not depend on."""
         found = torch.autograd.grad(
             self._graph,
             list(self.at.values()),
             grad_outputs=[v[name] for name in self.at],
             retain_graph=True,
             allow_unused=True,
+            materialize_grads=True,
         )
-        return {
-            n: torch.zeros_like(p) if f is None else f
-            for (n, p), f in zip(self.at.items(), found, strict=True)
-        }
+        return dict(zip(self.at, found, strict=True))
 
 
 class Round(NamedTuple):
-    """What the agents collected, and what the learner makes of it."""
+    """One round of rollouts, and what the learner computes from it."""
 
     rollouts: Rollouts
     advantage: Tensor  # [T, M, H]
     log_prob: Tensor  # [T, M, H]   log π of the actions under the policy that took them
 
 
-@dataclass(frozen=True)
-class MAMLRL:
-    """Model-agnostic meta-learning of a policy (Finn et al. 2017, algorithm 3). Defaults are those of the official code."""
+class Exploration(NamedTuple):
+    """Everything that a meta-step collects before it moves θ."""
 
-    world: Environment
+    rounds: list[Round]
+    """After 0, 1, …, N inner steps."""
+    inner: list[Derivatives]
+    """Of the inner loss, at the start of each inner step."""
+    adapted: Params
+    """θ′ with a tasks axis, without a graph."""
+
+
+@dataclass(frozen=True)
+class MAMLRL(MetaLearner):
+    """Model-agnostic meta-learning of a policy (Finn et al. 2017, algorithm 3). Defaults are those of the official code.
+
+    Raises ``UserError`` for a setting that makes no sense.
+    """
+
+    environment: Environment
     policy: GaussianPolicy
     inner_lr: float = 0.5
     """α of the first inner step."""
     later_lr: float | None = None
-    """α of all later inner steps; default: half of ``inner_lr``, as the official code has it at meta-test."""
+    """α of all later inner steps. Default: half of ``inner_lr``, as the official code has it at meta-test."""
     inner_steps: int = 1
     """N in meta-training; 0: joint pre-training of one policy for all tasks."""
     first_order: bool = False
-    """FOMAML: θ′ moves with θ as if by the same amount."""
+    """FOMAML: dθ′/dθ is taken to be the identity."""
     surrogate: Literal["log", "dice"] = "log"
-    """The inner loss: ``log`` drops the dependence of the sampling on θ in second derivatives (as the official code does);
-    ``dice`` keeps it."""
+    """The inner loss. ``log`` leaves the dependence of the sampling on θ out of the second derivative, as the official code
+    does; ``dice`` keeps it."""
     outer: Literal["trpo", "gradient"] = "trpo"
     """The outer step: trust region, or Adam on the meta-gradient."""
     max_kl: float = 0.01
-    """δ: bound on the mean divergence between the adapted policies before and after the outer step."""
+    """δ, in nats: bound on the mean divergence between the adapted policies before and after the outer step."""
     cg_steps: int = 10
+    """Steps of conjugate gradients for each outer step."""
     damping: float = 1e-5
     """Multiple of the identity that is added to the curvature of the divergence."""
     curvature_every: int = 4
-    """The curvature (of the divergence, and of the inner loss within it) is taken from each such trajectory; gradients come from
-    all of them, and the bound is checked on all."""
+    """Second derivatives (of the divergence, and of the inner loss within it) use every so-many-th trajectory. The gradient
+    uses all of them, and the bound is checked on all."""
     meta_lr: float = 1e-3
-    """Rate of Adam, ``outer="gradient"`` only."""
+    """Rate of Adam; only with ``outer="gradient"``."""
     discount: float = 0.99
+    """γ of the advantages."""
     gae: float = 1.0
+    """λ of the advantages."""
 
     metric = "return"
-    can_be_captured = False
-    """As a CUDA graph: the trust region looks at numbers before it goes on."""
+    logged = ("loss", "before", "after", "kl")
+    query_sets = False
     engine = "rollouts"
-    vmappable = True
-    inductive = False
-    fast_engine_fits = False
+    recordable = False  # the trust region looks at numbers before it goes on
 
     def __post_init__(self) -> None:
         if self.inner_steps < 0:
@@ -106,14 +128,18 @@ class MAMLRL:
         if not self.max_kl > 0:
             raise UserError(f"max_kl must be positive, got {self.max_kl}")
 
+    def one_process_because(self) -> str | None:
+        return "computes all its tasks at once"
+
     def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
-        """A random policy, drawn on the generator's device, then moved."""
+        """A random policy, drawn on the generator's device, then moved to ``device``."""
         meta = {"params": {n: p.to(device) for n, p in self.policy.initial(generator).items()}}
-        if self.outer == "trpo":  # the step has no rate and no memory
+        if self.outer == "trpo":  # the trust region needs no rate and keeps no moments
             return State(meta, torch.optim.SGD(leaves(meta), lr=1.0))
         return State(meta, torch.optim.Adam(leaves(meta), lr=self.meta_lr))
 
     def meta_lr_at(self, progress: float) -> float:
+        """The rate of Adam, which stays the same."""
         return self.meta_lr
 
     def rate(self, n: int) -> float:
@@ -122,20 +148,21 @@ class MAMLRL:
         return self.inner_lr if n == 0 else later
 
     def collect(self, params: Params, tasks: RolloutTasks, n: int) -> Round:
-        """Round n of rollouts with parameters shared or per task."""
-        rollouts = self.world.roll(
-            self.policy, params, tasks.goal, tasks.noise[:, n], tasks.reset[:, n]
-        )  # [RL 1]
+        """Round n of rollouts, with parameters that all tasks share or with one set per task."""
+        roll, draws = self.environment.roll, tasks.of_round(n)
+        rollouts = roll(self.policy, params, *draws)  # [RL 1]
+        states, actions = rollouts.observations, rollouts.actions
         with torch.no_grad():
-            log_prob = self.policy.log_prob(params, rollouts.observations, rollouts.actions)
-        return Round(rollouts, advantages(rollouts, discount=self.discount, gae=self.gae), log_prob)  # [RL 2]
+            log_prob = self.policy.log_prob(params, states, actions)
+        options = {"discount": self.discount, "gae": self.gae}
+        return Round(rollouts, advantages(rollouts, **options), log_prob)  # [RL 2]
 
-    def inner(self, params: Params, round_: Round) -> Derivatives:
-        """The inner loss on one round, with its derivatives, at parameters per task."""
-        return Derivatives(lambda p: inner_loss(self.surrogate, self.policy, p, *round_), params)
+    def inner(self, params: Params, found: Round) -> Derivatives:
+        """The inner loss on one round, with its derivatives, at one set of parameters per task."""
+        return Derivatives(lambda p: inner_loss(self.surrogate, self.policy, p, *found), params)
 
     def path(self, meta: Meta, tasks: RolloutTasks, steps: int) -> Iterator[tuple[Params, Round]]:
-        """Adapted parameters (per task) after 0, 1, …, ``steps`` inner steps, each with its own rollouts."""
+        """Adapted parameters, with a tasks axis, after 0, 1, …, ``steps`` inner steps, and the rollouts of each."""
         params = per_task(meta["params"], tasks.n_tasks)
         for n in range(steps + 1):
             found = self.collect(params, tasks, n)
@@ -145,14 +172,13 @@ class MAMLRL:
                 params = plus(params, -self.rate(n), gradient)  # [RL 3]
 
     def scores(self, meta: Meta, tasks: RolloutTasks, steps: int, scored: Sequence[int]) -> Tensor:
-        """Mean undiscounted return of every task after the ``scored`` inner steps: [T, len(scored)]."""
-        # copies without a graph: rollouts are data, and the evaluation runs without gradients around it
-        with torch.enable_grad():
-            found = [r.rollouts.returns().mean(1) for _, r in self.path(detached(meta), tasks, steps)]
+        """Mean undiscounted return of every task after each of the ``scored`` inner steps: [T, len(scored)]."""
+        with torch.enable_grad():  # evaluation turns gradients off, and an inner step needs one
+            found = [r.rollouts.returns().mean(1) for _, r in self.path(meta, tasks, steps)]
         return torch.stack(found, 1)[:, list(scored)]
 
-    def explore(self, params: Params, tasks: RolloutTasks) -> tuple[list[Round], list[Derivatives], Params]:
-        """Rounds 0..N with the inner derivatives between them, and the adapted parameters, per task."""
+    def explore(self, params: Params, tasks: RolloutTasks) -> Exploration:
+        """Rounds 0 to N with the inner derivatives between them, and the adapted parameters."""
         rounds, inner = [], []
         params = per_task(params, tasks.n_tasks)
         for n in range(self.inner_steps):
@@ -160,7 +186,7 @@ class MAMLRL:
             inner.append(self.inner(params, rounds[-1]))
             params = plus(params, -self.rate(n), inner[-1].gradient)  # [RL 3]
         rounds.append(self.collect(params, tasks, self.inner_steps))  # [RL 4]
-        return rounds, inner, params
+        return Exploration(rounds, inner, params)
 
     def pull_back(self, inner: list[Derivatives], v: Params) -> Params:
         """(dθ′/dθ)ᵀ v per task: v ← v − α H v, backwards over the inner steps (equation 5.1). H is symmetric."""
@@ -171,7 +197,7 @@ class MAMLRL:
         return v
 
     def push_forward(self, inner: list[Derivatives], v: Params) -> Params:
-        """(dθ′/dθ) v per task."""
+        """(dθ′/dθ) v per task: the same factors, forwards."""
         if self.first_order:
             return v
         for n, derivatives in enumerate(inner):
@@ -181,24 +207,24 @@ class MAMLRL:
     def step(
         self, state: State, tasks: RolloutTasks, progress: float = 0.0, all_reduce: AllReduce = no_reduce
     ) -> tuple[State, dict[str, Tensor]]:
-        """One meta-step on a meta-batch of tasks with N + 1 rounds."""
-        if all_reduce is not no_reduce:
-            raise UserError("reinforcement learning trains in one process: its tasks are computed at once")
+        """One meta-step on a meta-batch of tasks with N + 1 rounds.
+
+        Metrics: outer loss, mean return before and after the inner steps, divergence (nats) of the adapted policies.
+        """
         params = state.meta["params"]
-        rounds, inner, adapted = self.explore(params, tasks)
-        last = rounds[-1]
-        old = detached({"": adapted})[""]
-        outer = Derivatives(lambda p: outer_loss(self.policy, p, *last), old)
-        gradient = mean_over_tasks(self.pull_back(inner, outer.gradient))
+        found = self.explore(params, tasks)
+        last = found.rounds[-1]
+        outer = Derivatives(lambda p: outer_loss(self.policy, p, *last), found.adapted)
+        gradient = mean_over_tasks(self.pull_back(found.inner, outer.gradient))
         metrics = {
             "loss": outer.value.mean(),
-            "before": rounds[0].rollouts.returns().mean(),
+            "before": found.rounds[0].rollouts.returns().mean(),
             "after": last.rollouts.returns().mean(),
         }
         if self.outer == "gradient":
             state = outer_step(state, {"params": gradient}, lr=self.meta_lr_at(progress))
-            return state, {**metrics, "kl": self.judge(state.meta["params"], rounds, old)[1]}
-        moved = self.trust_region(params, gradient, rounds, inner, old, metrics["loss"])
+            return state, {**metrics, "kl": self.judge(state.meta["params"], found.rounds, found.adapted)[1]}
+        moved = self.trust_region(params, gradient, found, metrics["loss"])
         with torch.no_grad():
             for name, p in params.items():
                 p.copy_(moved.params[name])
@@ -208,51 +234,58 @@ class MAMLRL:
         self,
         params: Params,
         gradient: Params,
-        rounds: list[Round],
-        inner: list[Derivatives],
-        old: Params,
+        found: Exploration,
         loss: Tensor,
-    ):
+    ) -> Step:
         """The step of ``trust_region_step`` under the divergence of the *adapted* policies.
 
         At θ the divergence and its gradient are zero, so its second derivative with respect to θ is Bᵀ F B, with B = dθ′/dθ and
         F the second derivative with respect to θ′: third derivatives are not needed.
         """
-        some = [self.thinned(found) for found in rounds]
-        kl = Derivatives(lambda p: mean_divergence(self.policy, old, p, some[-1].rollouts), old)
+        rounds, inner, old = found
+        policy, some = self.policy, [self.thinned(its) for its in rounds]
+        visited = some[-1].rollouts
+        kl = Derivatives(lambda p: mean_divergence(policy, old, p, visited), old)
         if self.curvature_every > 1 and not self.first_order:
-            inner = [self.inner(d.at, found) for d, found in zip(inner, some[:-1], strict=True)]
+            pairs = zip(inner, some[:-1], strict=True)
+            inner = [self.inner(d.at, its) for d, its in pairs]
 
         def product(v: Params) -> Params:
             """(Bᵀ F B + damping) v, mean over tasks."""
-            forward = self.push_forward(inner, per_task(v, len(rounds[-1].log_prob)))
-            back = mean_over_tasks(self.pull_back(inner, kl.times(forward)))  # [TRPO 1]
-            return plus(back, self.damping, v)
+            forward = self.push_forward(inner, per_task(v, len(kl.value)))
+            back = self.pull_back(inner, kl.times(forward))  # [TRPO 1]
+            return plus(mean_over_tasks(back), self.damping, v)
 
-        return trust_region_step(
+        def judge(candidate: Params) -> tuple[Tensor, Tensor]:
+            return self.judge(candidate, rounds, old)
+
+        return trust_region_step(  # [RL 6]
             params,
             gradient,
             product,
-            lambda candidate: self.judge(candidate, rounds, old),
+            judge,
             loss=loss,
             max_kl=self.max_kl,
             cg_steps=self.cg_steps,
-        )  # [RL 6]
+        )
 
     def thinned(self, found: Round) -> Round:
-        """Each ``curvature_every``-th trajectory."""
+        """Every ``curvature_every``-th trajectory."""
         every = self.curvature_every
         some = Rollouts(*(f[:, ::every] for f in found.rollouts))
         return Round(some, found.advantage[:, ::every], found.log_prob[:, ::every])
 
     def judge(self, params: Params, rounds: list[Round], old: Params) -> tuple[Tensor, Tensor]:
-        """Outer loss and divergence of a candidate θ on given rounds: the inner steps are taken anew, on the same data."""
+        """Outer loss of a candidate θ, and its adapted policies' divergence from ``old`` (nats), both means over tasks.
+
+        The candidate takes its inner steps anew, on the rounds that are given.
+        """
         adapted = per_task(params, len(rounds[-1].log_prob))
         for n, found in enumerate(rounds[:-1]):
-            leaf = {name: p.detach().requires_grad_() for name, p in adapted.items()}
-            loss = inner_loss(self.surrogate, self.policy, leaf, *found).sum()
-            gradient = dict(zip(leaf, torch.autograd.grad(loss, list(leaf.values())), strict=True))
-            adapted = plus(detached({"": leaf})[""], -self.rate(n), gradient)
+            its = gradient_of(
+                lambda p, f=found: inner_loss(self.surrogate, self.policy, p, *f).sum(), adapted
+            )
+            adapted = plus(adapted, -self.rate(n), its.gradient)
         with torch.no_grad():
             last = rounds[-1]
             loss = outer_loss(self.policy, adapted, *last).mean()
@@ -260,13 +293,10 @@ class MAMLRL:
 
 
 def per_task(params: Params, n_tasks: int) -> Params:
-    """One set of parameters, seen by each of ``n_tasks`` tasks: [...] -> [T, ...]."""
+    """The same parameters for each of ``n_tasks`` tasks, without a graph: [...] -> [T, ...]."""
     return {name: p.detach().expand(n_tasks, *p.shape) for name, p in params.items()}
 
 
 def mean_over_tasks(values: Params) -> Params:
+    """[T, ...] -> [...]."""
     return {name: v.mean(0) for name, v in values.items()}
-
-
-def detached(meta: Meta) -> Meta:
-    return {group: {name: p.detach() for name, p in ps.items()} for group, ps in meta.items()}

@@ -18,23 +18,27 @@ from mlbook.reinforcement.policy import GaussianPolicy
 from mlbook.reinforcement.rollouts import Rollouts
 
 REACH = 0.1
-"""Longest move along each axis in one step (units of the square of goals, whose side is 1)."""
+"""Longest move along each axis in one step; the square of goals has side 1."""
 CLOSE = 0.01
 """A trajectory ends when both coordinates are nearer than this to the goal."""
 
 
 @dataclass(frozen=True)
 class Navigation:
-    """Goals uniform in [−0.5, 0.5]²; s ← s + 0.1·clip(a, −1, 1); reward from the distance d = ‖s − g‖ after the move."""
+    """Goals uniform in [−0.5, 0.5]²; s ← s + 0.1·clip(a, −1, 1); the reward depends on the distance d = ‖s − g‖ after the move.
+
+    Raises ``UserError`` for an unknown reward or a horizon below 1.
+    """
 
     reward: Literal["distance", "squared"] = "distance"
     """``distance``: −d, as the official code computes it. ``squared``: −d², as the paper's text says."""
     horizon: int = 100
+    """The most steps of a trajectory."""
     goal_visible: bool = False
-    """The oracle's environment: the goal stands in the observation, (s, g)."""
+    """For the oracle: the observation is (s, g) instead of s."""
     ends: bool = True
-    """Whether a trajectory ends at the goal (within ``CLOSE``). It then collects no further reward; all rewards are negative, so
-    an end is worth something, and much once a policy walks around the goal."""
+    """Whether a trajectory ends at the goal (within ``CLOSE``) and collects no further reward. All rewards are negative, so
+    ending early is worth something."""
 
     action_size = 2
 
@@ -46,6 +50,7 @@ class Navigation:
 
     @property
     def observation_size(self) -> int:
+        """2, or 4 with the goal."""
         return 4 if self.goal_visible else 2
 
     def sample_goals(self, n_tasks: int, generator: torch.Generator) -> Tensor:
@@ -62,10 +67,10 @@ class Navigation:
         *,
         path: list[Tensor] | None = None,
     ) -> Rollouts:
-        """Trajectories of T tasks: goal [T, 2], noise [T, M, H, 2], parameters with a tasks axis or shared.
+        """M trajectories of T tasks: goal [T, 2], noise [T, M, H, 2]; all tasks share the parameters, or these have a tasks axis.
 
-        reset: not used, every trajectory starts at the origin. path: receives the H + 1 positions [T, M, 2], where given.
-        Not differentiable: what is learned from rollouts treats them as given data.
+        reset: not used, since every trajectory starts at the origin. path: a list to which the H + 1 positions [T, M, 2] are
+        appended. No derivatives: policy gradients take rollouts as data.
         """
         T, M, H, _ = noise.shape
         state = noise.new_zeros(T, M, 2)

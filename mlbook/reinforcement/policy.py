@@ -1,4 +1,4 @@
-"""A Gaussian policy: a small network says the mean of the action, one learned vector its spread."""
+"""A Gaussian policy: a small network gives the mean of the action, and a learned vector its spread."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from mlbook.errors import UserError
 from mlbook.models.functional import Params
 
 MIN_LOG_STD = math.log(1e-6)
+"""The spread never falls below 1e-6 (official code)."""
 
 
 @dataclass(frozen=True)
 class GaussianPolicy:
-    """π_θ(a | s) = N(mean_θ(s), diag(exp(2·log_std))), ReLU units; one set of parameters, or one per task.
+    """π_θ(a | s) = N(mean_θ(s), diag(exp(2·log_std))) with ReLU units.
 
-    Parameters: ``layers.i.weight`` [out, in], ``layers.i.bias`` [out], ``log_std`` [A], each with a tasks axis in front where
-    they are one per task. Source: Finn et al. 2017, appendix A.2 (two hidden layers of 100); the spread, which does not depend on
-    the state, from the official code.
+    Parameters: ``layers.i.weight`` [out, in], ``layers.i.bias`` [out], ``log_std`` [A]. All tasks share them, or each has a tasks
+    axis in front. Two hidden layers of 100 as in Finn et al. 2017, appendix A.2; the spread, which does not depend on the state,
+    as in the official code. Raises ``UserError`` where there is no hidden layer.
     """
 
     observation_size: int = 2
@@ -34,10 +35,11 @@ class GaussianPolicy:
 
     @property
     def sizes(self) -> tuple[int, ...]:
+        """Units of each layer, from the observation to the action."""
         return (self.observation_size, *self.hidden, self.action_size)
 
     def initial(self, generator: torch.Generator) -> Params:
-        """Xavier-uniform weights (within ±√(6/(in + out))), zero biases, spread exp(init_log_std)."""
+        """Xavier-uniform weights (within ±√(6/(in + out))), zero biases, spread exp(init_log_std); on the generator's device."""
         params: Params = {}
         for i, (a, b) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
             draw = torch.rand(b, a, generator=generator, device=generator.device)
@@ -47,7 +49,7 @@ class GaussianPolicy:
         return params
 
     def mean(self, params: Params, observations: Tensor) -> Tensor:
-        """[T, n, O] -> [T, n, A] with parameters of T tasks (or of one, shared)."""
+        """Mean action: observations [T, n, O] -> [T, n, A]."""
         x, last = observations, len(self.sizes) - 2
         for i in range(last + 1):
             x = x @ params[f"layers.{i}.weight"].mT + params[f"layers.{i}.bias"].unsqueeze(-2)
@@ -56,11 +58,11 @@ class GaussianPolicy:
         return x
 
     def log_std(self, params: Params) -> Tensor:
-        """[T, 1, A] (or [1, A]), never below the spread 1e-6."""
+        """Logarithm of the spread: [T, 1, A], or [1, A] where the parameters are shared."""
         return params["log_std"].clamp(min=MIN_LOG_STD).unsqueeze(-2)
 
     def act(self, params: Params, observations: Tensor, noise: Tensor) -> Tensor:
-        """Actions [T, n, A] drawn with standard normal ``noise`` of that shape: mean + spread · noise."""
+        """Actions mean + spread · noise, [T, n, A]; ``noise`` is standard normal and has that shape."""
         return self.mean(params, observations) + self.log_std(params).exp() * noise
 
     def log_prob(self, params: Params, observations: Tensor, actions: Tensor) -> Tensor:
@@ -74,6 +76,6 @@ class GaussianPolicy:
 
 
 def divergence(mean: Tensor, log_std: Tensor, new_mean: Tensor, new_log_std: Tensor) -> Tensor:
-    """KL(old ‖ new) of diagonal Gaussians, summed over the action: [..., A] -> [...]."""
+    """KL(old ‖ new) in nats of Gaussians with diagonal covariance: four times [..., A] -> [...]."""
     ratio = (2 * (log_std - new_log_std)).exp() + ((mean - new_mean) * (-new_log_std).exp()).square()
     return (new_log_std - log_std + 0.5 * ratio - 0.5).sum(-1)

@@ -9,19 +9,23 @@ from torch import Tensor
 
 from mlbook.errors import UserError
 from mlbook.reinforcement.rollouts import Environment, RolloutTasks
+from mlbook.tasks.episode import TaskDistribution
 
 
 @dataclass(frozen=True)
-class Goals:
-    """Tasks of a ``world``: each a goal, with noise for ``rounds`` rounds of ``trajectories`` rollouts."""
+class Goals(TaskDistribution):
+    """Tasks of an environment: each has a goal, and noise for ``rounds`` rounds of ``trajectories`` rollouts.
 
-    world: Environment
+    Raises ``UserError`` for fewer than 2 trajectories or no round.
+    """
+
+    environment: Environment
     trajectories: int = 20
-    """M, of every round."""
+    """M, in every round."""
     rounds: int = 2
-    """Inner steps + 1: every inner step has rollouts of its own, and the adapted policy has, too."""
+    """Inner steps + 1: each inner step collects rollouts of its own, and so does the adapted policy."""
     fixed: Tensor | None = None
-    """These goals in this order, over and over, instead of random ones, [n, G]."""
+    """Goals [n, G] that are used in this order, over and over, in place of random ones."""
 
     def __post_init__(self) -> None:
         if self.trajectories < 2 or self.rounds < 1:
@@ -31,9 +35,9 @@ class Goals:
         """``n_tasks`` tasks, drawn on the generator's device."""
         where = {"generator": generator, "device": generator.device}
         if self.fixed is None:
-            goal = self.world.sample_goals(n_tasks, generator)
+            goal = self.environment.sample_goals(n_tasks, generator)
         else:
             goal = self.fixed[torch.arange(n_tasks) % len(self.fixed)].to(generator.device)
         shape = (n_tasks, self.rounds, self.trajectories)
-        noise = torch.randn(*shape, self.world.horizon, self.world.action_size, **where)
+        noise = torch.randn(*shape, self.environment.horizon, self.environment.action_size, **where)
         return RolloutTasks(goal, noise, torch.randint(2**31, shape, **where))

@@ -1,4 +1,4 @@
-"""The trust region: the longest step along the natural gradient that changes the policy by no more than a given divergence.
+"""The trust region: a step along the natural gradient, as long as a bound on the divergence of the policies allows.
 
 Source: TRPO (Schulman et al. 2015), appendix C; the constants are those of the official code.
 """
@@ -15,19 +15,22 @@ from mlbook.models.functional import Params
 
 
 def dot(a: Params, b: Params) -> Tensor:
-    """⟨a, b⟩ over all entries."""
+    """⟨a, b⟩ over all entries, a number."""
     return sum((a[name] * b[name]).sum() for name in a)
 
 
 def plus(a: Params, factor: float | Tensor, b: Params) -> Params:
-    """a + factor·b."""
+    """a + factor·b, in the structure of a."""
     return {name: a[name] + factor * b[name] for name in a}
 
 
 def conjugate_gradient(
     product: Callable[[Params], Params], b: Params, steps: int = 10, tolerance: float = 1e-10
 ) -> Params:
-    """x with A x ≈ b, from the products A v alone (A symmetric, positive definite). Stops when ‖b − A x‖² < tolerance."""
+    """x with A x ≈ b, from products A v alone. A must be symmetric and positive definite.
+
+    Stops after ``steps`` steps, or where ‖b − A x‖² < ``tolerance``.
+    """
     x = {name: torch.zeros_like(value) for name, value in b.items()}
     residual, direction = b, b
     size = dot(residual, residual)
@@ -45,11 +48,15 @@ def conjugate_gradient(
 
 
 class Step(NamedTuple):
+    """Where a trust-region step ends."""
+
     params: Params
     loss: Tensor
+    """At ``params``."""
     kl: Tensor
+    """Mean divergence from the start, in nats."""
     accepted: bool
-    """False: no candidate lowered the loss within the region, and the parameters stay."""
+    """False: no candidate lowered the loss within the region, and the parameters stay as they were."""
 
 
 def trust_region_step(
@@ -64,10 +71,11 @@ def trust_region_step(
     backtracks: int = 15,
     ratio: float = 0.8,
 ) -> Step:
-    """One step from ``params``: direction x = A⁻¹ gradient, length √(2·max_kl / xᵀA x), then backtracking.
+    """One step from ``params`` against ``gradient``: direction x = A⁻¹ gradient, length √(2·max_kl / xᵀA x), then backtracking.
 
-    product: v -> A v, A the second derivative of the divergence at ``params``. judge: candidate -> (loss, divergence), exact. The
-    first candidate that lowers ``loss`` within ``max_kl`` is taken.
+    product: v -> A v, where A is the second derivative of the divergence at ``params``. judge: candidate -> (loss, divergence),
+    computed exactly. loss: at ``params``. The n-th of ``backtracks`` candidates has ``ratio``ⁿ times the length, and the first
+    one that lowers the loss within ``max_kl`` (nats) is taken.
     """
     direction = conjugate_gradient(product, gradient, cg_steps)  # [TRPO 2]
     curvature = dot(direction, product(direction)).clamp(min=1e-12)

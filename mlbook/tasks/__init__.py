@@ -4,7 +4,7 @@ from mlbook.tasks.crops import Augmented
 from mlbook.tasks.episode import BatchedEpisode, Episode
 from mlbook.tasks.families import Finite, Lines, Mixture, Waves
 from mlbook.tasks.few_shot import FewShot, FewShotFeatures, LabelledImages
-from mlbook.tasks.leo_noise import Noisy, NoisyPoints, WithNoise
+from mlbook.tasks.leo_noise import LEONoise, NoisyEpisode
 from mlbook.tasks.mini_batches import MiniBatches
 from mlbook.tasks.plane import BentSectors
 from mlbook.tasks.sines_lines import KnownEpisode, SinesAndLines
@@ -20,14 +20,13 @@ __all__ = [
     "Finite",
     "GridSinusoids",
     "KnownEpisode",
+    "LEONoise",
     "LabelledImages",
     "Lines",
     "MiniBatches",
     "Mixture",
-    "Noisy",
-    "NoisyPoints",
+    "NoisyEpisode",
     "SinesAndLines",
     "Sinusoids",
     "Waves",
-    "WithNoise",
 ]

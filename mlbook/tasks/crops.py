@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from mlbook.errors import UserError
-from mlbook.tasks.episode import Episode
+from mlbook.tasks.episode import Episode, TaskDistribution
 from mlbook.tasks.few_shot import LabelledImages
 
 
 @dataclass(frozen=True)
-class Augmented:
+class Augmented(TaskDistribution):
     """``LabelledImages``, each cut to a random square, mirrored half of the time, its colours jittered."""
 
     images: LabelledImages
@@ -34,9 +34,8 @@ class Augmented:
         """The pool that the images come from."""
         return self.images.pool
 
-    def on(self, device: torch.device | str) -> Augmented:
-        """The same, sampling on ``device``."""
-        return replace(self, images=replace(self.images, pool=self.pool.to(device)))
+    def to(self, device: torch.device | str) -> Augmented:
+        return replace(self, images=self.images.to(device))
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
         """As ``LabelledImages``, with images [T, 1, C, crop, crop] from 0 to 1."""

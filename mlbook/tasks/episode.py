@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,9 +52,13 @@ class BatchedEpisode(NamedTuple):
     to = Episode.to
 
 
-class TaskDistribution(Protocol):
-    """Where episodes come from."""
+class TaskDistribution:
+    """Where episodes come from. For ``training.train`` and ``evaluate`` anything with this ``sample`` will do."""
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
         """Data of ``n_tasks`` tasks. ``generator`` is the only source of randomness; the episodes lie on its device."""
-        ...
+        raise NotImplementedError
+
+    def to(self, device: torch.device | str) -> TaskDistribution:
+        """The same distribution, sampling on ``device``. One that holds no tensors samples everywhere."""
+        return self

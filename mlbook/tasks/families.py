@@ -13,7 +13,7 @@ from mlbook.tasks.episode import Episode, TaskDistribution
 
 
 @dataclass(frozen=True)
-class Waves:
+class Waves(TaskDistribution):
     """Tasks y = A·sin(ωx − φ): amplitude A and phase φ uniform, one frequency ω for all or a whole number drawn per task."""
 
     frequency: float | tuple[int, ...] = 1.0
@@ -46,7 +46,7 @@ class Waves:
 
 
 @dataclass(frozen=True)
-class Lines:
+class Lines(TaskDistribution):
     """Tasks y = a·x + b: slope a and level b uniform over ``bounds``."""
 
     k_shot: int = 10
@@ -65,7 +65,7 @@ class Lines:
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(TaskDistribution):
     """Tasks of several families, each task from one of them with equal chances. The families' episodes have equal shapes."""
 
     families: tuple[TaskDistribution, ...]
@@ -86,7 +86,7 @@ class Mixture:
         return Episode(*(torch.stack(fields)[label, rows] for fields in zip(*drawn, strict=True))), label
 
 
-class Finite:
+class Finite(TaskDistribution):
     """``n_tasks`` episodes of a distribution, drawn once: a meta-batch draws from these (with replacement), again and again."""
 
     def __init__(self, tasks: TaskDistribution, n_tasks: int, generator: torch.Generator) -> None:

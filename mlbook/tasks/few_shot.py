@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from mlbook.data.pools import ClassPool, FeaturePool
 from mlbook.errors import UserError
-from mlbook.tasks.episode import Episode
+from mlbook.tasks.episode import Episode, TaskDistribution
 
 
 @dataclass(frozen=True)
-class FewShot:
+class FewShot(TaskDistribution):
     """N-way K-shot episodes from a pool: classes and examples without replacement, support and query disjoint.
 
     A whole meta-batch is drawn by indexing on the device of the pool; nothing is copied from the host.
@@ -38,6 +38,9 @@ class FewShot:
                 f"{self.k_shot} support and {self.n_query} query examples per class need "
                 f"{self.k_shot + self.n_query} examples; {name} has {fewest}"
             )
+
+    def to(self, device: torch.device | str) -> FewShot:
+        return replace(self, pool=self.pool.to(device))
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
         """Episodes for ``n_tasks`` tasks: x float32 in [0, 1] of shape [T, N·K or N·Q, C, H, W], y int64.
@@ -78,7 +81,7 @@ class FewShot:
 
 
 @dataclass(frozen=True)
-class FewShotFeatures:
+class FewShotFeatures(TaskDistribution):
     """N-way K-shot episodes over a ``FeaturePool``; like ``FewShot`` on images.
 
     n_query: queries per class, or None for all that remain (the official evaluation of LEO, where classes are of equal size).
@@ -103,6 +106,9 @@ class FewShotFeatures:
                 f"the smallest class of the pool has {self.pool.fewest}"
             )
 
+    def to(self, device: torch.device | str) -> FewShotFeatures:
+        return replace(self, pool=self.pool.to(device))
+
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
         """Episodes for ``n_tasks`` tasks: x float32 [T, N·K or N·Q, D], y int64. ``generator`` lives on the pool's device."""
         features, device = self.pool.features, self.pool.features.device
@@ -125,10 +131,13 @@ class FewShotFeatures:
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabelledImages(TaskDistribution):
     """Ordinary supervised learning in the form of episodes: every "task" is one image with the number of its class."""
 
     pool: ClassPool
+
+    def to(self, device: torch.device | str) -> LabelledImages:
+        return replace(self, pool=self.pool.to(device))
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
         """``n_tasks`` images drawn with replacement: support x [T, 1, C, H, W] in [0, 1], y int64 [T, 1]; no query set."""

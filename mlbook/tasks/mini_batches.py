@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ def cycled(n_tasks: int, n_examples: int, size: int, steps: int, generator: torc
 
 
 @dataclass(frozen=True)
-class MiniBatches:
+class MiniBatches(TaskDistribution):
     """The tasks of another distribution, each with the order in which its inner loop goes through the support set."""
 
     tasks: TaskDistribution
@@ -37,6 +37,9 @@ class MiniBatches:
         for name in ("size", "steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"a mini-batch's {name} must be at least 1, not {getattr(self, name)}")
+
+    def to(self, device: torch.device | str) -> MiniBatches:
+        return replace(self, tasks=self.tasks.to(device))
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> BatchedEpisode:
         """Episodes of ``tasks`` with an ``order`` [T, k, M] each."""

@@ -1,6 +1,6 @@
 """Optimisation problems as tasks: what a learned optimiser is trained and tested on. The tasks axis T is first, as everywhere.
 
-A task here has no support and query set: the problem is the data, and the optimiser is judged by the losses along its way.
+A task here has no support and query set: the problem is the data, and an optimiser is judged by the losses that it passes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlbook.data.pools import ClassPool
 from mlbook.errors import UserError
-from mlbook.tasks.episode import Episode
+from mlbook.tasks.episode import Episode, TaskDistribution
 
 
 class QuadraticProblem(NamedTuple):
@@ -29,6 +29,7 @@ class QuadraticProblem(NamedTuple):
 
     @property
     def n_tasks(self) -> int:
+        """T."""
         return self.start.shape[0]
 
 
@@ -45,38 +46,45 @@ class ImageProblem(NamedTuple):
 
     @property
     def n_tasks(self) -> int:
+        """T."""
         return self.start.shape[0]
 
 
 def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Numbers from [0, 1) on the generator's device."""
     return torch.rand(shape, generator=generator, device=generator.device)
 
 
 def normal(shape: tuple[int, ...], spread: float, generator: torch.Generator) -> Tensor:
+    """Normal numbers around 0 with standard deviation ``spread``, on the generator's device."""
     return spread * torch.randn(shape, generator=generator, device=generator.device)
 
 
 @dataclass(frozen=True)
-class Quadratics:
+class Quadratics(TaskDistribution):
     """Section 3.1 of Andrychowicz et al. (2016), with the distributions of the official code: entries of W and y uniform on
     [0, 1) (the paper says Gaussian), start N(0, 0.01²)."""
 
     n: int = 10
+    """Dimensions of θ."""
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> QuadraticProblem:
+        """``n_tasks`` problems on the generator's device."""
         W, y = uniform((n_tasks, self.n, self.n), generator), uniform((n_tasks, self.n), generator)
         return QuadraticProblem(W, y, normal((n_tasks, self.n), 0.01, generator))
 
 
 @dataclass(frozen=True)
-class Bowls:
-    """Quadratics of the plane with a bottom of 0 at the origin: two principal curvatures, each log-uniform in ``curvature``, a
-    random turn, a start at random within ``radius`` in each direction."""
+class Bowls(TaskDistribution):
+    """Quadratics in the plane, 0 at the origin, turned at random. Ours, for chapter 15's race."""
 
     curvature: tuple[float, float] = (0.2, 20.0)
+    """Range of the two principal curvatures, each log-uniform."""
     radius: float = 3.0
+    """Each coordinate of the start is uniform within this."""
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> QuadraticProblem:
+        """``n_tasks`` problems on the generator's device."""
         low, high = self.curvature
         curvatures = low * (high / low) ** uniform((n_tasks, 2), generator)
         angle = math.pi * uniform((n_tasks,), generator)
@@ -87,17 +95,23 @@ class Bowls:
 
 
 @dataclass(frozen=True)
-class ImageProblems:
-    """Classifiers of ``n_way`` classes drawn from a pool, fitted to all drawings of these on random mini-batches; a fresh start
-    N(0, ``spread``²) for all ``coordinates`` parameters. In place of MNIST in section 3.2 of the paper."""
+class ImageProblems(TaskDistribution):
+    """Classifiers of ``n_way`` classes drawn from a pool, fitted to all images of these classes on random mini-batches.
+
+    They take the place of MNIST in section 3.2 of Andrychowicz et al. (2016). Raises ``UserError`` where the pool has too few
+    classes or classes of unequal size.
+    """
 
     pool: ClassPool
     coordinates: int
     """P, parameters of the classifier."""
     steps: int = 100
+    """As many mini-batches are drawn."""
     n_way: int = 10
     batch: int = 128
+    """Images in a mini-batch, drawn with replacement."""
     spread: float = 0.01
+    """Standard deviation of all parameters at the start."""
 
     def __post_init__(self) -> None:
         if self.n_way > self.pool.n_classes:
@@ -105,10 +119,12 @@ class ImageProblems:
         if self.pool.fewest[0] < self.pool.n_examples:
             raise UserError("the classes of the pool must all have equally many examples")
 
-    def on(self, device: torch.device) -> ImageProblems:
+    def to(self, device: torch.device | str) -> ImageProblems:
+        """The same with the pool on another device."""
         return replace(self, pool=self.pool.to(device))
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> ImageProblem:
+        """``n_tasks`` problems; ``generator`` lives on the pool's device."""
         device, examples = generator.device, self.pool.n_examples
         order = torch.rand(n_tasks, len(self.pool.images), generator=generator, device=device).argsort(1)
         images = self.pool.images[order[:, : self.n_way]]  # [T, N, M/N, C, H, W]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlbook.errors import UserError
-from mlbook.tasks.episode import Episode
+from mlbook.tasks.episode import Episode, TaskDistribution
 
 REACH = 3.0
 """Half the side of the square that is drawn; no point lies outside."""
@@ -28,7 +28,7 @@ def bumps(points: Tensor, grid: int = 7, width: float = 0.8) -> Tensor:
 
 
 @dataclass(frozen=True)
-class BentSectors:
+class BentSectors(TaskDistribution):
     """Tasks that cut the plane into N sectors about the origin, one per class, with boundaries bent alike in all tasks.
 
     In polar coordinates (r, angle) a boundary is the spiral angle = start + bend · r. What a task draws are the starts, and which

@@ -1,4 +1,4 @@
-"""Sines and lines: regression tasks of two kinds with noisy targets (LEO, section 4.1), and the noise that LEO draws with them.
+"""Sines and lines: regression tasks of two kinds with noisy targets (LEO, section 4.1).
 
 Of the paper: half of the tasks are sines, half are lines, the noise on the targets has the standard deviation 0.3, five
 shots. The ranges are those of the work that the paper took these tasks from (PLATIPUS, Finn et al. 2018): sines as in MAML,
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mlbook.errors import UserError
-from mlbook.tasks.episode import Episode
+from mlbook.tasks.episode import Episode, TaskDistribution
 
 
 class Curves(NamedTuple):
@@ -53,7 +53,7 @@ class KnownEpisode(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SinesAndLines:
+class SinesAndLines(TaskDistribution):
     """Tasks that are a sine or a line, with equal chances; support targets are noisy."""
 
     k_shot: int = 5
@@ -103,7 +103,7 @@ class SinesAndLines:
 
 
 @dataclass(frozen=True)
-class Known:
+class Known(TaskDistribution):
     """The same tasks, each with its curve: ``sample`` gives a ``KnownEpisode``."""
 
     tasks: SinesAndLines

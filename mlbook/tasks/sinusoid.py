@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from mlbook.errors import UserError
-from mlbook.tasks.episode import Episode
+from mlbook.tasks.episode import Episode, TaskDistribution
 
 
 @dataclass(frozen=True)
-class Sinusoids:
+class Sinusoids(TaskDistribution):
     """Tasks y = A·sin(x − φ): amplitude A, phase φ and inputs x uniform over their ranges."""
 
     k_shot: int = 5
@@ -50,7 +50,7 @@ class Sinusoids:
 
 
 @dataclass(frozen=True)
-class GridSinusoids:
+class GridSinusoids(TaskDistribution):
     """Reptile's sine waves (section 3 of its paper): y = A·sin(x + φ) with every phase, on a grid of 50 inputs from −5 to 5.
 
     A task is the wave at all points of the grid. The support set is a draw of them without replacement, the query set the grid.

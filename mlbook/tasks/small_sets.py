@@ -1,7 +1,7 @@
 """Small labelled image sets as tasks: what a policy of data augmentation is searched and tested on. The tasks axis T is first.
 
-A task is a classification problem with few training images, on which a network is trained from scratch, and images of the same
-classes that were held back: in a search they are the validation set, in a test the test set. No policy changes those.
+A task is a classification problem. It has a few training images, on which a network is trained from scratch, and images of the
+same classes that are held back: the validation set of a search, the test set of a test. No policy changes those.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mlbook.data.pools import ClassPool
 from mlbook.errors import UserError
-from mlbook.tasks.episode import Episode
+from mlbook.tasks.episode import Episode, TaskDistribution
 
 
 class SmallSet(NamedTuple):
@@ -32,19 +32,25 @@ class SmallSet(NamedTuple):
 
     @property
     def n_tasks(self) -> int:
+        """T."""
         return self.x.shape[0]
 
 
 @dataclass(frozen=True)
-class SmallSets:
-    """``n_way`` classes of a pool, ``n_train`` images of each to train on and ``n_held`` held back, averaged down to ``side``
-    pixels. Images keep the orientation that they have in the pool."""
+class SmallSets(TaskDistribution):
+    """Small sets from a pool. Images keep the orientation that they have in the pool.
+
+    Raises ``UserError`` where the pool has too few classes or images, or where ``side`` does not divide the width of its images.
+    """
 
     pool: ClassPool
     n_way: int = 5
     n_train: int = 5
+    """Training images of each class."""
     n_held: int = 10
+    """Images of each class that are held back."""
     side: int = 14
+    """Width in pixels, to which images are averaged down."""
 
     def __post_init__(self) -> None:
         if self.n_way > self.pool.n_classes:
@@ -57,7 +63,8 @@ class SmallSets:
         if self.pool.images.shape[-1] % self.side:
             raise UserError(f"side must divide {self.pool.images.shape[-1]}, got {self.side}")
 
-    def on(self, device: torch.device) -> SmallSets:
+    def to(self, device: torch.device | str) -> SmallSets:
+        """The same with the pool on another device."""
         return replace(self, pool=self.pool.to(device))
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> SmallSet:

@@ -11,7 +11,7 @@ from torch.func import vmap
 
 from mlbook.errors import UserError
 from mlbook.meta_learners.base import Meta, MetaLearner
-from mlbook.models.batch_norm import MODES, BatchNorm, Statistics, no_statistics
+from mlbook.models.batch_norm import MODES, Statistics, no_statistics
 from mlbook.models.functional import Params, call
 from mlbook.tasks.episode import BatchedEpisode, Episode, TaskDistribution
 
@@ -125,8 +125,8 @@ def task_scores(
     query_batches: what is classified together (default: all queries of a task).
     """
     wanted = range(steps + 1) if scored_steps is None else sorted(set(scored_steps))
-    if scores := getattr(learner, "scores", None):  # tasks without query sets: optimisers, agents
-        return scores(meta, episodes, steps, wanted)
+    if not learner.query_sets:  # optimisers, agents
+        return learner.scores(meta, episodes, steps, wanted)
     together = None if query_batches is None else query_batches.index(episodes.query_y)
 
     def one_task(episode: Episode, together: Tensor | None) -> Tensor:
@@ -258,8 +258,8 @@ def fixed_scores(
 ) -> Tensor:
     """``task_scores`` (which has the ``options``) of the fixed tasks of ``seed``: float64 [n_tasks, scored steps]. Rows of two
     calls with the same seed are pairs."""
-    if trials := getattr(learner, "trials", None):  # a search: the run itself was many trials
-        found = trials(meta, options["steps"])
+    if learner.is_search:
+        found = learner.trials(meta, options["steps"])
         if n_tasks > len(found):
             raise UserError(f"this run holds {len(found)} searches; {n_tasks} were asked for")
         wanted = options.get("scored_steps")
@@ -305,8 +305,7 @@ def evaluate(
         )
     if n_tasks < 2:
         raise UserError("an interval needs at least 2 tasks")
-    network = getattr(learner, "model", None)  # LEO has none: it reads features
-    if network is None or not any(isinstance(m, BatchNorm) for m in network.modules()):
+    if not learner.has_batch_norm:
         if batch_norm != "transductive":
             raise UserError(f"this network has no batch norm; the mode {batch_norm} means nothing for it")
         if query_batches is not None:

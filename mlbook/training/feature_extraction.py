@@ -13,6 +13,7 @@ from mlbook.data.pool_files import SPLITS
 from mlbook.data.pools import ClassPool
 from mlbook.data.progress import ProgressLine
 from mlbook.errors import UserError
+from mlbook.experiments.images import pool_of
 from mlbook.meta_learners import Backbone
 from mlbook.meta_learners.base import Meta
 
@@ -34,7 +35,7 @@ def extract(config: dict, meta: Meta, name: str) -> Path:
         raise UserError(
             f"features cannot be named {name!r}; letters, digits, - and _ make a name of their own"
         )
-    pools = {split: experiments.pool_of(config, split) for split in SPLITS}
+    pools = {split: pool_of(config, split) for split in SPLITS}
     total = sum(len(its) for pool in pools.values() for its in _classes(pool))
     line = ProgressLine(total, name)
     done = 0

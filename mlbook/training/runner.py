@@ -20,10 +20,11 @@ import mlbook
 from mlbook import experiments
 from mlbook.data.progress import ProgressLine
 from mlbook.data.tensor_file import load_tensors, save_tensors, write_atomically
-from mlbook.engines import fast_conv4
+from mlbook.engines import conv4_sweeps, fastest
 from mlbook.engines.convolutions import PRECISIONS
 from mlbook.errors import CheckpointError, UserError
-from mlbook.meta_learners import MAML, Reptile
+from mlbook.experiments import Setup
+from mlbook.meta_learners import MAML
 from mlbook.meta_learners.base import Meta, MetaLearner
 from mlbook.reinforcement import official_goals
 from mlbook.tasks.episode import TaskDistribution
@@ -75,7 +76,6 @@ def run(
     before anything is written if a setting is wrong.
     """
     experiment = experiments.get(name)
-    preset_values = experiments.get_preset(experiment, preset)
     if meta_steps is not None and meta_steps < 1:
         raise UserError(f"--meta-steps must be at least 1, not {meta_steps}")
     if evaluation_tasks is not None and evaluation_tasks < 2:
@@ -89,20 +89,16 @@ def run(
     if time_limit is not None and started() > 1:
         raise UserError("a time limit is for one process: several would not stop at the same meta-step")
     where = choose_device(device)
-    config = experiments.config(experiment, preset, meta_steps=meta_steps, seed=seed)
+    n_tasks = evaluation_tasks or experiment.preset(preset).evaluation_tasks
+    config = experiment.config(preset, meta_steps=meta_steps, seed=seed)
     if precision != "float32":
         config["precision"] = precision
-    learner = experiments.build_learner(config)
-    use_precision(precision, where, learner)
-    if started() > 1 and isinstance(learner, Reptile) and learner.serial:
-        raise UserError(
-            f"{name} takes its tasks one after the other (Adam's moments live on); train it in one process"
-        )
-    if started() > 1 and learner.metric == "return":
-        raise UserError(f"{name} computes all its tasks at once; train it in one process")
-    learner = fastest(learner, where, precision)
-    tasks = experiments.build_tasks(config, "train")
-    test_tasks = experiments.build_tasks(config, "test")
+    setup = experiments.setup(config)
+    use_precision(precision, where, setup.learner)
+    if started() > 1 and (reason := setup.learner.one_process_because()):
+        raise UserError(f"{name} {reason}; train it in one process")
+    learner = fastest(setup.learner, where, precision)
+    tasks, test_tasks = setup.tasks("train"), setup.tasks("test")
     out = Path("runs") / f"{name}-{preset}-seed{seed}" if out is None else Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file, not a folder")
@@ -112,14 +108,13 @@ def run(
         keep_freed_memory()
     use_graph = False
 
-    with join(where, preset_values.meta_batch_size) as processes:
+    with join(where, config["meta_batch_size"]) as processes:
         processes.wait()  # until all have looked at the folder
-        recordable = processes.count == 1 and getattr(learner, "can_be_captured", True)
-        use_graph = graph and where.type == "cuda" and recordable
+        use_graph = graph and where.type == "cuda" and processes.count == 1 and learner.recordable
         trained = _train(
-            config,
+            setup,
             learner,
-            experiments.to_device(tasks, where),
+            tasks.to(where),
             where,
             out,
             resume=resume,
@@ -149,16 +144,15 @@ def run(
         "commit": _commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
     }
-    n_tasks = evaluation_tasks or preset_values.evaluation_tasks
-    record = {**record, "evaluation": evaluate_config(config, meta, test_tasks, n_tasks=n_tasks).as_dict()}
+    record["evaluation"] = evaluate_setup(setup, meta, test_tasks, n_tasks=n_tasks).as_dict()
     if config["dataset"] == "navigation":
         goals = official_goals()
         published_tasks = replace(test_tasks, fixed=goals)
-        found = evaluate_config(config, meta, published_tasks, n_tasks=len(goals)).as_dict()
+        found = evaluate_setup(setup, meta, published_tasks, n_tasks=len(goals)).as_dict()
         record["official_goals"] = {k: found[k] for k in ("mean", "ci95_by_step", "tasks")}
     _write(out / "record.json", record)
     for other in experiment.shares_training_with:
-        its = experiments.config(experiments.get(other), preset, meta_steps=meta_steps, seed=seed)
+        its = experiments.config(other, preset, meta_steps=meta_steps, seed=seed)
         found = evaluate_config(its, meta, n_tasks=n_tasks).as_dict()
         _write(
             out / f"record-{other}.json",
@@ -171,24 +165,13 @@ def _write(path: Path, record: dict) -> None:
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
-def fastest(learner: MAML | Reptile, device: torch.device, precision: str = "float32") -> MAML | Reptile:
-    """The same learner with the engine that is fastest there."""
-    if not learner.fast_engine_fits:
-        return learner
-    if isinstance(learner, MAML):
-        return replace(learner, engine="fast", precision=precision)
-    if device.type == "cuda" and learner.optimizer == "adam" and not learner.serial:
-        return learner  # a GPU computes the tasks at once
-    return replace(learner, engine="fast")
-
-
 def use_precision(precision: str, device: torch.device, learner: MetaLearner) -> None:
     """Set torch's switches for matrix products and convolutions to ``precision``; ``UserError`` where it cannot be had."""
     if precision not in PRECISIONS:
         raise UserError(f"--precision must be {', '.join(PRECISIONS)}, not {precision!r}")
     cuda = device.type == "cuda"
     if precision == "bf16" or (precision == "tf32" and not cuda):
-        if not (isinstance(learner, MAML) and fast_conv4.fits(learner.model)):
+        if not (isinstance(learner, MAML) and conv4_sweeps.fits(learner.model)):
             place = "a GPU or " if precision == "tf32" else ""
             raise UserError(
                 f"--precision {precision} needs {place}one of the convolutional networks, trained by MAML"
@@ -207,7 +190,7 @@ def _identity(config: dict) -> dict[str, str]:
 
 
 def _train(
-    config: dict,
+    setup: Setup,
     learner: MetaLearner,
     tasks: TaskDistribution,
     where: torch.device,
@@ -220,13 +203,13 @@ def _train(
     time_limit: float | None,
 ) -> tuple[Meta, dict] | None:
     """Meta-parameters and the training's part of the record; None in all processes but the first, and when time is up."""
-    first = processes.rank == 0
+    config, first = setup.config, processes.rank == 0
     resume_file = out / "resume" / "state.safetensors"
     state = learner.init(torch.Generator().manual_seed(config["seed"]), where)
     generator = torch.Generator(device=where).manual_seed(config["seed"] + 1)
     log: list[str] = []
     seconds = 0.0
-    best = _early_stopping(config, learner) if first else None
+    best = _early_stopping(setup, learner) if first else None
     if resume and resume_file.exists():
         state = load_resume(resume_file, state, generator, _identity(config))
         tensors, _ = load_tensors(resume_file)
@@ -243,7 +226,7 @@ def _train(
     processes.check_same(state.meta_step, "meta-step to go on from")
 
     total = config["meta_steps"]
-    columns = _columns(learner.metric)[1:]
+    columns = learner.logged
     every = max(1, total // LOG_LINES)
     began = saved = time.monotonic()
     sums: dict[str, torch.Tensor] = {}
@@ -252,7 +235,7 @@ def _train(
 
     def save_state() -> None:
         elapsed = torch.tensor(seconds + time.monotonic() - began, dtype=torch.float64)
-        lines = [",".join(_columns(learner.metric)), *log]
+        lines = [",".join(("meta_step", *columns)), *log]
         write_atomically(out / "log.csv", ("\n".join(lines) + "\n").encode())
         extra = {"seconds": elapsed, **({} if best is None else best.tensors())}
         save_resume(resume_file, state, generator, _identity(config), extra)
@@ -301,55 +284,61 @@ def _train(
         "config": config,
         "meta_steps": total,
         "curve": [[float(v) for v in entry.split(",")] for entry in log],
-        "curve_columns": _columns(learner.metric),
+        "curve_columns": ["meta_step", *columns],
         "seconds": round(seconds, 1),
         "ms_per_meta_step": round(1000 * seconds / max(1, total), 3),
     }
 
 
-def _early_stopping(config: dict, learner: MetaLearner) -> EarlyStopping | None:
+def _early_stopping(setup: Setup, learner: MetaLearner) -> EarlyStopping | None:
     """For experiments that validate: on meta-validation tasks with as many queries as in meta-training."""
+    config = setup.config
     if (every := config.get("validate_every")) is None:
         return None
-    tasks = experiments.build_tasks({**config, "test_query": config["n_query"]}, "validation")
+    validation = setup.tasks("validation", test_query=config["n_query"])
     small = {"n_tasks": 50} if config["preset"] == "quick" else {}
-    return EarlyStopping(learner, tasks, every, config["meta_steps"], config["report_step"], **small)
+    return EarlyStopping(learner, validation, every, config["meta_steps"], config["report_step"], **small)
 
 
-def evaluate_config(
-    config: dict,
+def evaluate_config(config: dict, meta: Meta, tasks: TaskDistribution | None = None, **options) -> Evaluation:
+    """``evaluate_setup`` of what a configuration is made into."""
+    return evaluate_setup(experiments.setup(config), meta, tasks, **options)
+
+
+def evaluate_setup(
+    setup: Setup,
     meta: Meta,
-    tasks=None,
+    tasks: TaskDistribution | None = None,
     *,
     n_tasks: int = 600,
     seed: int = 1,
     batch_norm: str | None = None,
     on_progress=None,
 ) -> Evaluation:
-    """Evaluate meta-parameters on the meta-test split, under the protocol of a configuration or with another ``batch_norm``."""
-    tasks = experiments.build_tasks(config, "test") if tasks is None else tasks
+    """Evaluate meta-parameters under the protocol of an experiment, or with another ``batch_norm``.
+
+    tasks: default: the experiment's meta-test tasks.
+    """
+    config, learner = setup.config, setup.learner
     device = next(iter(meta["params"].values())).device
-    learner = experiments.build_learner(config)
     if learner.inductive and batch_norm not in (None, "running"):
         raise UserError(
             f"{config['name']} classifies each query by itself; batch-norm mode {batch_norm} is not for it"
         )
-    if device.type == "cpu":
-        learner = fastest(learner, device)
+    if batch_norm is None or learner.inductive:
+        # a classifier's predictions do not depend on the mode (its protocol says running)
+        batch_norm = config.get("test_batch_norm", "transductive")
     return evaluate(
-        learner,
+        fastest(learner, device) if device.type == "cpu" else learner,
         meta,
-        tasks,
+        setup.tasks("test") if tasks is None else tasks,
         n_tasks=n_tasks,
         steps=config["test_steps"],
         report_step=config["report_step"],
         seed=seed,
-        # a classifier's predictions do not depend on the mode (its protocol says running)
-        batch_norm=config.get("test_batch_norm", "transductive")
-        if batch_norm is None or learner.inductive
-        else batch_norm,
+        batch_norm=batch_norm,
         scored_steps=config.get("scored_steps"),
-        protocol=experiments.protocol(config),
+        protocol=setup.protocol,
         on_progress=on_progress,
     )
 
@@ -377,11 +366,6 @@ def _read_log(path: Path, last_step: int) -> list[str]:
         return []
     lines = path.read_text().splitlines()[1:]
     return [entry for entry in lines if int(entry.split(",")[0]) <= last_step]
-
-
-def _columns(metric: str) -> list[str]:
-    more = {"accuracy": ["accuracy"], "return": ["before", "after", "kl"]}
-    return ["meta_step", "loss", *more.get(metric, [])]
 
 
 def _device_name(device: torch.device) -> str:

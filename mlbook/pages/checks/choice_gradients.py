@@ -1,7 +1,7 @@
 """A choice whose gradient is known: K options with outputs v_k, a target t, and the loss f(b) = (b·v − t)² of a one-hot b.
 
-J(π) = Σ_k p_k (v_k − t)² with p = softmax(π), so dJ/dπ_k = p_k (f_k − J). A soft choice s gives the output s·v: a mixture can
-hit a target that no option hits, which is where the bias of a relaxation comes from.
+J(π) = Σ_k p_k (v_k − t)² with p = softmax(π), so dJ/dπ_k = p_k (f_k − J). A soft choice s gives the output s·v. A mixture can
+hit a target that no option hits, and from there comes the bias of a relaxation.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ METHODS = ("Gumbel-softmax", "REINFORCE", "RELAX")
 
 @dataclass(frozen=True)
 class Options:
+    """The problem. Raises ``UserError`` unless there are equally many outputs and logits, and at least two."""
+
     outputs: Sequence[float] = (-1.0, -0.2, 0.6, 1.4)
     """v."""
     target: float = 0.2
@@ -35,10 +37,11 @@ class Options:
 
     @property
     def pi(self) -> Tensor:
+        """π as a tensor [K], float64."""
         return torch.tensor(list(self.logits), dtype=torch.float64)
 
     def loss(self, choice: Tensor) -> Tensor:
-        """[..., K] -> [...], for hard and soft choices."""
+        """f of hard or soft choices: [..., K] -> [...]."""
         v = torch.tensor(list(self.outputs), dtype=choice.dtype)
         return (choice @ v - self.target).square()
 
@@ -53,7 +56,8 @@ def estimates(
 ) -> Tensor:
     """One estimate of dJ/dπ per row of uniform numbers u, v [n, K]: [n, K].
 
-    ``RELAX`` with the control variate scale · f(softmax(z / temperature)); ``REINFORCE`` without a baseline.
+    method: one of ``METHODS``, else ``UserError``. ``RELAX`` has the control variate scale · f(softmax(z / temperature)),
+    ``REINFORCE`` no baseline.
     """
     if method not in METHODS:
         raise UserError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
@@ -71,6 +75,8 @@ def estimates(
 
 
 class Measured(NamedTuple):
+    """What many estimates of one gradient say of the estimator."""
+
     bias: Tensor  # [K], mean minus the truth
     interval: Tensor  # [K], 95 % half width of the mean
     variance: float
@@ -78,15 +84,17 @@ class Measured(NamedTuple):
 
 
 def measured(found: Tensor, truth: Tensor) -> Measured:
-    """Of estimates [n, K]."""
+    """Bias and spread of estimates [n, K] of the gradient ``truth`` [K]."""
     return Measured(found.mean(0) - truth, ci95(found, correction=1), float(found.var(0).sum()))
 
 
 def conditional_draws(
     logits: Tensor, choice: int, n: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """z given that ``choice`` is the largest, two ways: by throwing away all other draws of z, and z̃ of ``draw_choices``.
-    Both [m, K] for the m draws of n that came out so."""
+    """z given that ``choice`` is the largest, in two ways: by throwing away all other draws of z, and as z̃ of ``draw_choices``.
+
+    Both [m, K], where m of the n draws had this choice.
+    """
     u, v = (torch.rand(n, len(logits), generator=generator, dtype=logits.dtype) for _ in range(2))
     drawn = draw_choices(logits, u, v)
     kept = drawn.choice[:, choice].bool()
@@ -103,8 +111,11 @@ def learned_control(
     rate: float = 0.02,
     seed: int = 0,
 ) -> tuple[Callable[[Tensor], Tensor], list[float]]:
-    """A control variate W₂ tanh(W₁ softmax(2z)) trained to make the estimates' square small (as RELAX does; the square differs
-    from the variance by a constant), and the summed square over the steps. u, v [n, K] are used at every step."""
+    """A control variate W₂ tanh(W₁ softmax(2z)), and the summed square of the estimates at every step of its training.
+
+    It is trained as in RELAX to make this square small, which differs from the variance by a constant. Every step uses all of
+    u, v [n, K].
+    """
     g = torch.Generator().manual_seed(seed)
     K = len(problem.outputs)
     weights = [
@@ -138,8 +149,11 @@ def one_step_gradient(
     rate: float,
     epsilon: float | None = None,
 ) -> Tensor:
-    """d/dψ L_val(θ − ζ ∇_θ L_train(θ, ψ)) = −ζ (∂²L_train/∂ψ∂θ) ∇L_val(θ'): by differentiating twice, or, with ``epsilon``, by
-    the difference of two first derivatives in ψ at θ ± ε ∇L_val(θ')/‖∇L_val(θ')‖."""
+    """d/dψ L_val(θ − ζ ∇_θ L_train(θ, ψ)) = −ζ (∂²L_train/∂ψ∂θ) ∇L_val(θ'), in the shape of ψ.
+
+    rate: ζ. Without ``epsilon`` it is differentiated twice; with it, the result is a difference of two first derivatives in ψ at
+    θ ± ε ∇L_val(θ')/‖∇L_val(θ')‖.
+    """
     theta, psi = theta.detach().requires_grad_(), psi.detach().requires_grad_()
     (inner,) = torch.autograd.grad(inner_loss(theta, psi), theta, create_graph=True)
     ahead = theta - rate * inner

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from mlbook.engines import fast
 from mlbook.errors import UserError
 from mlbook.meta_learners import MAML, Reptile, joint_training
 from mlbook.meta_learners.base import Meta, MetaLearner, State
@@ -46,19 +47,18 @@ class Contender:
         if self.method not in METHODS:
             raise UserError(f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
 
-    def learner(self, model: nn.Module, **options) -> MetaLearner:
-        """The package's meta-learner. options: ``loss`` and ``engine``."""
+    def learner(self, model: nn.Module, loss: str = "cross_entropy", engine: str = "vmap") -> MetaLearner:
+        """The package's meta-learner; engine ``vmap`` or ``fast``."""
+        options = {"loss": loss, "meta_lr": self.meta_lr}
         if self.method == "joint":
-            return joint_training(model, meta_lr=self.meta_lr, **options)
-        common = {
-            "inner_lr": self.inner_lr,
-            "inner_steps": self.inner_steps,
-            "meta_lr": self.meta_lr,
-            **options,
-        }
-        if self.method == "Reptile":
-            return Reptile(model, **common)
-        return MAML(model, first_order=self.method == "FOMAML", **common)
+            made = joint_training(model, **options)
+        else:
+            options |= {"inner_lr": self.inner_lr, "inner_steps": self.inner_steps}
+            if self.method == "Reptile":
+                made = Reptile(model, **options)
+            else:
+                made = MAML(model, first_order=self.method == "FOMAML", **options)
+        return fast(made) if engine == "fast" else made
 
     def tasks(self, tasks: TaskDistribution) -> TaskDistribution:
         """Where this method's meta-batches come from."""

@@ -110,9 +110,3 @@ def jacobian(field: Field, point: Tensor) -> Tensor:
 def asymmetry(matrix: Tensor) -> float:
     """‖J − Jᵀ‖ / ‖J‖ (Frobenius): 0 for the Jacobian of a gradient, 2 for a pure rotation."""
     return float((matrix - matrix.T).norm() / matrix.norm())
-
-
-def curl(field: Field, point: Tensor) -> float:
-    """∂F_2/∂φ_1 − ∂F_1/∂φ_2 of a field in the plane: zero wherever the field is a gradient."""
-    J = jacobian(field, point)
-    return float(J[1, 0] - J[0, 1])

@@ -1,4 +1,4 @@
-"""One bilevel problem, five outer variables: what differs between them is the way to the outer gradient, and nothing else.
+"""One bilevel problem, five outer variables. They differ in the way to the outer gradient, and in nothing else.
 
 Tasks: odd curves y = A sin x + B sin 2x seen at a few noisy points. Inner loop: gradient descent on a model that is linear in
 features of x. Any of five things may be the outer variable η; the others stay as they are in ``FIXED``:
@@ -37,7 +37,7 @@ FIXED: Outer = {
     "augmentation": torch.tensor([1.0, 0.0, 0.0]),
     "architecture": torch.tensor([1.0, 0.0, 0.0]),
 }
-"""What holds where η says nothing; of the two choices it is the choice itself and not its logits."""
+"""What holds for everything that is not the outer variable. For the two choices it is the choice itself, not its logits."""
 ESTIMATES = {
     "initialisation": "exact",
     "rate": "exact",
@@ -57,7 +57,7 @@ class Curves(NamedTuple):
 
 
 def curves(n_tasks: int, generator: torch.Generator, points: int = 5, noise: float = 0.1) -> Curves:
-    """A and B of every task normal around 1 and 0.5; support points noisy, 20 query points not."""
+    """A and B are normal around 1 and 0.5. Each task has ``points`` noisy support points and 20 query points without noise."""
     A = 1 + 0.5 * torch.randn(n_tasks, 1, generator=generator)
     B = 0.5 + 0.5 * torch.randn(n_tasks, 1, generator=generator)
 
@@ -69,7 +69,7 @@ def curves(n_tasks: int, generator: torch.Generator, points: int = 5, noise: flo
 
 
 def features(x: Tensor) -> Tensor:
-    """[..., kinds, FEATURES]: powers of x/π, sines and cosines, six bumps."""
+    """x [...] -> [..., kinds, FEATURES]: powers of x/π, sines and cosines, six bumps."""
     z, k = x.unsqueeze(-1), torch.arange(FEATURES)
     waves = torch.cat([torch.sin((1 + k[:3]) * z), torch.cos(k[:3] * z)], -1)
     bumps = torch.exp(-2 * (z - math.pi * (2 * k / (FEATURES - 1) - 1)).square())
@@ -78,29 +78,28 @@ def features(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Fit:
-    """The inner loop on a batch of tasks. A state is (θ, velocity) [T, FEATURES], or None before the first step.
-
-    drawn: the choices that have been made, by name; soft or hard.
-    """
+    """The inner loop on a batch of tasks. A state is (θ, velocity) [T, FEATURES], or None before the first step."""
 
     tasks: Curves
     steps: int = 10
     drawn: Outer = field(default_factory=dict)
+    """Choices that have been made, by name; soft or hard."""
 
     def seen(self, x: Tensor) -> Tensor:
-        """The features that the architecture has of points x [T, n]: [T, n, FEATURES]."""
+        """Points x [T, n] -> the features that the architecture computes of them, [T, n, FEATURES]."""
         kind = {**FIXED, **self.drawn}["architecture"]
         return (features(x) * kind[:, None]).sum(-2)
 
     @cached_property
     def support(self) -> tuple[Tensor, Tensor]:
-        """The points and their copies, one behind the other: features [T, 4n, FEATURES] and targets [T, 4n]."""
+        """The points, then three copies of them: features [T, 4n, FEATURES] and targets [T, 4n]."""
         x, y = self.tasks.support_x, self.tasks.support_y
         copies = [(self.seen(a * x), b * y) for a, b in ((1.0, 1.0), *SIGNS)]
         return tuple(torch.cat(part, 1) for part in zip(*copies, strict=True))
 
     @cached_property
     def query(self) -> Tensor:
+        """Features of the query points, [T, 20, FEATURES]."""
         return self.seen(self.tasks.query_x)
 
     def start(self) -> None:
@@ -120,7 +119,7 @@ class Fit:
         return theta - (η["rate"] + η["optimiser"][0]).exp() * velocity, velocity
 
     def loss(self, outer: Outer, state: tuple[Tensor, Tensor], t: int) -> Tensor:
-        """The query loss after every step counts alike: J is their mean."""
+        """What step t adds to J, the mean of the query losses after all steps."""
         found = (self.query @ state[0].unsqueeze(-1)).squeeze(-1)
         return (found - self.tasks.query_y).square().mean() / self.steps
 
@@ -129,7 +128,7 @@ class Fit:
 
 
 def objective(tasks: Curves, outer: Outer, drawn: Outer | None = None) -> Tensor:
-    """J of a run with these choices."""
+    """J, a number: of a run with these choices."""
     fit, state, total = Fit(tasks, drawn=drawn or {}), None, torch.zeros(())
     for t in range(fit.steps):
         state = fit.step(outer, state, t)
@@ -137,10 +136,15 @@ def objective(tasks: Curves, outer: Outer, drawn: Outer | None = None) -> Tensor
     return total
 
 
-def estimator(variable: str, tasks: Curves, generator: torch.Generator) -> Estimator:
-    """The way to dJ/dη that belongs to this outer variable."""
+def estimator(
+    variable: str,
+    tasks: Curves,
+    generator: torch.Generator,
+) -> Estimator:
+    """The way to dJ/dη that belongs to this outer variable. Raises ``UserError`` for an unknown one."""
     if variable not in ESTIMATES:
-        raise UserError(f"the outer variable must be one of {', '.join(ESTIMATES)}, not {variable!r}")
+        known = ", ".join(ESTIMATES)
+        raise UserError(f"the outer variable must be one of {known}, not {variable!r}")
     fit = Fit(tasks)
     if ESTIMATES[variable] == "exact":
         return bilevel.exact(fit, fit.steps)
@@ -151,14 +155,16 @@ def estimator(variable: str, tasks: Curves, generator: torch.Generator) -> Estim
         return objective(tasks, {}, {variable: choice})
 
     if ESTIMATES[variable] == "relaxed":
-        soft = bilevel.gumbel_softmax(variable, temperature=0.5)
-        return bilevel.relaxed(soft, with_choice, samples=2, generator=generator)
-    hard = bilevel.categorical(variable)
-    return bilevel.score_function(hard, with_choice, samples=4, generator=generator, baseline=0.5)
+        draw = bilevel.gumbel_softmax(variable, temperature=0.5)
+        options = {"samples": 2, "generator": generator}
+        return bilevel.relaxed(draw, with_choice, **options)
+    draw = bilevel.categorical(variable)
+    options = {"samples": 4, "generator": generator, "baseline": 0.5}
+    return bilevel.score_function(draw, with_choice, **options)
 
 
 def expected(variable: str, outer: Outer, tasks: Curves) -> Tensor:
-    """J at η; of a choice, the mean over its options by their probabilities."""
+    """J at η, without a graph. For a choice it is the mean over the options, weighted by their probabilities."""
     if ESTIMATES[variable] in ("exact", "truncated"):
         return objective(tasks, outer).detach()
     p = outer[variable].softmax(-1)
@@ -166,9 +172,15 @@ def expected(variable: str, outer: Outer, tasks: Curves) -> Tensor:
     return (p * torch.stack(each)).sum()
 
 
-def learn(variable: str, steps: int, *, lr: float = 0.05, seed: int = 0) -> Iterator[tuple[float, Outer]]:
-    """The outer loop, the same for all five: yields J on tasks that are not trained on, and η, at the start and after every
-    step. Only the choices start elsewhere than ``FIXED``: undecided."""
+def learn(
+    variable: str,
+    steps: int,
+    *,
+    lr: float = 0.05,
+    seed: int = 0,
+) -> Iterator[tuple[float, Outer]]:
+    """The outer loop, the same for all five: yields J on tasks that it does not train on, and η, at the start and after every
+    step. Choices start undecided, everything else as in ``FIXED``."""
     generator = torch.Generator().manual_seed(seed)
     test = curves(200, torch.Generator().manual_seed(1_000 + seed))
     outer = {variable: FIXED[variable].clone()}

@@ -1,4 +1,4 @@
-"""The derivative of an unrolled optimiser, by adjoints: an independent computation of what automatic differentiation gives.
+"""The derivative of an unrolled optimiser by adjoints, to check automatic differentiation independently.
 
 The loop is θ_{t+1} = θ_t + g_t, (g_t, h_{t+1}) = m(∇_t, h_t, φ), the objective L = Σ_{t=1..N} w_t f(θ_t). With the gradients ∇_t
 taken as numbers that do not depend on φ, the adjoints λ_t = dL/dθ_t and ν_t = dL/dh_t run backwards:
@@ -44,7 +44,7 @@ def summed_loss(f: Callable[[Tensor], Tensor], rule: Rule, phi: Params, theta: T
 def loss_with_given_gradients(
     f: Callable[[Tensor], Tensor], rule: Rule, phi: Params, theta: Tensor, gradients: list[Tensor]
 ) -> Tensor:
-    """The same of a loop that is handed its gradients: what is differentiated when ∂∇_t/∂φ is dropped."""
+    """The same of a loop that gets its gradients from outside: what is differentiated when ∂∇_t/∂φ is dropped."""
     now = rule(phi)
     memory, total = now.fresh(theta), 0.0
     for gradient in gradients:

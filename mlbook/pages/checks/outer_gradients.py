@@ -27,6 +27,7 @@ class RateOfDescent:
     """w_t of the points 0 … N; by default only the last counts."""
 
     def start(self) -> Tensor:
+        """θ_0, a number."""
         return torch.tensor(self.start_at, dtype=torch.float64)
 
     def step(self, outer: Outer, state: Tensor, t: int) -> Tensor:
@@ -44,7 +45,7 @@ class RateOfDescent:
         return 0.5 * self.a * ((1 - alpha * self.a) ** self.steps * self.start_at) ** 2
 
     def by_hand(self, alpha: float, last: int | None = None) -> float:
-        """dJ/dα where the ``last`` steps depend on α (default: all)."""
+        """dJ/dα if only the ``last`` steps depended on α (default: all)."""
         last = self.steps if last is None else last
         return -last * self.a**2 * (1 - alpha * self.a) ** (2 * self.steps - 1) * self.start_at**2
 

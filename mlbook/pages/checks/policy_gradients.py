@@ -19,6 +19,8 @@ from mlbook.reinforcement.maml_rl import Derivatives, mean_over_tasks
 
 
 class Walks(NamedTuple):
+    """M walks of H steps."""
+
     actions: Tensor  # [M, H]
     advantage: Tensor  # [M, H]
 
@@ -37,19 +39,18 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Walk:
-    """The problem, with its exact expected return and derivatives in θ (a number)."""
+    """The problem, with the exact derivatives of its expected return in θ (a number)."""
 
     goal: float = 1.0
     sigma: float = 0.5
     horizon: int = 3
 
-    def expected_return(self, theta: float) -> float:
-        return -sum((t * theta - self.goal) ** 2 + t * self.sigma**2 for t in range(1, self.horizon + 1))
-
     def gradient(self, theta: float) -> float:
+        """J′(θ)."""
         return -sum(2 * t * (t * theta - self.goal) for t in range(1, self.horizon + 1))
 
     def second_derivative(self) -> float:
+        """J″, the same at every θ."""
         return -sum(2.0 * t * t for t in range(1, self.horizon + 1))
 
     def meta_gradient(self, theta: float, inner_lr: float) -> float:
@@ -58,7 +59,7 @@ class Walk:
         return (1 + inner_lr * self.second_derivative()) * self.gradient(adapted)
 
     def sample(self, theta: float, n: int, generator: torch.Generator, *, baseline: bool = True) -> Walks:
-        """``n`` walks, and the return from each step on, minus the exact value of the state where ``baseline``."""
+        """``n`` walks. The advantage of a step is the return from it on, minus the exact value of the state with ``baseline``."""
         noise = torch.randn(n, self.horizon, generator=generator, dtype=torch.float64)
         actions = theta + self.sigma * noise
         position = actions.cumsum(1)
@@ -80,7 +81,7 @@ class Walk:
         return Walks(actions, to_go - value)
 
     def estimates(self, kind: str, theta: float, walks: Walks) -> tuple[Estimate, Estimate]:
-        """First and second derivative of J at θ as a surrogate of ``SURROGATES`` gives them, from samples at θ."""
+        """First and second derivative of J at θ from samples at θ, as the surrogate ``kind`` of ``SURROGATES`` gives them."""
         n = len(walks.actions)
         at = torch.full((n, 1, 1), theta, dtype=torch.float64, requires_grad=True)  # a θ for each walk
         actions, advantage = walks.actions[:, None], walks.advantage[:, None]  # [walks, 1, H]
@@ -100,6 +101,8 @@ def _estimate(values: Tensor) -> Estimate:
 
 
 class MetaGradientCheck(NamedTuple):
+    """One number computed in two ways."""
+
     claimed: float
     """Directional derivative from the recursion."""
     measured: float
@@ -113,9 +116,8 @@ def meta_gradient_with_frozen_noise(
 
     What is differentiated is what the learner computes: inner steps on given data, then the outer loss on given data.
     """
-    rounds, inner, adapted = learner.explore(params, tasks)
+    rounds, inner, old = learner.explore(params, tasks)
     last = rounds[-1]
-    old = {name: p.detach() for name, p in adapted.items()}
     outer = Derivatives(lambda p: outer_loss(learner.policy, p, *last), old)
     gradient = mean_over_tasks(learner.pull_back(inner, outer.gradient))
     claimed = sum(float((gradient[name] * direction[name]).sum()) for name in gradient)
@@ -130,13 +132,12 @@ def return_gradient_by_differences(
 ) -> Estimate:
     """Derivative of the expected return along ``direction``: rollouts with the *same noise* at θ ± step·direction.
 
-    No log-probabilities are involved, and no advantages: an independent witness for the score function.
+    No probability and no advantage occurs in it, so it checks the score function independently.
     """
 
     def returns(sign: int) -> Tensor:
         moved = per_task(plus(params, sign * step, direction), tasks.n_tasks)
-        rollouts = learner.world.roll(learner.policy, moved, tasks.goal, tasks.noise[:, 0], tasks.reset[:, 0])
-        return rollouts.returns()
+        return learner.environment.roll(learner.policy, moved, *tasks.of_round(0)).returns()
 
     return _estimate((returns(1) - returns(-1)) / (2 * step))
 
@@ -146,7 +147,7 @@ def return_gradient_by_scores(
 ) -> Estimate:
     """The same derivative by scores: Σ_t ⟨∇ log π(a_t | s_t), direction⟩ · (return from t on − its mean), per trajectory."""
     shared = per_task(params, tasks.n_tasks)
-    rollouts = learner.world.roll(learner.policy, shared, tasks.goal, tasks.noise[:, 0], tasks.reset[:, 0])
+    rollouts = learner.environment.roll(learner.policy, shared, *tasks.of_round(0))
     to_go = rollouts.rewards.flip(-1).cumsum(-1).flip(-1)
     advantage = (to_go - to_go.mean(1, keepdim=True)) * rollouts.mask
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from matplotlib.lines import Line2D
 from torch import Tensor
-from torch.func import vmap
 
 from mlbook.meta_learners import LEORegression
 from mlbook.meta_learners.base import Meta, MetaLearner
 from mlbook.pages.checks.sines_lines import posterior_curves
 from mlbook.pages.figures.style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, figure
-from mlbook.tasks.sines_lines import Curves, KnownEpisode, SinesAndLines
+from mlbook.tasks.sines_lines import KnownEpisode, SinesAndLines
 
 NAMES = {"leo": "LEO", "maml": "MAML"}
 LOOK = {"leo": (ORANGE, "-"), "maml": (COLOURS["maml"], "--")}
@@ -167,43 +166,3 @@ def spread_against_error(record: dict):
         + "; ".join(said)
         + ".",
     )
-
-
-PLACEMENTS = {
-    "five over the whole range": (-4.0, -2.0, 0.0, 2.0, 4.0),
-    "five on the left": (-4.5, -3.5, -2.5, -1.5, -0.5),
-    "two on the left": (-4.0, -2.0),
-}
-
-
-def spread_by_placement(
-    learner: LEORegression, meta: Meta, *, n_tasks: int = 60, samples: int = 12, seed: int = 5
-):
-    """Where on the x axis the curves of one task differ, before and after the inner loop, for support points in other places: the
-    same ``n_tasks`` curves, spread averaged over them."""
-    generator = torch.Generator().manual_seed(seed)
-    tasks = SinesAndLines()
-    curves: Curves = tasks.sample_curves(n_tasks, generator)
-    noise = noise_of_codes(samples, learner.latent, seed)
-    fig, axes = figure(1, len(PLACEMENTS), width=3.1 * len(PLACEMENTS), height=3.2, sharey=True)
-    said = []
-    for ax, (title, places) in zip(axes, PLACEMENTS.items(), strict=True):
-        x = torch.tensor(places)[:, None].expand(n_tasks, -1, 1)
-        y = curves.at(x) + tasks.noise * torch.randn(x.shape, generator=generator)
-        drawn = vmap(learner.sampled_curves, in_dims=(None, 0, 0, None, None))(
-            meta, x, y, GRID, noise
-        ).squeeze(-1)
-        spread = drawn.std(1).mean(0)  # [steps + 1, n]
-        ax.plot(GRID, spread[0], color=GREY, ls=":", label="before the inner loop")
-        ax.plot(GRID, spread[-1], color=ORANGE, label="after it")
-        ax.plot(places, [0.0] * len(places), "v", color=BLACK, markersize=7, label="support points")
-        ax.set(title=title, xlabel="x")
-        said.append(
-            f"{title}: after the inner loop the spread is {float(spread[-1, :40].mean()):.2f} on the left half and "
-            f"{float(spread[-1, 41:].mean()):.2f} on the right half, before it {float(spread[0].mean()):.2f} overall"
-        )
-    axes[0].set_ylabel("spread of the curves")
-    axes[-1].legend(fontsize=8.5)
-    return fig, "Spread of sampled curves against x for three placements of support points. " + "; ".join(
-        said
-    ) + "."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 import traitlets
@@ -30,7 +29,7 @@ def shipped_network(seed: int = SEED, steps: int = 3) -> tuple[Conv4, Params, Ep
     ``CheckpointError`` if the weights are missing.
     """
     config, meta = pretrained(SHIPPED)
-    learner = replace(build_learner(config), engine="vmap")
+    learner = build_learner(config)
     pool = glyphs.load("test", "none")
     task = FewShot(pool, config["n_way"], 1, QUERIES).sample(1, torch.Generator().manual_seed(seed)).task(0)
     *_, adapted = learner.path(meta, task.support_x, task.support_y, steps)

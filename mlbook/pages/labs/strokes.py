@@ -59,7 +59,7 @@ def pixels(strokes: Sequence[Stroke], centred: bool = False) -> Tensor:
 def invented(
     classes: int, drawings: int, seed: int, *, hand: float = 0.09, points: int = 12
 ) -> list[list[list[list[int]]]]:
-    """Characters as ``tasks.glyphs`` invents them (two or three Bézier curves each), as strokes: [class][drawing][stroke], whole
+    """Characters as ``data.glyphs`` invents them (two or three Bézier curves each), as strokes: [class][drawing][stroke], whole
     coordinates. hand: how unsteadily a character is drawn again, in halves of the square's side.
     """
     g = torch.Generator().manual_seed(seed)

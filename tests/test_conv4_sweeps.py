@@ -1,4 +1,4 @@
-"""The closed forms of ``fast_conv4`` give the meta-gradient that automatic differentiation gives."""
+"""The closed forms of ``conv4_sweeps`` give the meta-gradient that automatic differentiation gives."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from package_fixtures import check_fast_engine, noise_pool, rng
 
-from mlbook.engines import convolutions, fast_conv4
+from mlbook.engines import conv4_sweeps, convolutions, fast, fits
 from mlbook.errors import UserError
 from mlbook.meta_learners import MAML
 from mlbook.meta_learners.base import leaves
@@ -60,7 +60,6 @@ def test_the_fast_engine_equals_automatic_differentiation(steps, first_order, do
         {"adapt": "head"},
         {"learn_inner_lr": True},
         {"learn_inner_lr": True, "adapt": "all", "first_order": True},
-        {"recompute": True},
         {"size": 20, "channels": 3},
         {"size": 21},
         {"k_shot": 3, "n_query": 1},
@@ -69,6 +68,11 @@ def test_the_fast_engine_equals_automatic_differentiation(steps, first_order, do
 )
 def test_it_holds_for_every_relative_and_shape(options, downsample):
     check_fast_engine(*make(inner_steps=2, downsample=downsample, **options))
+
+
+@pytest.mark.parametrize("downsample", KINDS)
+def test_activations_may_be_computed_again(downsample):
+    check_fast_engine(*make(inner_steps=2, downsample=downsample), recompute=True)
 
 
 @pytest.mark.parametrize("downsample", KINDS)
@@ -85,7 +89,7 @@ def test_both_kinds_of_convolution_give_the_same_on_any_device(downsample, monke
 def test_cutting_the_meta_batch_changes_nothing(chunks):
     learner, meta, episodes = make(inner_steps=2)
     expected, _ = learner.meta_gradient(meta, episodes)
-    gradient, _, _ = fast_conv4.meta_gradient(
+    gradient, _, _ = conv4_sweeps.meta_gradient(
         learner.model,
         meta["params"],
         episodes,
@@ -99,27 +103,27 @@ def test_cutting_the_meta_batch_changes_nothing(chunks):
 
 def test_a_chunk_fits_the_cache_and_holds_one_task_at_least():
     learner, _, episodes = make(filters=64)
-    forms = fast_conv4.network(learner.model, learner.names)
-    support, query = fast_conv4.chunk_sizes(forms, episodes.to(torch.float32))
+    forms = conv4_sweeps.network(learner.model, learner.names)
+    support, query = conv4_sweeps.chunk_sizes(forms, episodes.to(torch.float32))
     assert support >= query >= 1
     one = 4 * 64 * 14 * 14 * episodes.support_x.shape[1]
-    assert support * one <= fast_conv4.CHUNK_BYTES < (support + 1) * one
+    assert support * one <= conv4_sweeps.CHUNK_BYTES < (support + 1) * one
     wide = Conv4(N, filters=512, size=84, downsample="max_pool", channels=3)
     big = FewShot(noise_pool(size=84, channels=3), N, 1, 2).sample(1, rng())
-    assert fast_conv4.chunk_sizes(fast_conv4.network(wide, None), big) == (1, 1)
+    assert conv4_sweeps.chunk_sizes(conv4_sweeps.network(wide, None), big) == (1, 1)
 
 
 def test_no_inner_step_is_plain_training():
     learner, meta, episodes = make(inner_steps=0)
     expected, _ = learner.meta_gradient(meta, episodes)
-    gradient, _ = replace(learner, engine="fast").meta_gradient(meta, episodes)
+    gradient, _ = fast(learner).meta_gradient(meta, episodes)
     assert relative_distance(gradient, expected) < 1e-10
 
 
 def test_first_order_is_not_second_order():
     learner, meta, episodes = make(inner_steps=2)
-    second, _ = replace(learner, engine="fast").meta_gradient(meta, episodes)
-    first, _ = replace(learner, engine="fast", first_order=True).meta_gradient(meta, episodes)
+    second, _ = fast(learner).meta_gradient(meta, episodes)
+    first, _ = fast(replace(learner, first_order=True)).meta_gradient(meta, episodes)
     assert relative_distance(first, second) > 1e-3
 
 
@@ -128,7 +132,7 @@ def test_weights_and_parameters_are_two_forms_of_the_same(downsample):
     learner, meta, _ = make(downsample=downsample, size=32)
     features = learner.model.head.in_features // 6
     assert features == (1 if downsample == "stride" else 4)
-    back = fast_conv4.from_weights(fast_conv4.to_weights(meta["params"], features), features)
+    back = conv4_sweeps.from_weights(conv4_sweeps.to_weights(meta["params"], features), features)
     assert back.keys() == meta["params"].keys()
     assert all(torch.equal(back[name], p) for name, p in meta["params"].items())
 
@@ -136,7 +140,7 @@ def test_weights_and_parameters_are_two_forms_of_the_same(downsample):
 def test_the_meta_parameters_are_left_as_they_are():
     learner, meta, episodes = make(inner_steps=2)
     before = [p.clone() for p in leaves(meta)]
-    replace(learner, engine="fast").meta_gradient(meta, episodes)
+    fast(learner).meta_gradient(meta, episodes)
     assert all(torch.equal(p, q) for p, q in zip(leaves(meta), before, strict=True))
 
 
@@ -155,6 +159,6 @@ def test_the_fast_engine_is_refused_where_its_formulas_do_not_hold(case):
     network, options = UNFIT[case]
     model = Conv4(N, filters=4, **network)
     options = {"names": adapted_names(model), **options}
-    assert not MAML(model, **options).fast_engine_fits
+    assert not fits(MAML(model, **options))
     with pytest.raises(UserError, match="engine fast"):
-        MAML(model, engine="fast", **options)
+        fast(MAML(model, **options))

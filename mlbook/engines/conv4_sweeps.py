@@ -1,7 +1,7 @@
 """The meta-gradient of MAML for the two Conv4 networks by hand: the same mathematics as ``maml.py``, several times faster.
 
 Automatic differentiation of the inner loop builds a graph of the backward pass and walks it backwards. Here the outer
-derivative is the recursion of chapter 5, v ← v − α·H·v (``fast.py``), and the product H·v is the derivative of the gradient
+derivative is the recursion of chapter 5, v ← v − α·H·v (``recursion.py``), and the product H·v is the derivative of the gradient
 along v (Pearlmutter's R-operator, 1994): one more sweep forward and one backward, each in closed form.
 
 One layer computes, with s the choice of 2×2 max-pooling (or nothing, in the strided network):
@@ -10,7 +10,7 @@ One layer computes, with s the choice of 2×2 max-pooling (or nothing, in the st
 
 A bar (z̄) is the derivative of the loss with respect to a quantity, ``z_bar``; a dot (ż) the derivative of a quantity along v,
 ``z_d``. Images lie as [B, T·C, h, w] with the channels last in memory, so that one grouped convolution serves all tasks of a
-chunk and batch norm sees T·C channels. ``tests/test_fast_conv4.py`` holds everything against ``maml.py`` in float64.
+chunk and batch norm sees T·C channels. ``tests/test_conv4_sweeps.py`` holds everything against ``maml.py`` in float64.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlbook.engines import convolutions, fast
-from mlbook.engines.fast import Weights
+from mlbook.engines import convolutions, recursion
+from mlbook.engines.recursion import Weights
 from mlbook.models.conv4 import Conv4
 from mlbook.models.functional import Params
 from mlbook.tasks.episode import Episode
@@ -73,8 +73,8 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class FastConv4:
-    """The three sweeps for ``fast.meta_gradient``. Weights: W [T, filters, 9·C], rows ordered (ky, kx, channel); β [T, filters];
+class Conv4Sweeps:
+    """The three sweeps for ``recursion``. Weights: W [T, filters, 9·C], rows ordered (ky, kx, channel); β [T, filters];
     H [T, features, N], features ordered (y, x, filter); b [T, N]."""
 
     pool: bool
@@ -361,11 +361,11 @@ def network(
     names: tuple[str, ...] | None,
     device: torch.device | str = "cpu",
     precision: str = "float32",
-) -> FastConv4:
+) -> Conv4Sweeps:
     """The closed forms of ``model``; ``names``: the parameters that the inner loop moves (default: all)."""
     names = tuple(name for name, _ in model.named_parameters()) if names is None else names
     adapted = tuple(weight_name(name) for name in names)
-    return FastConv4(
+    return Conv4Sweeps(
         model.downsample == "max_pool",
         model.convs[0].out_channels,
         model.norms[0].eps,
@@ -390,14 +390,14 @@ def meta_gradient(
 ) -> tuple[Params, Params | None, dict[str, Tensor]]:
     """∇J(θ) for a meta-batch, the gradient of learned rates (or None), and query loss and accuracy; arguments as in ``MAML``.
 
-    inner_scale: factor on the mean support loss (the number of classes for ``class_sum``). chunks, recompute: as in ``fast``;
+    inner_scale: factor on the mean support loss (the number of classes for ``class_sum``). chunks, recompute: see ``recursion``;
     by default a chunk is what fits the cache on a CPU, and everything on a GPU.
     """
     forms = network(model, names, episodes.support_x.device, precision)
     features = model.head.in_features // forms.filters
     if chunks is None and episodes.support_x.device.type == "cpu":
         chunks = chunk_sizes(forms, episodes)
-    gradient = fast.meta_gradient(
+    gradient = recursion.meta_gradient(
         forms,
         to_weights(params, features),
         episodes,
@@ -419,7 +419,7 @@ def displacement(
     forms = network(model, None, episodes.support_x.device)
     features = model.head.in_features // forms.filters
     on_cpu = episodes.support_x.device.type == "cpu"
-    mean, metrics = fast.displacement(
+    mean, metrics = recursion.displacement(
         forms,
         to_weights(params, features),
         episodes.support_x,
@@ -431,7 +431,7 @@ def displacement(
     return from_weights(mean, features), metrics
 
 
-def chunk_sizes(forms: FastConv4, episodes: Episode) -> tuple[int, int]:
+def chunk_sizes(forms: Conv4Sweeps, episodes: Episode) -> tuple[int, int]:
     """How many support sets and how many query sets have first-layer activations of ``CHUNK_BYTES`` together, at least one."""
     side = -(-episodes.support_x.shape[-1] // forms.stride)
     image = side**2 * forms.filters * episodes.support_x.element_size()

@@ -1,4 +1,4 @@
-"""Closed forms for the ReLU network with squared error: ``fast.py`` drives them."""
+"""Closed forms for the ReLU network with squared error: ``recursion.py`` drives them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mlbook.engines import fast
-from mlbook.engines.fast import Weights
+from mlbook.engines import recursion
+from mlbook.engines.recursion import Weights
 from mlbook.models.functional import Params
 from mlbook.models.mlp import MLP
 from mlbook.tasks.episode import Episode
@@ -109,7 +109,7 @@ def meta_gradient(
 ) -> tuple[Params, Params | None, dict[str, Tensor]]:
     """∇J(θ) for a meta-batch, the gradient of learned rates (or None), and the metrics; arguments as in ``MAML``."""
     rates = to_matrices(inner_lr) if isinstance(inner_lr, dict) else inner_lr
-    gradient, rate_gradient, metrics = fast.meta_gradient(
+    gradient, rate_gradient, metrics = recursion.meta_gradient(
         ReLUNetwork(len(params) // 2),
         to_matrices(params),
         episodes,
@@ -125,7 +125,7 @@ def displacement(
     model: MLP, params: Params, episodes: Episode, *, inner_lr: float, steps: int
 ) -> tuple[Params, dict[str, Tensor]]:
     """Mean over tasks of θ − θᴺ on the support sets, and mean metrics before the last step."""
-    mean, metrics = fast.displacement(
+    mean, metrics = recursion.displacement(
         ReLUNetwork(len(model.layers)),
         to_matrices(params),
         episodes.support_x,

@@ -1,4 +1,4 @@
-"""The closed forms of ``fast_mlp`` give the meta-gradient that automatic differentiation gives."""
+"""The closed forms of ``mlp_sweeps`` give the meta-gradient that automatic differentiation gives."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from package_fixtures import check_fast_engine, rng
 
-from mlbook.engines import fast, fast_mlp
+from mlbook.engines import fast, fits, mlp_sweeps, recursion
 from mlbook.errors import UserError
 from mlbook.meta_learners import MAML
 from mlbook.meta_learners.base import leaves
@@ -50,29 +50,29 @@ def test_it_holds_for_other_depths_widths_and_outputs(sizes, inner_loss):
 def test_chunks_of_tasks_add_up_to_the_mean(chunk):
     learner, meta, episodes = make(inner_steps=2, learn_inner_lr=True)
     expected, metrics = learner.meta_gradient(meta, episodes)
-    gradient, rates, found = fast.meta_gradient(
-        fast_mlp.ReLUNetwork(3),
-        fast_mlp.to_matrices(meta["params"]),
+    gradient, rates, found = recursion.meta_gradient(
+        mlp_sweeps.ReLUNetwork(3),
+        mlp_sweeps.to_matrices(meta["params"]),
         episodes,
-        inner_lr=fast_mlp.to_matrices(meta["inner_lr"]),
+        inner_lr=mlp_sweeps.to_matrices(meta["inner_lr"]),
         steps=2,
         chunks=(chunk, 2),
     )
-    gradient = {"params": fast_mlp.from_matrices(gradient), "inner_lr": fast_mlp.from_matrices(rates)}
+    gradient = {"params": mlp_sweeps.from_matrices(gradient), "inner_lr": mlp_sweeps.from_matrices(rates)}
     assert relative_distance(gradient, expected) < 1e-10
     torch.testing.assert_close(found["loss"], metrics["loss"], rtol=1e-10, atol=1e-10)
 
 
 def test_first_order_is_not_second_order():
     learner, meta, episodes = make(inner_steps=2)
-    second, _ = replace(learner, engine="fast").meta_gradient(meta, episodes)
-    first, _ = replace(learner, engine="fast", first_order=True).meta_gradient(meta, episodes)
+    second, _ = fast(learner).meta_gradient(meta, episodes)
+    first, _ = fast(replace(learner, first_order=True)).meta_gradient(meta, episodes)
     assert relative_distance(first, second) > 1e-3
 
 
 def test_matrices_and_parameters_are_two_forms_of_the_same():
     _, meta, _ = make()
-    back = fast_mlp.from_matrices(fast_mlp.to_matrices(meta["params"]))
+    back = mlp_sweeps.from_matrices(mlp_sweeps.to_matrices(meta["params"]))
     assert back.keys() == meta["params"].keys()
     assert all(torch.equal(back[name], p) for name, p in meta["params"].items())
 
@@ -84,6 +84,6 @@ def test_the_fast_engine_is_refused_where_its_formulas_do_not_hold():
         (module, {"loss": "mse", "names": head_names(module)}),
         (module, {"loss": "cross_entropy"}),
     ):
-        assert not MAML(model, **options).fast_engine_fits
+        assert not fits(MAML(model, **options))
         with pytest.raises(UserError, match="engine fast"):
-            MAML(model, engine="fast", **options)
+            fast(MAML(model, **options))

@@ -1,32 +1,19 @@
-"""First derivatives of Conv4 by the library's own kernels: one mini-batch of one task after the other, many times.
+"""The inner loop of one task after the other with first derivatives only, in place: Reptile's training, and MAML at meta-test.
 
-Reptile needs nothing but ordinary training, task by task, and so does MAML at meta-test. What is saved here is overhead, which
-counts where a mini-batch has ten small images: the 3×3 patches of the input are cut once per task and serve every inner step as
-a matrix product, images keep the channels last in memory, and parameters and Adam's moments lie in one row each, which is updated
-in place. ``F.batch_norm`` is right in first derivatives; ``models/batch_norm.py`` says where it is not.
+What is saved is overhead, which counts where a mini-batch has ten small images: the patches of the input are cut once per task
+(``models/conv4_kernels.py``), and parameters and Adam's moments lie in one row each, which is updated in place.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlbook.meta_learners.inner_loop import BETA2, EPSILON, Moments
-from mlbook.models.batch_norm import Statistics
 from mlbook.models.conv4 import Conv4
+from mlbook.models.conv4_kernels import logits
 from mlbook.models.functional import Params
-
-
-def fits(model: nn.Module) -> bool:
-    """Whether this is a Conv4 with batch norm, ReLU, no biases, and no average pooling."""
-    return (
-        isinstance(model, Conv4)
-        and model.downsample in ("stride", "max_pool", "max_pool_same")
-        and model.norms is not None
-        and model.activation is torch.relu
-        and model.convs[0].bias is None
-    )
 
 
 def lay_out(tensors: Params) -> Tensor:
@@ -47,38 +34,6 @@ def views(row: Tensor, like: Params) -> Params:
         else:
             shaped[name] = part.view(t.shape)
     return shaped
-
-
-def patches(model: Conv4, images: Tensor) -> Tensor:
-    """All 3×3 patches of ``images`` [S, C, H, W] that the first convolution reads: [S, h, w, 9·C]."""
-    stride = model.convs[0].stride[0]
-    side = -(-images.shape[-1] // stride)
-    columns = F.unfold(images, 3, padding=1, stride=stride)  # [S, 9·C, h·w]
-    return columns.transpose(1, 2).reshape(len(images), side, side, -1)
-
-
-def logits(
-    model: Conv4, params: Params, cut: Tensor, running: list[Statistics] | None = None, momentum: float = 0.01
-) -> Tensor:
-    """The network on patches [M, h, w, 9·C], with the statistics of these M images: [M, N].
-
-    running: averages, one entry per layer, which are moved by ``momentum`` towards these statistics in place.
-    """
-    M, h, w, _ = cut.shape
-    stride, pool = model.convs[0].stride, model.downsample != "stride"
-    x = cut.flatten(0, 2) @ params["convs.0.weight"].flatten(1).t()
-    for i, norm in enumerate(model.norms):
-        if i:
-            x = F.conv2d(x, params[f"convs.{i}.weight"], None, stride, 1)
-        gamma, beta = params.get(f"norms.{i}.gamma"), params[f"norms.{i}.beta"]
-        mean, variance = (None, None) if running is None else running[i]
-        x = F.batch_norm(x, mean, variance, gamma, beta, True, momentum, norm.eps)
-        x = torch.relu(x)
-        if not i:  # rows of a matrix become images with the channels last
-            x = x.view(M, h, w, -1).permute(0, 3, 1, 2)
-        if pool:
-            x = F.max_pool2d(x, 2, ceil_mode=model.downsample == "max_pool_same")
-    return F.linear(model.features(x), params["head.weight"], params["head.bias"])
 
 
 class Descent:
@@ -117,16 +72,16 @@ class Descent:
         with torch.enable_grad():
             prediction = logits(self.model, self.leaves, cut)
             loss = F.cross_entropy(prediction, y)
-            gradient = torch.autograd.grad(loss, list(self.moving.values()))
+            gradient = torch.autograd.grad(loss, list(self.moving.values()))  # [MAML 5]
         with torch.no_grad():
             if self.v is None:
                 for (name, p), g in zip(self.moving.items(), gradient, strict=True):
                     rate = self.inner_lr[name] if isinstance(self.inner_lr, dict) else self.inner_lr
-                    p.sub_(rate * g)
+                    p.sub_(rate * g)  # [MAML 6]
             else:
                 g = lay_out(dict(zip(self.leaves, gradient, strict=True)))
-                self.v.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
+                self.v.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)  # [ADAM 2]
                 self.weight.mul_(BETA2).add_(1 - BETA2)
                 g.mul_(self.inner_lr * self.weight.sqrt())
-                self.row.addcdiv_(g, self.v.sqrt().add_(EPSILON), value=-1)
+                self.row.addcdiv_(g, self.v.sqrt().add_(EPSILON), value=-1)  # [ADAM 3]
         return loss.detach(), prediction.detach()

@@ -69,29 +69,41 @@ def meta_gradient(
     with torch.no_grad():
         for start in range(0, T, size):
             part = Episode(*(field[start : start + size] for field in episodes))
-            sums = _sums(
+            sums = summed_gradients(
                 network, theta, part, inner_lr, steps, inner_scale, first_order, query_size, recompute
             )
             total = sums if total is None else _add(total, sums)
     return Gradient(*(group and {name: value / T for name, value in group.items()} for group in total))
 
 
-def _sums(network, theta, part, inner_lr, steps, inner_scale, first_order, query_size, recompute) -> Gradient:
-    """The gradients of some tasks, added up."""
-    learned = isinstance(inner_lr, dict)
-    rates = inner_lr if learned else dict.fromkeys(network.adapted, inner_lr)
-    rate_sums = {name: _zeros(p) for name, p in rates.items()} if learned else None
+def summed_gradients(
+    network: Network,
+    theta: Weights,
+    part: Episode,
+    rates: float | Weights,
+    steps: int,
+    scale: float = 1.0,
+    first_order: bool = False,
+    query_size: int = 1,
+    recompute: bool = False,
+) -> Gradient:
+    """The gradients of some tasks, added up; arguments as in ``meta_gradient``."""
+    learned = isinstance(rates, dict)
+    rate = rates if learned else dict.fromkeys(network.adapted, rates)
+    rate_sums = {name: _zeros(p) for name, p in rate.items()} if learned else None
     support = network.prepare(part.support_x)
     w, taken = theta, []
     for _ in range(steps):
-        sweep = network.forward(w, support, part.support_y, inner_scale)
-        g = network.backward(w, sweep, False)
-        if learned or not first_order:  # a step that nothing depends on any more is forgotten
-            taken.append((w, None if recompute or first_order else sweep, g if learned else None))
-        w = {**w, **{name: _minus(w[name], rates[name], g[name]) for name in network.adapted}}
+        sweep = network.forward(w, support, part.support_y, scale)
+        g = network.backward(w, sweep, False)  # [MAML 5]
+        if learned or not first_order:  # a step that nothing depends on is forgotten
+            kept = None if recompute or first_order else sweep
+            taken.append((w, kept, g if learned else None))
+        moved = {n: _minus(w[n], rate[n], g[n]) for n in network.adapted}  # [MAML 6]
+        w = {**w, **moved}
     sweep = None
-    v, metrics = _query(network, w, part, query_size)
-    while taken:
+    v, metrics = _query(network, w, part, query_size)  # [HVP 1]
+    while taken:  # [HVP 2]
         w, sweep, g = taken.pop()
         if learned:
             for name in rate_sums:
@@ -99,13 +111,14 @@ def _sums(network, theta, part, inner_lr, steps, inner_scale, first_order, query
         if first_order:
             continue
         if sweep is None:
-            sweep = network.forward(w, support, part.support_y, inner_scale)
+            sweep = network.forward(w, support, part.support_y, scale)
             network.backward(w, sweep, False)
-        # one rate for all comes out of the linear H·(αv), and spares a pass over the weights
-        along = {name: rates[name] * v[name] if learned else v[name] for name in network.adapted}
-        h = network.hessian_vector(w, along, sweep, inner_scale)
-        v = {name: _minus(v[name], 1 if learned else inner_lr, h[name]) for name in v}
-    return Gradient({name: _over_tasks(g) for name, g in v.items()}, rate_sums, metrics)
+        # one rate for all comes out of the linear H·(αv): one pass less over the weights
+        along = {n: rate[n] * v[n] if learned else v[n] for n in network.adapted}
+        h = network.hessian_vector(w, along, sweep, scale)  # [HVP 3]
+        v = {n: _minus(v[n], 1 if learned else rates, h[n]) for n in v}  # [HVP 4]
+    weights = {name: _over_tasks(g) for name, g in v.items()}
+    return Gradient(weights, rate_sums, metrics)
 
 
 def _zeros(p: Tensor) -> Tensor:
@@ -131,7 +144,7 @@ def _query(network: Network, w: Weights, part: Episode, size: int) -> tuple[Weig
         mine = {name: value[own] if len(value) == T else value for name, value in w.items()}
         x, y = part.query_x[own], part.query_y[own]
         sweep = network.forward(mine, network.prepare(x), y, 1.0)
-        gradients.append(network.backward(mine, sweep, True))
+        gradients.append(network.backward(mine, sweep, True))  # [MAML 7]
         for name, value in network.metrics(sweep, y).items():
             metrics[name] = metrics.get(name, 0) + len(y) * value
     return {name: torch.cat([g[name] for g in gradients]) for name in w}, metrics
