@@ -71,6 +71,26 @@ def test_an_uneven_last_window():
         next(bilevel.windows(DESCENT, N, 0))
 
 
+def test_a_window_starts_where_it_is_told_and_sees_nothing_before():
+    """The same state in, the same estimate and state out; and only its own steps have a share in the gradient."""
+    state = DESCENT.start()
+    for t in range(N - 2):
+        state = DESCENT.step(outer(), state, t)
+    (a, end), (b, again) = (bilevel.through_window(DESCENT, outer(), state, N - 2, N) for _ in range(2))
+    assert torch.equal(a.gradient["alpha"], b.gradient["alpha"]) and torch.equal(end, again)
+    assert float(a.gradient["alpha"]) == pytest.approx(by_hand(0.3, 2), rel=1e-12)
+    assert not end.requires_grad
+
+
+def test_only_the_tensors_of_the_estimate_move():
+    point = {"a": torch.tensor(1.0), "b": torch.tensor(1.0)}
+    optimizer = torch.optim.SGD(point.values(), lr=0.5)
+    value = bilevel.move(
+        {"a": point["a"]}, bilevel.Estimate(torch.tensor(3.0), {"a": torch.tensor(1.0)}), optimizer
+    )
+    assert float(value) == 3 and float(point["a"]) == 0.5 and float(point["b"]) == 1
+
+
 # -- one of two rates ----------------------------------------------------------------------------------------------------
 
 
