@@ -5,15 +5,17 @@ import re
 import subprocess
 import sys
 import zipfile
+from types import SimpleNamespace
 
+import build_book
+import chapter_costs
+import executed_copies
 import make_env
 import nbformat
 import pytest
-import run_chapters
 import set_repository
 import yaml
 from browser import ROOT
-from jupyter_cache import get_cache
 
 try:
     import tomllib
@@ -266,30 +268,24 @@ def test_workflows_are_valid():
     assert versions == ["3.10", "3.11", "3.12", "3.13"]
 
 
-def test_a_chapter_that_fails_is_left_to_the_build(tmp_path, capsys):
-    """What runs is found in the cache by its cells; what fails is not, so that Jupyter Book runs it again and reports it."""
-    paths = []
-    for name, source in (("good", "print(6 * 7)"), ("bad", "1 / 0")):
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-        paths.append(tmp_path / f"{name}.ipynb")
-        nbformat.write(notebook, paths[-1])
-    assert run_chapters.main(paths, tmp_path / "cache") == [paths[1]]
-    assert "bad" in capsys.readouterr().out
-    cache = get_cache(str(tmp_path / "cache"))
-    assert run_chapters.missing(cache, paths) == [paths[1]]
-    _, executed = cache.merge_match_into_notebook(nbformat.read(paths[0], as_version=4))
-    assert executed.cells[0].outputs[0].text == "42\n"
-    assert cache.match_cache_notebook(executed).data["execution_seconds"] > 0
-
-
 def test_files_that_texts_name_exist():
     """A module that moves leaves no stale path behind in pages, docstrings and READMEs."""
     import json
     import re
 
-    named = re.compile(r"(?<![\w/.])((?:mlbook|benchmarks|studies|tools|tests)/[\w/]+\.(?:py|json|js|md))(?!\w)")
-    texts = {path: path.read_text(encoding="utf-8") for path in ROOT.glob("**/*.md") if path.parts[-2] != "node_modules"}
-    texts = {path: text for path, text in texts.items() if not set(path.parts) & {".venv", "_build", "node_modules"}}
+    named = re.compile(
+        r"(?<![\w/.])((?:mlbook|benchmarks|studies|tools|tests)/[\w/]+\.(?:py|json|js|md))(?!\w)"
+    )
+    texts = {
+        path: path.read_text(encoding="utf-8")
+        for path in ROOT.glob("**/*.md")
+        if path.parts[-2] != "node_modules"
+    }
+    texts = {
+        path: text
+        for path, text in texts.items()
+        if not set(path.parts) & {".venv", "_build", "node_modules"}
+    }
     for path in (ROOT / "book").glob("*.ipynb"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         texts[path] = "\n".join("".join(cell["source"]) for cell in cells)
@@ -302,3 +298,46 @@ def test_files_that_texts_name_exist():
         if not (ROOT / name).exists()
     }
     assert not missing
+
+
+# -- the notebooks --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def around():
+    return build_book.surroundings()
+
+
+@pytest.mark.site
+@pytest.mark.parametrize("path", sorted((ROOT / "book").glob("*.ipynb")), ids=lambda path: path.name)
+def test_a_notebook_runs_through(path, around):
+    """The build has executed its cells as they are now, with the package as it is now, and none of them failed."""
+    assert build_book.is_fresh(path, around), "its outputs are not those of these cells: run `make book`"
+    assert build_book.ran_through(build_book.code_cells(build_book.EXECUTED / path.name)[1])
+
+
+def test_outputs_of_a_copy_reach_the_page_and_a_failure_is_shown(tmp_path):
+    """What runs is stamped, and not executed again; what fails is not, and its cell and error are shown."""
+    good, bad = (nbformat.v4.new_notebook() for _ in range(2))
+    good.cells = [nbformat.v4.new_markdown_cell("Words."), nbformat.v4.new_code_cell("print(6 * 7)")]
+    bad.cells = [nbformat.v4.new_code_cell("zero = 0\n1 / zero")]
+    paths = [tmp_path / "good.ipynb", tmp_path / "bad.ipynb"]
+    for notebook, path in zip((good, bad), paths, strict=True):
+        nbformat.write(notebook, path)
+    folder = tmp_path / "executed"
+    said = build_book.execute(paths, "the package", folder)
+    assert "1 / zero" in said and "ZeroDivisionError" in said and "1 failed, 1 passed" in said
+    assert [build_book.is_fresh(path, "the package", folder) for path in paths] == [True, False]
+    assert not build_book.is_fresh(paths[0], "another package", folder)
+
+    def page():
+        env = SimpleNamespace(note_dependency=lambda path: None)
+        source = [nbformat.writes(good)]
+        executed_copies.put_in(SimpleNamespace(srcdir=tmp_path, env=env), "book/good", source)
+        assert 0 < chapter_costs.seconds_to_run(env, "book/good") < 300
+        return nbformat.reads(source[0], as_version=4).cells
+
+    good.cells[0].source = "Other words."
+    assert page()[0].source == "Other words." and page()[1].outputs[0].text == "42\n"
+    good.cells[1].source = "print(6 * 8)"
+    assert page()[1].outputs == [], "outputs of other code"

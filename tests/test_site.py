@@ -202,8 +202,3 @@ def test_colab_copies_number_things_as_the_site_does():
         compared += 1
     if CHAPTERS:
         assert compared
-
-
-def test_build_left_no_reports():
-    """MyST-NB writes a report where a cell failed."""
-    assert not list((HTML / "reports").rglob("*.log"))

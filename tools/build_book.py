@@ -1,15 +1,16 @@
-"""Execute the chapters and build the site into _build/html; warnings are errors.
+"""Execute the notebooks and build the site into _build/html; warnings are errors.
 
     python tools/build_book.py       # `make book` calls it
 
-A chapter whose cells did not change is not executed again, as long as nothing else changed that its outputs depend on:
-the package, and which data sets are there. Jupyter Book's cache looks at the cells alone, so it is emptied here when the rest is
-different. The pages are all written again when an extension or the table of contents changed.
+pytest's plugin nbmake executes copies of the notebooks in the folder executed/ (it leaves out what is below a folder _build),
+several at a time; book/_ext/executed_copies.py puts their outputs into the pages. A copy that ran through is stamped with its
+cells and all else that outputs depend on, and is not executed again as long as the stamp is right.
 """
 
+import contextlib
 import hashlib
-import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,66 +18,105 @@ import time
 from pathlib import Path
 
 import make_print
-import run_chapters
+import nbformat
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILD = ROOT / "_build"
+EXECUTED = ROOT / "executed"
+TIMEOUT = yaml.safe_load((ROOT / "_config.yml").read_text())["execute"]["timeout"]  # seconds for one cell
+NOISE = re.compile(r".*(over TCP without encryption|Learn more about nbmake).*\n")
 
 
-def digest_of(files, more=b""):
-    digest = hashlib.sha256(sys.version.encode() + more)
+@contextlib.contextmanager
+def step(what):
+    """One line: what is done, and the seconds it took."""
+    print(what, end=" ... ", flush=True)
+    start = time.monotonic()
+    yield
+    print(f"{time.monotonic() - start:.0f} s", flush=True)
+
+
+def digest(files, *more):
+    found = hashlib.sha256(repr(more).encode())
     for path in sorted(files):
-        if path.is_file():
-            digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
-    return digest.hexdigest()
+        if path.is_file() and "__pycache__" not in path.parts:
+            found.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return found.hexdigest()
 
 
-def inputs():
-    """{what: hash}: everything outside the cells that the chapters' outputs depend on, and what the pages depend on besides."""
-    package = [path for path in (ROOT / "mlbook").rglob("*") if "__pycache__" not in path.parts]
-    # Chapters fall back to generated glyphs where a data set is missing, so importing one changes their outputs.
-    data = subprocess.run(
-        [sys.executable, "-m", "mlbook", "data", "list"], cwd=ROOT, capture_output=True
-    ).stdout
-    return {
-        "outputs": digest_of([*package, ROOT / "constraints.txt"], data),
-        "pages": digest_of([*(ROOT / "book/_ext").glob("*.py"), ROOT / "_toc.yml", ROOT / "_config.yml"]),
-    }
+def surroundings():
+    """A hash of what outputs depend on beside the cells: the package, the pinned versions, Python, the data sets there are."""
+    data = [
+        sys.executable,
+        "-m",
+        "mlbook",
+        "data",
+        "list",
+    ]  # generated characters take the place of missing ones
+    listed = subprocess.run(data, cwd=ROOT, capture_output=True, check=True).stdout
+    return digest([*(ROOT / "mlbook").rglob("*"), ROOT / "constraints.txt"], sys.version, listed)
+
+
+def code_cells(path):
+    """The notebook in a file, and its code cells that are not empty."""
+    notebook = nbformat.read(path, as_version=4)
+    return notebook, [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def is_fresh(path, around, folder=EXECUTED):
+    """Whether the copy of a notebook ran through with these cells and surroundings."""
+    copy = folder / path.name
+    return copy.exists() and nbformat.read(copy, as_version=4).metadata.get("stamp") == stamp(path, around)
+
+
+def ran_through(cells):
+    ended = all("shell.execute_reply" in cell.metadata.get("execution", {}) for cell in cells)
+    return ended and not any(out.output_type == "error" for cell in cells for out in cell.outputs)
+
+
+def stamp(path, around):
+    return digest([], around, [cell.source for cell in code_cells(path)[1]])
+
+
+def execute(paths, around, folder=EXECUTED):
+    """Execute copies of the notebooks, and stamp those that run through; what pytest says where one fails."""
+    folder.mkdir(exist_ok=True)
+    at_once = min(4, os.cpu_count() or 1, len(paths))
+    paths = sorted(paths, key=lambda path: -path.stat().st_size)  # a long one started last would run alone
+    copies = [shutil.copy(path, folder) for path in paths]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbmake", "--overwrite"]
+    command += [f"--nbmake-timeout={TIMEOUT}", f"-n{at_once}", "--maxschedchunk=1", *copies]
+    # Threads of several notebooks would only get into each other's way.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    for path, copy in zip(paths, copies, strict=True):
+        notebook, cells = code_cells(copy)
+        if ran_through(cells):
+            notebook.metadata.update(stamp=stamp(path, around), at_once=at_once)
+            nbformat.write(notebook, copy)
+    return NOISE.sub("", done.stdout) if done.returncode else ""
 
 
 def main():
-    start = time.monotonic()
-    stamp, now = BUILD / "inputs.json", inputs()
-    before = json.loads(stamp.read_text()) if stamp.exists() else {}
-    old = []
-    if before != now:
-        old += [".doctrees", "html"]
-    if before.get("outputs") != now["outputs"]:
-        old += [".jupyter_cache", "jupyter_execute"]
-    for folder in old:
-        shutil.rmtree(BUILD / folder, ignore_errors=True)
-    stamp.unlink(missing_ok=True)  # an interrupted build leaves none
-    BUILD.mkdir(exist_ok=True)
-    environment = {
-        **os.environ,
-        "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", ""),
-        "MLBOOK_CHAPTERS_AT_ONCE": str(run_chapters.at_once()),
-    }
-    subprocess.run([sys.executable, run_chapters.__file__], cwd=ROOT, env=environment, check=True)
-    # Not the script `jupyter-book`: it stands elsewhere where this environment borrows another's packages.
-    start_it = "from jupyter_book.cli.main import main; main()"
-    command = [sys.executable, "-c", start_it, "build", ".", "-W", "--keep-going"]
-    code = subprocess.run(command, cwd=ROOT, env=environment).returncode
-    if code:
-        for report in sorted((BUILD / "html/reports").rglob("*.log")):
-            print(f"\n--- {report.relative_to(ROOT)}\n{report.read_text()}")
-        sys.exit("The book was not built: the warnings above are errors here.")
-    make_print.main()
-    stamp.write_text(json.dumps(now))
+    notebooks, around = sorted((ROOT / "book").glob("*.ipynb")), surroundings()
+    stale = [path for path in notebooks if not is_fresh(path, around)]
+    with step(f"executing {len(stale)} of {len(notebooks)} notebooks"):
+        if failures := execute(stale, around) if stale else "":
+            sys.exit(f"\n{failures}\nThe book was not built: a notebook failed.")
+    whole = ROOT / "_build/whole"  # the Makefile has everything written again where this is missing
+    whole.unlink(missing_ok=True)
+    with step("building the site"):
+        # Not the script `jupyter-book`: it stands elsewhere where this environment borrows another's packages.
+        start_it = "from jupyter_book.cli.main import main; main()"
+        command = [sys.executable, "-c", start_it, "build", ".", "-W", "--keep-going", "-q"]
+        if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
+            sys.exit("\nThe book was not built: the warnings above are errors here.")
+    whole.touch()
+    with step("printing it on one page"):
+        make_print.main()
     print(
-        f"\nThe book is built ({time.monotonic() - start:.0f} s). Open {BUILD.name}/html/index.html in a browser, or"
+        f"The book is built: open _build/html/index.html, or {sys.executable} -m http.server -d _build/html 8000"
     )
-    print(f"  {sys.executable} -m http.server -d {BUILD.name}/html 8000     and then http://127.0.0.1:8000/")
 
 
 if __name__ == "__main__":

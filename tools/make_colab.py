@@ -20,7 +20,7 @@ import myst_to_plain
 from book_labels import Book
 from set_repository import ROOT
 
-EXECUTED = ROOT / "_build/jupyter_execute"
+EXECUTED = ROOT / "executed"  # see build_book.py
 EXERCISE = re.compile(r"^:{3,}\{exercise\}[^\S\n]*(.*)\n:label: *(\S+)", re.MULTILINE)
 LAB = "A lab. It comes alive when this cell is run."
 HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
@@ -127,7 +127,7 @@ def main(folder):
     copies = {}
     for path in sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb")):
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        twin = EXECUTED / f"book/{path.name}"
+        twin = EXECUTED / path.name
         executed = json.loads(twin.read_text(encoding="utf-8")) if twin.exists() else None
         copies[path.name] = convert(notebook, f"book/{path.stem}", book, executed)
         for cell in copies[path.name]["cells"]:

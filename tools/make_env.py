@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,9 +91,16 @@ def main(folder):
         create(folder)
     chosen = folder / "constraints.txt"
     chosen.write_text(constraints(str(python)))
-    print("installing the package and its tools (a few minutes the first time) ...", flush=True)
+    print("installing the package and its tools (a few minutes the first time)", end=" ... ", flush=True)
+    start = time.monotonic()
     command = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", str(chosen)]
-    if subprocess.run([*command, "-e", f"{ROOT}[book,test]"]).returncode:
+    done = subprocess.run([*command, "-e", f"{ROOT}[book,test]"], stderr=subprocess.PIPE, text=True)
+    # Not that a folder of the user's own pip settings does not exist.
+    said = [
+        line for line in done.stderr.splitlines(True) if not re.match("WARNING: Location .* is ignored", line)
+    ]
+    print(f"{time.monotonic() - start:.0f} s\n{''.join(said)}", end="", flush=True)
+    if done.returncode:
         sys.exit("pip could not install the requirements (its message stands above)")
 
 

@@ -13,7 +13,7 @@ from myst_nb.sphinx_ import NbMetadataCollector
 
 
 def seconds_to_run(env, docname):
-    """Seconds that the notebook's execution took, or None where it was not executed."""
+    """Seconds that the notebook's execution took, or None where it was not executed (see executed_copies.py)."""
     data = NbMetadataCollector.get_exec_data(env, docname)
     return data.get("runtime") if data else None
 
@@ -45,7 +45,7 @@ def _put_in(app, doctree, docname):
     if not chapter_number(docname) or seconds is None:
         return
     cell = cost_table(doctree)[1][1]
-    others = int(os.environ.get("MLBOOK_CHAPTERS_AT_ONCE", "1")) - 1  # see tools/build_book.py
+    others = NbMetadataCollector.get_exec_data(app.env, docname)["at_once"] - 1
     beside = (
         "" if others < 1 else " beside another chapter" if others == 1 else f" beside {others} other chapters"
     )
