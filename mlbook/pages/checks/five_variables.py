@@ -143,8 +143,8 @@ def estimator(
 ) -> Estimator:
     """The way to dJ/dη that belongs to this outer variable. Raises ``UserError`` for an unknown one."""
     if variable not in ESTIMATES:
-        known = ", ".join(ESTIMATES)
-        raise UserError(f"the outer variable must be one of {known}, not {variable!r}")
+        message = f"the outer variable must be one of {', '.join(ESTIMATES)}"
+        raise UserError(f"{message}, not {variable!r}")
     fit = Fit(tasks)
     if ESTIMATES[variable] == "exact":
         return bilevel.exact(fit, fit.steps)
