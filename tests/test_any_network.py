@@ -103,16 +103,16 @@ def setting(name, **options):
 def test_the_default_engine_is_right_through_torchs_own_layers(name):
     learner, meta, episodes = setting(name)
     gradient, _ = learner.meta_gradient(meta, episodes)
-    compared = compare_gradient(
-        lambda m: learner.meta_loss(m, episodes)[0], gradient, meta, generator=rng(5)
-    )
+    compared = compare_gradient(lambda m: learner.meta_loss(m, episodes)[0], gradient, meta, generator=rng(5))
     assert worst(compared) < 1e-6
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_all_tasks_at_once_are_task_by_task(name):
     learner, meta, episodes = setting(name)
-    one_by_one, _ = MAML(learner.model, inner_lr=0.2, inner_steps=2, engine="loop").meta_gradient(meta, episodes)
+    one_by_one, _ = MAML(learner.model, inner_lr=0.2, inner_steps=2, engine="loop").meta_gradient(
+        meta, episodes
+    )
     assert relative_distance(learner.meta_gradient(meta, episodes)[0], one_by_one) < 1e-10
 
 

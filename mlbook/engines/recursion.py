@@ -90,51 +90,54 @@ def summed_gradients(
     """The gradients of some tasks, added up; arguments as in ``meta_gradient``."""
     learned = isinstance(rates, dict)
     rate = rates if learned else dict.fromkeys(network.adapted, rates)
-    rate_sums = {name: _zeros(p) for name, p in rate.items()} if learned else None
+    rate_sums = {name: zeros(p) for name, p in rate.items()} if learned else None
     support = network.prepare(part.support_x)
-    w, taken = theta, []
+    w, taken, names = theta, [], network.adapted
     for _ in range(steps):
         sweep = network.forward(w, support, part.support_y, scale)
         g = network.backward(w, sweep, False)  # [MAML 5]
-        if learned or not first_order:  # a step that nothing depends on is forgotten
+        # a step that nothing depends on is forgotten
+        if learned or not first_order:
             kept = None if recompute or first_order else sweep
             taken.append((w, kept, g if learned else None))
-        moved = {n: _minus(w[n], rate[n], g[n]) for n in network.adapted}  # [MAML 6]
+        moved = {n: minus(w[n], rate[n], g[n]) for n in names}  # [MAML 6]
         w = {**w, **moved}
     sweep = None
-    v, metrics = _query(network, w, part, query_size)  # [HVP 1]
+    v, metrics = query_gradients(network, w, part, query_size)  # [HVP 1]
     while taken:  # [HVP 2]
         w, sweep, g = taken.pop()
         if learned:
             for name in rate_sums:
-                rate_sums[name] -= _over_tasks(g[name] * v[name])
+                rate_sums[name] -= over_tasks(g[name] * v[name])
         if first_order:
             continue
         if sweep is None:
             sweep = network.forward(w, support, part.support_y, scale)
             network.backward(w, sweep, False)
-        # one rate for all comes out of the linear H·(αv): one pass less over the weights
-        along = {n: rate[n] * v[n] if learned else v[n] for n in network.adapted}
+        # one rate for all comes out of the linear H·(αv): a pass less
+        along = {n: rate[n] * v[n] if learned else v[n] for n in names}
         h = network.hessian_vector(w, along, sweep, scale)  # [HVP 3]
-        v = {n: _minus(v[n], 1 if learned else rates, h[n]) for n in v}  # [HVP 4]
-    weights = {name: _over_tasks(g) for name, g in v.items()}
+        v = {n: minus(v[n], 1 if learned else rates, h[n]) for n in v}  # [HVP 4]
+    weights = {name: over_tasks(g) for name, g in v.items()}
     return Gradient(weights, rate_sums, metrics)
 
 
-def _zeros(p: Tensor) -> Tensor:
+def zeros(p: Tensor) -> Tensor:
     return torch.zeros_like(p, dtype=torch.float64)
 
 
-def _over_tasks(x: Tensor) -> Tensor:
+def over_tasks(x: Tensor) -> Tensor:
     return x.sum(0, keepdim=True, dtype=torch.float64)
 
 
-def _minus(a: Tensor, rate: float | Tensor, b: Tensor) -> Tensor:
+def minus(a: Tensor, rate: float | Tensor, b: Tensor) -> Tensor:
     """a − rate·b."""
     return a - rate * b if isinstance(rate, Tensor) else torch.sub(a, b, alpha=rate)
 
 
-def _query(network: Network, w: Weights, part: Episode, size: int) -> tuple[Weights, dict[str, Tensor]]:
+def query_gradients(
+    network: Network, w: Weights, part: Episode, size: int
+) -> tuple[Weights, dict[str, Tensor]]:
     """∇L_Q of every task at its own weights, and the metrics added up over the tasks."""
     T = part.n_tasks
     gradients: list[Weights] = []
@@ -162,7 +165,7 @@ def displacement(
 ) -> tuple[Weights, dict[str, Tensor]]:
     """Mean over tasks of θ − θᴺ after ``steps`` steps on (x, y), which Reptile follows, and mean metrics before the last step."""
     T, metrics = len(x), {}
-    total = {name: _zeros(p) for name, p in theta.items()}
+    total = {name: zeros(p) for name, p in theta.items()}
     with torch.no_grad():
         for start in range(0, T, chunk or T):
             own = slice(start, start + (chunk or T))
@@ -170,11 +173,11 @@ def displacement(
             for _ in range(steps):
                 sweep = network.forward(w, source, y[own], 1.0)
                 g = network.backward(w, sweep, True)
-                w = {name: _minus(w[name], inner_lr, g[name]) for name in theta}
+                w = {name: minus(w[name], inner_lr, g[name]) for name in theta}
             for name, value in network.metrics(sweep, y[own]).items():
                 metrics[name] = metrics.get(name, 0) + len(y[own]) / T * value
             for name, sums in total.items():
-                sums += _over_tasks(theta[name] - w[name])
+                sums += over_tasks(theta[name] - w[name])
     return {name: sums / T for name, sums in total.items()}, metrics
 
 

@@ -1,7 +1,8 @@
 """One file per algorithm; one protocol for all.
 
-``init(generator) -> State``, ``step(state, episodes, progress) -> (State, metrics)``,
-``path(meta, support_x, support_y, steps)`` -> the parameters after 0, 1, ... inner steps.
+``init(generator) -> State``, ``step(state, episodes, progress) -> (State,
+metrics)``, ``path(meta, support_x, support_y, steps)`` -> the parameters after
+0, 1, ... inner steps.
 """
 
 from mlbook.meta_learners.backbone import Backbone

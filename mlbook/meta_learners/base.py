@@ -159,13 +159,9 @@ class InitialisationLearner(MetaLearner):
 
     @property
     def has_batch_norm(self) -> bool:
-        return any(
-            isinstance(module, BatchNorm) for module in self.model.modules()
-        )
+        return any(isinstance(module, BatchNorm) for module in self.model.modules())
 
-    def draw(
-        self, generator: torch.Generator, device: torch.device | str
-    ) -> Meta:
+    def draw(self, generator: torch.Generator, device: torch.device | str) -> Meta:
         """Random θ, drawn on the generator's device, then moved."""
         params = initial_params(self.model, generator)
         return {"params": {name: p.to(device) for name, p in params.items()}}
@@ -187,9 +183,7 @@ class InitialisationLearner(MetaLearner):
 def leaves(meta: Meta) -> list[Tensor]:
     """The tensors of ``meta`` in a fixed order."""
     return [
-        meta[group][name]
-        for group in sorted(meta)
-        for name in sorted(meta[group])
+        meta[group][name] for group in sorted(meta) for name in sorted(meta[group])
     ]
 
 
@@ -225,8 +219,7 @@ def running_mean(
         for mean, g in zip(leaves(total), leaves(gradient), strict=True):
             mean.add_(g, alpha=1 / n_tasks)
         metrics = {
-            name: metrics.get(name, 0) + v / n_tasks
-            for name, v in values.items()
+            name: metrics.get(name, 0) + v / n_tasks for name, v in values.items()
         }
     return total, metrics
 
@@ -251,9 +244,7 @@ def outer_step(
     learned = leaves({group: state.meta[group] for group in gradient})
     for tensor, g in zip(learned, leaves(gradient), strict=True):
         g = g.to(tensor.dtype)
-        tensor.grad = (
-            g if clip_value is None else g.clamp(-clip_value, clip_value)
-        )
+        tensor.grad = g if clip_value is None else g.clamp(-clip_value, clip_value)
     for group in state.optimizer.param_groups:
         # in a captured graph the rate is a tensor, read from the device's
         # memory

@@ -30,7 +30,8 @@ from mlbook.meta_learners.base import AllReduce
 Outer = dict[str, Tensor]
 """The outer variable η by name."""
 InnerState = Any
-"""What an inner loop carries from step to step; only the problem itself looks inside."""
+"""What an inner loop carries from step to step; only the problem itself looks
+inside."""
 
 
 class Estimate(NamedTuple):
@@ -44,7 +45,8 @@ class Estimate(NamedTuple):
 
 Estimator = Callable[[Outer], Estimate]
 Combine = Callable[[Estimate], Estimate]
-"""What becomes of an estimate before it is used: a clip, say, or a mean over processes."""
+"""What becomes of an estimate before it is used: a clip, say, or a mean over
+processes."""
 
 
 def outer_step(
@@ -53,7 +55,8 @@ def outer_step(
     optimizer: torch.optim.Optimizer,
     combine: Combine = lambda found: found,
 ) -> Tensor:
-    """One step of the outer loop: estimate dJ/dη, then move η in place. Returns J as it was estimated.
+    """One step of the outer loop: estimate dJ/dη, then move η in place. Returns
+    J as it was estimated.
 
     optimizer: holds the tensors of ``outer``. combine: see ``Combine``.
     """
@@ -66,7 +69,8 @@ def move(
     found: Estimate,
     optimizer: torch.optim.Optimizer,
 ) -> Tensor:
-    """Move η in place by an estimate that has been made. Returns its value. Other tensors of the optimiser stay."""
+    """Move η in place by an estimate that has been made. Returns its value.
+    Other tensors of the optimiser stay."""
     for name, tensor in outer.items():
         tensor.grad = found.gradient[name].to(tensor.dtype)
     optimizer.step()  # [OUTER 2] η moves
@@ -76,10 +80,13 @@ def move(
 
 
 def over_processes(all_reduce: AllReduce) -> Combine:
-    """Value and gradient become their means over all processes; ``all_reduce`` as a meta-learner's ``step`` gets it."""
+    """Value and gradient become their means over all processes; ``all_reduce``
+    as a meta-learner's ``step`` gets it."""
 
     def combine(found: Estimate) -> Estimate:
-        gradient, metrics = all_reduce({"params": found.gradient}, {"loss": found.value})
+        gradient, metrics = all_reduce(
+            {"params": found.gradient}, {"loss": found.value}
+        )
         return Estimate(metrics["loss"], gradient["params"])
 
     return combine
@@ -92,31 +99,43 @@ class Inner(Protocol):
         """θ_0, and whatever else the loop remembers."""
 
     def step(self, outer: Outer, state: InnerState, t: int) -> InnerState:
-        """The state after step t + 1; differentiable in ``outer`` and in ``state``."""
+        """The state after step t + 1; differentiable in ``outer`` and in
+        ``state``."""
 
     def loss(self, outer: Outer, state: InnerState, t: int) -> Tensor:
         """w_t f(θ_t), a number: what the state after t steps adds to J."""
 
     def cut(self, state: InnerState) -> InnerState:
-        """The same state without its past: no derivative flows to earlier steps."""
+        """The same state without its past: no derivative flows to earlier
+        steps."""
 
 
 def leaves_of(outer: Outer) -> Outer:
     """Copies of η without a past, for derivatives to be taken at."""
-    return {name: tensor.detach().requires_grad_() for name, tensor in outer.items()}
+    return {
+        name: tensor.detach().requires_grad_() for name, tensor in outer.items()
+    }
 
 
-def gradient_at(value: Tensor, point: Outer, *, create_graph: bool = False) -> Estimate:
-    """``value``, a number, with its gradient in ``point`` by reverse-mode differentiation; zeros where it does not depend on a
-    tensor. create_graph: the gradient can be differentiated again."""
+def gradient_at(
+    value: Tensor, point: Outer, *, create_graph: bool = False
+) -> Estimate:
+    """``value``, a number, with its gradient in ``point`` by reverse-mode
+    differentiation; zeros where it does not depend on a tensor. create_graph:
+    the gradient can be differentiated again."""
     tensors = list(point.values())
-    options = {"create_graph": create_graph, "allow_unused": True, "materialize_grads": True}
+    options = {
+        "create_graph": create_graph,
+        "allow_unused": True,
+        "materialize_grads": True,
+    }
     found = torch.autograd.grad(value, tensors, **options)
     return Estimate(value.detach(), dict(zip(point, found, strict=True)))
 
 
 def gradient_of(function: Callable[[Outer], Tensor], outer: Outer) -> Estimate:
-    """Value and gradient of a function η -> number, as ``gradient_at`` has them."""
+    """Value and gradient of a function η -> number, as ``gradient_at`` has
+    them."""
     point = leaves_of(outer)
     return gradient_at(function(point), point)
 
@@ -128,7 +147,8 @@ def through_window(
     first: int,
     last: int,
 ) -> tuple[Estimate, InnerState]:
-    """What steps ``first`` to ``last`` − 1 of an inner loop add to J and to dJ/dη, and the state after them.
+    """What steps ``first`` to ``last`` − 1 of an inner loop add to J and to
+    dJ/dη, and the state after them.
 
     No derivative flows to the steps before, and none will flow back to these.
     """
@@ -140,10 +160,13 @@ def through_window(
 
 
 def windows(inner: Inner, steps: int, window: int) -> Iterator[Estimator]:
-    """One run of the inner loop as estimators for t = 1..window, window + 1..2·window, …, to be called in this order.
+    """One run of the inner loop as estimators for t = 1..window, window +
+    1..2·window, …, to be called in this order.
 
-    The state goes on from one to the next, its past does not. Between two of them η may have moved: that is how a learned
-    optimiser is trained (truncated backpropagation through time). Raises ``UserError`` where steps or window are below 1.
+    The state goes on from one to the next, its past does not. Between two of
+    them η may have moved: that is how a learned optimiser is trained (truncated
+    backpropagation through time). Raises ``UserError`` where steps or window
+    are below 1.
     """
     if steps < 1 or window < 1:
         wrong = f"got {steps} and {window}"
@@ -161,14 +184,20 @@ def windows(inner: Inner, steps: int, window: int) -> Iterator[Estimator]:
 
 
 def truncated(inner: Inner, steps: int, window: int) -> Estimator:
-    """dJ/dη at one η, each loss differentiated back to the beginning of its window only. Errors as in ``windows``."""
+    """dJ/dη at one η, each loss differentiated back to the beginning of its
+    window only. Errors as in ``windows``."""
 
     def estimate(outer: Outer) -> Estimate:
-        value, gradient = 0.0, {name: torch.zeros_like(t) for name, t in outer.items()}
+        value, gradient = (
+            0.0,
+            {name: torch.zeros_like(t) for name, t in outer.items()},
+        )
         for part in windows(inner, steps, window):
             found = part(outer)
             value = value + found.value
-            gradient = {name: g + found.gradient[name] for name, g in gradient.items()}
+            gradient = {
+                name: g + found.gradient[name] for name, g in gradient.items()
+            }
         return Estimate(value, gradient)
 
     return estimate
@@ -189,15 +218,20 @@ def relaxed(
     samples: int,
     generator: torch.Generator,
 ) -> Estimator:
-    """The mean of d/dη of ``loss(η, draw(η, generator))`` over ``samples`` soft choices, through which derivatives flow.
+    """The mean of d/dη of ``loss(η, draw(η, generator))`` over ``samples`` soft
+    choices, through which derivatives flow.
 
-    Biased: a mixture of two options is not one of them, and even where the loss is linear the mean of a soft choice is not the
-    probability of the hard one (it comes close as the temperature falls).
+    Biased: a mixture of two options is not one of them, and even where the loss
+        is linear the mean of a soft choice is not the probability of the hard
+        one (it comes close as the temperature falls).
     """
 
     def estimate(outer: Outer) -> Estimate:
         point = leaves_of(outer)
-        value = sum(loss(point, draw(point, generator)) for _ in range(samples)) / samples
+        value = (
+            sum(loss(point, draw(point, generator)) for _ in range(samples))
+            / samples
+        )
         return gradient_at(value, point)
 
     return estimate
@@ -211,11 +245,14 @@ def score_function(
     generator: torch.Generator,
     baseline: Tensor | float = 0.0,
 ) -> Estimator:
-    """The mean of (f − b) ∇ log p over ``samples`` choices: REINFORCE (Williams 1992).
+    """The mean of (f − b) ∇ log p over ``samples`` choices: REINFORCE (Williams
+    1992).
 
-    draw: η and a generator -> a choice and its log-probability, differentiable in η. reward_or_loss: f of a choice, a number;
-    where it depends on η besides the choice, that is not differentiated. baseline b: anything that does not depend on the
-    choice; it changes the variance and not the mean.
+    draw: η and a generator -> a choice and its log-probability, differentiable
+        in η. reward_or_loss: f of a choice, a number; where it depends on η
+        besides the choice, that is not differentiated. baseline b: anything
+        that does not depend on the choice; it changes the variance and not the
+        mean.
     """
 
     def estimate(outer: Outer) -> Estimate:
@@ -231,8 +268,11 @@ def score_function(
     return estimate
 
 
-def categorical(name: str) -> Callable[[Outer, torch.Generator], tuple[Tensor, Tensor]]:
-    """For ``score_function``: one-hot choices [..., K] drawn by the logits η[name] [..., K], and their summed log-probability."""
+def categorical(
+    name: str,
+) -> Callable[[Outer, torch.Generator], tuple[Tensor, Tensor]]:
+    """For ``score_function``: one-hot choices [..., K] drawn by the logits
+    η[name] [..., K], and their summed log-probability."""
 
     def draw(outer: Outer, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         log_p = outer[name].log_softmax(-1)
@@ -244,15 +284,23 @@ def categorical(name: str) -> Callable[[Outer, torch.Generator], tuple[Tensor, T
     return draw
 
 
-def gumbel_softmax(name: str, temperature: float) -> Callable[[Outer, torch.Generator], Tensor]:
-    """For ``relaxed``: softmax((η[name] + Gumbel noise) / temperature), which becomes one-hot as the temperature falls (Jang et
-    al. 2017). Raises ``UserError`` for a temperature that is not positive."""
+def gumbel_softmax(
+    name: str, temperature: float
+) -> Callable[[Outer, torch.Generator], Tensor]:
+    """For ``relaxed``: softmax((η[name] + Gumbel noise) / temperature), which
+    becomes one-hot as the temperature falls (Jang et al. 2017). Raises
+    ``UserError`` for a temperature that is not positive."""
     if not temperature > 0:
         raise UserError(f"the temperature must be positive, got {temperature}")
 
     def draw(outer: Outer, generator: torch.Generator) -> Tensor:
         logits = outer[name]
-        uniform = torch.rand(logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
+        uniform = torch.rand(
+            logits.shape,
+            generator=generator,
+            dtype=logits.dtype,
+            device=logits.device,
+        )
         tiny = torch.finfo(logits.dtype).tiny
         noise = -(-(uniform.clamp_min(tiny).log())).clamp_min(tiny).log()
         return ((logits + noise) / temperature).softmax(-1)

@@ -100,15 +100,11 @@ def adam_path(
         v = {n: BETA2 * moments.v[n] + fresh[n] for n in params}  # [ADAM 2]
         moments = Moments(v, BETA2 * moments.weight + (1 - BETA2))
         rate = inner_lr * moments.weight.sqrt()
-        change = {
-            n: rate * gradient[n] / (v[n].sqrt() + EPSILON) for n in params
-        }
+        change = {n: rate * gradient[n] / (v[n].sqrt() + EPSILON) for n in params}
         params = {n: p - change[n] for n, p in params.items()}  # [ADAM 3]
         yield params, moments
 
 
-def adapt(
-    support_loss: Loss | Sequence[Loss], params: Params, **options
-) -> Params:
+def adapt(support_loss: Loss | Sequence[Loss], params: Params, **options) -> Params:
     """The last point θᴺ of ``inner_path``, which has the arguments."""
     return deque(inner_path(support_loss, params, **options), maxlen=1).pop()

@@ -1,13 +1,15 @@
-"""LEO: latent embedding optimization (Rusu et al. 2019), as in the official code.
+"""LEO: latent embedding optimization (Rusu et al. 2019), as in the official
+code.
 
-``LatentEmbedding`` is what every LEO has: two inner loops, the outer objective and
-the outer step. ``LEO`` adds the networks for classification over fixed features;
-``LEORegression``, in a file of its own, those for regression.
+``LatentEmbedding`` is what every LEO has: two inner loops, the outer objective
+    and the outer step. ``LEO`` adds the networks for classification over fixed
+    features; ``LEORegression``, in a file of its own, those for regression.
 
 Greek to Python: φ_e ``encoder``, φ_r ``relation``, φ_d ``decoder``, z ``codes``
-[N, K, n_z] (K codes of each class), w ``w`` [N, K, D] (the weights decoded from
-them), α ``rates["latent"]``, α_w ``rates["finetuning"]``, β ``kl_weight``, γ
-``penalty_weight``, λ₁ ``l2_weight``, λ₂ ``orthogonality_weight``.
+    [N, K, n_z] (K codes of each class), w ``w`` [N, K, D] (the weights decoded
+    from them), α ``rates["latent"]``, α_w ``rates["finetuning"]``, β
+    ``kl_weight``, γ ``penalty_weight``, λ₁ ``l2_weight``, λ₂
+    ``orthogonality_weight``.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ PULL = 1e-4
 
 
 def spread(s: Tensor, offset: float) -> Tensor:
-    """σ = max(exp(s) − (1 − offset), 1e-10), which is ``offset`` where s = 0."""
+    """σ = max(exp(s) − (1 − offset), 1e-10), which is ``offset`` where s =
+    0."""
     return (s.exp() - (1 - offset)).clamp_min(SMALLEST_SPREAD)
 
 
@@ -57,23 +60,26 @@ def gaussian(parts: Tensor, offset: float) -> tuple[Tensor, Tensor]:
 
 
 def dropped(x: Tensor, uniform: Noise, rate: float) -> Tensor:
-    """Dropout of the entries of x whose number in ``uniform`` is below ``rate``; the
-    others are scaled up. Without numbers (None), x as it is."""
+    """Dropout of the entries of x whose number in ``uniform`` is below
+    ``rate``; the others are scaled up. Without numbers (None), x as it is."""
     return x if uniform is None or rate == 0 else x * (uniform >= rate) / (1 - rate)
 
 
 def divergence(z: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
-    """log q(z) − log p(z) for each entry of z, drawn from q = N(mean, σ²), with the
-    prior p = N(0, 1); the constants of the two densities cancel."""
+    """log q(z) − log p(z) for each entry of z, drawn from q = N(mean, σ²), with
+    the prior p = N(0, 1); the constants of the two densities cancel."""
     log_q = -((z - mean) ** 2) / (2 * sigma**2) - sigma.log()
     log_p = -(z**2) / 2
     return log_q - log_p
 
 
 def correlations(rows: Tensor) -> Tensor:
-    """C − I for rows [n, m]; C [n, n]: the cosines of the angles between them."""
+    """C − I for rows [n, m]; C [n, n]: the cosines of the angles between
+    them."""
     rows = F.normalize(rows, dim=1)
-    return rows @ rows.t() - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+    return rows @ rows.t() - torch.eye(
+        len(rows), dtype=rows.dtype, device=rows.device
+    )
 
 
 def mean_terms(terms: Terms) -> Terms:
@@ -91,8 +97,9 @@ def xavier(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
 @dataclass(frozen=True, kw_only=True)
 class LatentEmbedding(MetaLearner):
     """What all LEOs share. A subclass gives the networks: ``init``, ``codes``,
-    ``decode``, ``support_loss``, ``task_terms``, ``as_params``, ``predict``, and the
-    ``noise_shapes`` of its meta-training. Raises ``UserError`` for bad settings."""
+    ``decode``, ``support_loss``, ``task_terms``, ``as_params``, ``predict``,
+    and the ``noise_shapes`` of its meta-training. Raises ``UserError`` for bad
+    settings."""
 
     latent: int
     """n_z, length of a latent code."""
@@ -101,28 +108,38 @@ class LatentEmbedding(MetaLearner):
     latent_lr: float
     """First value of α, learned for each latent dimension."""
     finetuning_lr: float
-    """First value of α_w, learned for each feature (regression: each parameter)."""
+    """First value of α_w, learned for each feature (regression: each
+    parameter)."""
     kl_weight: float
     penalty_weight: float = 1e-9
     l2_weight: float = 1e-8
     orthogonality_weight: float = 1e-3
     stochastic: bool = True
-    """Whether meta-training samples codes and weights; if not, it takes means, as
-    meta-test does (an ablation of the paper)."""
+    """Whether meta-training samples codes and weights; if not, it takes means,
+    as meta-test does (an ablation of the paper)."""
     meta_lr: float
     meta_lr_decay: Literal["constant", "cosine"] = "constant"
     clip_value: float = 0.1
     clip_norm: float = 0.1
-    """Bounds on each entry of the meta-gradient, then on the length of each tensor."""
+    """Bounds on each entry of the meta-gradient, then on the length of each
+    tensor."""
     decoder_name = "decoder"
     """The decoder's first matrix, with a column for each latent dimension."""
 
     def __post_init__(self) -> None:
-        for name, least in (("latent", 1), ("latent_steps", 0), ("finetuning_steps", 0)):
+        for name, least in (
+            ("latent", 1),
+            ("latent_steps", 0),
+            ("finetuning_steps", 0),
+        ):
             if getattr(self, name) < least:
-                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
+                raise UserError(
+                    f"{name} must be at least {least}, got {getattr(self, name)}"
+                )
         if self.meta_lr_decay not in ("constant", "cosine"):
-            raise UserError(f"meta_lr_decay must be constant or cosine, not {self.meta_lr_decay!r}")
+            raise UserError(
+                f"meta_lr_decay must be constant or cosine, not {self.meta_lr_decay!r}"
+            )
 
     @property
     def all_steps(self) -> int:
@@ -146,16 +163,21 @@ class LatentEmbedding(MetaLearner):
         return meta["rates"][name]
 
     def state(self, code: Terms, z: Tensor, w: Tensor) -> Terms:
-        """What ``inner`` yields after a step, from its codes z and weights w."""
+        """What ``inner`` yields after a step, from its codes z and weights
+        w."""
         return {**code, "z": z, "codes": z, "w": w}
 
-    def inner(self, meta: Meta, episode: AnyEpisode, gradient=grad) -> Iterator[Terms]:
-        """Codes and weights of one task after 0, 1, …, ``all_steps`` inner steps.
+    def inner(
+        self, meta: Meta, episode: AnyEpisode, gradient=grad
+    ) -> Iterator[Terms]:
+        """Codes and weights of one task after 0, 1, …, ``all_steps`` inner
+        steps.
 
-        Yields ``codes`` and ``w``, the adapted codes and weights; ``z``, the code of
-        each class; ``start``, the first codes; ``mean`` and ``sigma``, which those
-        were drawn with. Samples with the noise of a ``NoisyEpisode`` (meta-training);
-        takes means of an ``Episode``. ``gradient`` has the call of ``torch.func.grad``.
+        Yields ``codes`` and ``w``, the adapted codes and weights; ``z``, the
+        code of each class; ``start``, the first codes; ``mean`` and ``sigma``,
+        which those were drawn with. Samples with the noise of a
+        ``NoisyEpisode`` (meta-training); takes means of an ``Episode``.
+        ``gradient`` has the call of ``torch.func.grad``.
         """
         params = meta["params"]
 
@@ -163,7 +185,9 @@ class LatentEmbedding(MetaLearner):
             return self.support_loss(w, self.seen(episode, n), episode.support_y)
 
         def loss_of_code(z: Tensor, n: int) -> Tensor:
-            return loss_of_weights(self.decode(params, z, self.noise(episode, n)), n)
+            return loss_of_weights(
+                self.decode(params, z, self.noise(episode, n)), n
+            )
 
         code = self.codes(params, episode)
         z = code["start"]
@@ -179,9 +203,11 @@ class LatentEmbedding(MetaLearner):
             w = w - self.rate(meta, "finetuning") * slope  # [LEO 11]
             yield self.state(code, z, w)
 
-    def path(self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int) -> Iterator[Params]:
-        """Adapted parameters after 0, 1, …, ``steps`` inner steps at meta-test, by
-        means. Raises ``UserError`` where ``steps`` exceeds ``all_steps``."""
+    def path(
+        self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int
+    ) -> Iterator[Params]:
+        """Adapted parameters after 0, 1, …, ``steps`` inner steps at meta-test,
+        by means. Raises ``UserError`` where ``steps`` exceeds ``all_steps``."""
         if steps > self.all_steps:
             parts = f"{self.latent_steps} + {self.finetuning_steps}"
             raise UserError(f"LEO takes {parts} inner steps, not {steps}")
@@ -192,13 +218,15 @@ class LatentEmbedding(MetaLearner):
             yield self.as_params(state["w"])
 
     def weighted(self, terms: Terms) -> Tensor:
-        """Query loss + β KL + γ penalty, of one task or of the mean over tasks."""
+        """Query loss + β KL + γ penalty, of one task or of the mean over
+        tasks."""
         loss = terms["query"] + self.kl_weight * terms["kl"]
         return loss + self.penalty_weight * terms["penalty"]
 
     def regulariser(self, params: Params) -> Tensor:
-        """λ₁ · ½ Σ‖φ‖² + λ₂ · mean (C − I)², with the correlations C [n_z, n_z] of the
-        columns of the decoder's first matrix, one for each latent dimension."""
+        """λ₁ · ½ Σ‖φ‖² + λ₂ · mean (C − I)², with the correlations C [n_z, n_z]
+        of the columns of the decoder's first matrix, one for each latent
+        dimension."""
         l2 = sum((p * p).sum() for p in params.values()) / 2  # [LEO 15]
         off = correlations(params[self.decoder_name].t())
         orthogonality = (off * off).mean()  # [LEO 16]
@@ -214,10 +242,13 @@ class LatentEmbedding(MetaLearner):
         losses, terms = vmap(self.task_loss, in_dims=(None, 0))(meta, episodes)
         return losses.mean() + self.regulariser(meta["params"]), mean_terms(terms)
 
-    def meta_gradient(self, meta: Meta, episodes: NoisyEpisode) -> tuple[Meta, Terms]:
-        """The gradient of ``meta_loss``, in the structure of ``meta``, and the metrics.
-        ``vmap`` is outermost: ``grad`` around it drops second derivatives of some
-        layers that a subclass may have (see ``models.batch_norm``)."""
+    def meta_gradient(
+        self, meta: Meta, episodes: NoisyEpisode
+    ) -> tuple[Meta, Terms]:
+        """The gradient of ``meta_loss``, in the structure of ``meta``, and the
+        metrics.
+        ``vmap`` is outermost: ``grad`` around it drops second derivatives of
+            some layers that a subclass may have (see ``models.batch_norm``)."""
         of_task = grad(self.task_loss, has_aux=True)
         each, terms = vmap(of_task, in_dims=(None, 0))(meta, episodes)
         gradient = map_leaves(lambda g: g.mean(0), each)
@@ -226,15 +257,17 @@ class LatentEmbedding(MetaLearner):
         return gradient, mean_terms(terms)
 
     def guarded(self, meta: Meta, gradient: Meta) -> Meta:
-        """The gradient; if an entry is NaN, a small pull of the networks towards zero
-        and nothing for the rates (decided on the device, without waiting for it)."""
+        """The gradient; if an entry is NaN, a small pull of the networks
+        towards zero and nothing for the rates (decided on the device, without
+        waiting for it)."""
         whole = ~torch.stack([g.isnan().any() for g in leaves(gradient)]).any()
         pull = {"params": PULL, "rates": 0.0}
         towards = {k: {n: pull[k] * p for n, p in meta[k].items()} for k in meta}
         return map_leaves(lambda g, p: torch.where(whole, g, p), gradient, towards)
 
     def clipped(self, gradient: Meta) -> Meta:
-        """Every entry cut to ±clip_value, then every tensor to length clip_norm."""
+        """Every entry cut to ±clip_value, then every tensor to length
+        clip_norm."""
 
         def clip(g: Tensor) -> Tensor:
             g = g.clamp(-self.clip_value, self.clip_value)
@@ -257,14 +290,15 @@ class LatentEmbedding(MetaLearner):
         """One meta-step on a meta-batch with its noise (see ``LEONoise``)."""
         gradient, metrics = all_reduce(*self.meta_gradient(state.meta, episodes))
         gradient = self.clipped(self.guarded(state.meta, gradient))  # [LEO 17]
-        state = outer_step(state, gradient, lr=self.meta_lr_at(progress))  # [LEO 18]
+        lr = self.meta_lr_at(progress)
+        state = outer_step(state, gradient, lr=lr)  # [LEO 18]
         return state, metrics
 
 
 @dataclass(frozen=True, kw_only=True)
 class LEO(LatentEmbedding):
-    """LEO for N-way classification over fixed features. Defaults are those of the
-    official code, not its tuned values."""
+    """LEO for N-way classification over fixed features. Defaults are those of
+    the official code, not its tuned values."""
 
     features: int = 640
     """D, length of a feature vector."""
@@ -278,26 +312,32 @@ class LEO(LatentEmbedding):
     dropout: float = 0.5
     kl_weight: float = 1e-3
     start: Literal["encoder", "prior"] = "encoder"
-    """Where codes start: as encoder and relation network say, or (an ablation of the
-    paper) at samples of N(0, I), whatever the support set."""
+    """Where codes start: as encoder and relation network say, or (an ablation
+    of the paper) at samples of N(0, I), whatever the support set."""
     meta_lr: float = 1e-4
     inductive = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout must be from 0 to below 1, got {self.dropout}")
+            raise UserError(
+                f"dropout must be from 0 to below 1, got {self.dropout}"
+            )
         if self.start not in ("encoder", "prior"):
             raise UserError(f"start must be encoder or prior, not {self.start!r}")
 
     @property
     def weight_offset(self) -> float:
-        """σ of a weight where the decoder says 0: sqrt(2 / (N + D)), Xavier's."""
+        """σ of a weight where the decoder says 0: sqrt(2 / (N + D)),
+        Xavier's."""
         return math.sqrt(2 / (self.n_way + self.features))
 
     def noise_shapes(self, episodes: Episode) -> dict[str, tuple[int, ...]]:
         """Shapes of a task's noise in meta-training, for ``LEONoise``."""
-        (S, D), (Q, _) = episodes.support_x.shape[1:], episodes.query_x.shape[1:]
+        (S, D), (Q, _) = (
+            episodes.support_x.shape[1:],
+            episodes.query_x.shape[1:],
+        )
         N, K = self.n_way, S // self.n_way
         return {
             "z_noise": (N, K, self.latent),
@@ -307,8 +347,11 @@ class LEO(LatentEmbedding):
             "query_drop": (Q, D),
         }
 
-    def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
-        """Xavier-initialised networks, rates at their first values, a fresh Adam."""
+    def init(
+        self, generator: torch.Generator, device: torch.device | str = "cpu"
+    ) -> State:
+        """Xavier-initialised networks, rates at their first values, a fresh
+        Adam."""
         n, D = self.latent, self.features
         units = self.relation_units or 2 * n
         shapes = {
@@ -318,15 +361,26 @@ class LEO(LatentEmbedding):
             "relation.2": (2 * n, units),
             "decoder": (2 * D, n),
         }
-        params = {name: xavier(shape, generator).to(device) for name, shape in shapes.items()}
-        first = {"finetuning": (D, self.finetuning_lr), "latent": (n, self.latent_lr)}
-        rates = {name: torch.full((size,), lr, device=device) for name, (size, lr) in first.items()}
+        params = {
+            name: xavier(shape, generator).to(device)
+            for name, shape in shapes.items()
+        }
+        first = {
+            "finetuning": (D, self.finetuning_lr),
+            "latent": (n, self.latent_lr),
+        }
+        rates = {
+            name: torch.full((size,), lr, device=device)
+            for name, (size, lr) in first.items()
+        }
         meta = {"params": params, "rates": rates}
         return State(meta, torch.optim.Adam(leaves(meta), lr=self.meta_lr))
 
-    def encode(self, params: Params, x: Tensor, uniform: Noise = None) -> tuple[Tensor, Tensor]:
-        """Mean and spread [N, n_z] of the code of each class, from the support set
-        x [N·K, D] in blocks of K; ``uniform`` [N·K, D] is for dropout."""
+    def encode(
+        self, params: Params, x: Tensor, uniform: Noise = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and spread [N, n_z] of the code of each class, from the support
+        set x [N·K, D] in blocks of K; ``uniform`` [N·K, D] is for dropout."""
         N, K = self.n_way, len(x) // self.n_way
         if self.start == "prior":
             return x.new_zeros(N, self.latent), x.new_ones(N, self.latent)
@@ -340,9 +394,12 @@ class LEO(LatentEmbedding):
         return gaussian(code @ params["relation.2"].t(), 0.0)
 
     def codes(self, params: Params, episode: AnyEpisode) -> Terms:
-        """First codes ``start`` [N, K, n_z], with the ``mean`` and ``sigma`` [N, n_z]
-        that they are drawn with; the means themselves where nothing is sampled."""
-        uniform = episode.support_keep if isinstance(episode, NoisyEpisode) else None
+        """First codes ``start`` [N, K, n_z], with the ``mean`` and ``sigma``
+        [N, n_z] that they are drawn with; the means themselves where nothing is
+        sampled."""
+        uniform = (
+            episode.support_keep if isinstance(episode, NoisyEpisode) else None
+        )
         mean, sigma = self.encode(params, episode.support_x, uniform)
         K = len(episode.support_y) // self.n_way
         start = mean[:, None].expand(-1, K, -1)
@@ -350,9 +407,12 @@ class LEO(LatentEmbedding):
             start = start + sigma[:, None] * episode.z_noise  # [LEO 4]
         return {"mean": mean, "sigma": sigma, "start": start}
 
-    def decode(self, params: Params, z: Tensor, noise: Noise, k_shot: int = 1) -> Tensor:
+    def decode(
+        self, params: Params, z: Tensor, noise: Noise, k_shot: int = 1
+    ) -> Tensor:
         """Classifier weights w [N, K, D]: a sample for each code with ``noise``
-        [N, K, D], the mean without; z: [N, K, n_z], or [N, n_z] for k_shot copies."""
+        [N, K, D], the mean without; z: [N, K, n_z], or [N, n_z] for k_shot
+        copies."""
         z = z if z.dim() == 3 else z[:, None].expand(-1, k_shot, -1)
         parts = z @ params["decoder"].t()  # [LEO 5]
         mean, sigma = gaussian(parts, self.weight_offset)
@@ -368,18 +428,25 @@ class LEO(LatentEmbedding):
         return F.cross_entropy(self.logits(w, x), y, reduction="sum")  # [LEO 8]
 
     def seen(self, episode: AnyEpisode, n: int) -> Tensor:
-        uniform = episode.support_drop[n] if isinstance(episode, NoisyEpisode) else None
+        uniform = (
+            episode.support_drop[n] if isinstance(episode, NoisyEpisode) else None
+        )
         return dropped(episode.support_x, uniform, self.dropout)
 
     def state(self, code: Terms, z: Tensor, w: Tensor) -> Terms:
         return {**super().state(code, z, w), "z": z.mean(1)}
 
     def task_terms(self, meta: Meta, episode: NoisyEpisode) -> Terms:
-        """The terms that one task adds to the outer objective, and its accuracy."""
+        """The terms that one task adds to the outer objective, and its
+        accuracy."""
         *_, end = self.inner(meta, episode)
         x = dropped(episode.query_x, episode.query_drop, self.dropout)
         prediction, y = self.logits(end["w"], x), episode.query_y
-        z, mean, sigma = end["start"], end["mean"][:, None], end["sigma"][:, None]
+        z, mean, sigma = (
+            end["start"],
+            end["mean"][:, None],
+            end["sigma"][:, None],
+        )
         return {
             "query": F.cross_entropy(prediction, y),  # [LEO 12]
             "kl": divergence(z, mean, sigma).mean(),  # [LEO 13] one sample

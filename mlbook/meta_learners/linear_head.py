@@ -1,5 +1,6 @@
-"""Baselines over fixed features, without meta-training: the nearest class centroid, and a linear classifier trained by gradient
-descent on the support set."""
+"""Baselines over fixed features, without meta-training: the nearest class
+centroid, and a linear classifier trained by gradient descent on the support
+set."""
 
 from __future__ import annotations
 
@@ -19,12 +20,13 @@ from mlbook.models.functional import Params
 
 @dataclass(frozen=True)
 class LinearHead(MetaLearner):
-    """A classifier w [N, D] without bias, computed from the support set alone."""
+    """A classifier w [N, D] without bias, computed from the support set
+    alone."""
 
     n_way: int = 5
     start: Literal["centroids", "zero"] = "centroids"
-    """``centroids``: w is ``scale`` times the mean support vector of each class, scaled to length 1 (softmax over cosines);
-    ``zero``: w is zero."""
+    """``centroids``: w is ``scale`` times the mean support vector of each
+    class, scaled to length 1 (softmax over cosines); ``zero``: w is zero."""
     scale: float = 10.0
     inner_lr: float = 1.0
     """Rate of gradient descent on the mean cross-entropy."""
@@ -35,8 +37,11 @@ class LinearHead(MetaLearner):
         if self.start not in ("centroids", "zero"):
             raise UserError(f"start must be centroids or zero, not {self.start!r}")
 
-    def init(self, generator: torch.Generator, device: torch.device | str = "cpu") -> State:
-        """Nothing is learned across tasks; the scale stands where parameters stand, so that a checkpoint is whole."""
+    def init(
+        self, generator: torch.Generator, device: torch.device | str = "cpu"
+    ) -> State:
+        """Nothing is learned across tasks; the scale stands where parameters
+        stand, so that a checkpoint is whole."""
         scale = torch.tensor(self.scale, device=device)
         return State({"params": {"scale": scale}}, torch.optim.SGD([scale], lr=0.0))
 
@@ -44,10 +49,15 @@ class LinearHead(MetaLearner):
         return 0.0
 
     def step(self, *_, **__) -> NoReturn:
-        raise UserError("this baseline has no meta-training: its presets have 0 meta-steps")
+        raise UserError(
+            "this baseline has no meta-training: its presets have 0 meta-steps"
+        )
 
-    def path(self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int) -> Iterator[Params]:
-        """{"w": [N, D]} after 0..``steps`` steps of gradient descent on a support set [N·K, D]."""
+    def path(
+        self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int
+    ) -> Iterator[Params]:
+        """{"w": [N, D]} after 0..``steps`` steps of gradient descent on a
+        support set [N·K, D]."""
         one_hot = F.one_hot(support_y, self.n_way).to(support_x.dtype)
         w = one_hot.t() @ support_x
         w = (
@@ -57,7 +67,9 @@ class LinearHead(MetaLearner):
         )
 
         def loss(w: Tensor) -> Tensor:
-            return -(F.log_softmax(support_x @ w.t(), dim=1) * one_hot).sum(1).mean()
+            return (
+                -(F.log_softmax(support_x @ w.t(), dim=1) * one_hot).sum(1).mean()
+            )
 
         yield {"w": w}
         for _ in range(steps):

@@ -94,8 +94,7 @@ class MAML(InitialisationLearner):
         if self.learn_inner_lr:
             names = self.names or tuple(meta["params"])
             meta["inner_lr"] = {
-                n: torch.full_like(meta["params"][n], self.inner_lr)
-                for n in names
+                n: torch.full_like(meta["params"][n], self.inner_lr) for n in names
             }
         return State(meta, torch.optim.Adam(leaves(meta), lr=self.meta_lr))
 
@@ -134,20 +133,14 @@ class MAML(InitialisationLearner):
         loss = LOSSES[self.loss](prediction, episode.query_y)  # [MAML 7]
         return loss, self.metrics(loss, prediction, episode.query_y)
 
-    def meta_loss(
-        self, meta: Meta, episodes: Episode
-    ) -> tuple[Tensor, Metrics]:
+    def meta_loss(self, meta: Meta, episodes: Episode) -> tuple[Tensor, Metrics]:
         """J(θ): the mean query loss over the T tasks of a meta-batch, each
         adapted from the same θ."""
         over_tasks = vmap(self.task_loss, in_dims=(None, 0))
         losses, metrics = over_tasks(meta, episodes)
-        return losses.mean(), {
-            n: values.mean() for n, values in metrics.items()
-        }
+        return losses.mean(), {n: values.mean() for n, values in metrics.items()}
 
-    def meta_gradient(
-        self, meta: Meta, episodes: Episode
-    ) -> tuple[Meta, Metrics]:
+    def meta_gradient(self, meta: Meta, episodes: Episode) -> tuple[Meta, Metrics]:
         """∇J(θ) through the inner loop, in the structure of ``meta``, and mean
         metrics.
 
@@ -187,9 +180,7 @@ class MAML(InitialisationLearner):
     ) -> tuple[State, Metrics]:
         """One meta-step on a meta-batch; arguments as in
         ``MetaLearner.step``."""
-        gradient, metrics = all_reduce(
-            *self.meta_gradient(state.meta, episodes)
-        )
+        gradient, metrics = all_reduce(*self.meta_gradient(state.meta, episodes))
         lr, clip = self.meta_lr_at(progress), self.clip_value
         new = outer_step(state, gradient, lr=lr, clip_value=clip)  # [MAML 8]
         return new, metrics

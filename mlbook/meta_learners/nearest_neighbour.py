@@ -1,4 +1,5 @@
-"""The simplest few-shot learner: no training at all. A baseline that every other number has to beat."""
+"""The simplest few-shot learner: no training at all. A baseline that every
+other number has to beat."""
 
 from __future__ import annotations
 
@@ -10,10 +11,14 @@ from torch import Tensor
 from mlbook.tasks.episode import Episode
 
 
-def nearest_neighbour(episodes: Episode, features: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Label every query image as its nearest support image, in squared Euclidean distance: labels [T, B].
+def nearest_neighbour(
+    episodes: Episode, features: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Label every query image as its nearest support image, in squared
+    Euclidean distance: labels [T, B].
 
-    features: maps images [M, C, H, W] to vectors [M, D]; default: the raw pixels.
+    features: maps images [M, C, H, W] to vectors [M, D]; default: the raw
+        pixels.
     """
 
     def vectors(x: Tensor) -> Tensor:
@@ -21,10 +26,15 @@ def nearest_neighbour(episodes: Episode, features: Callable[[Tensor], Tensor] | 
         out = images.flatten(1) if features is None else features(images)
         return out.view(*x.shape[:2], -1)
 
-    distance = torch.cdist(vectors(episodes.query_x), vectors(episodes.support_x))  # [T, B, S]
+    query, support = vectors(episodes.query_x), vectors(episodes.support_x)
+    distance = torch.cdist(query, support)  # [T, B, S]
     return episodes.support_y.gather(1, distance.argmin(2))
 
 
-def accuracies(episodes: Episode, features: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+def accuracies(
+    episodes: Episode, features: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """Accuracy of ``nearest_neighbour`` on the query set of every task: [T]."""
-    return (nearest_neighbour(episodes, features) == episodes.query_y).double().mean(1)
+    return (
+        (nearest_neighbour(episodes, features) == episodes.query_y).double().mean(1)
+    )

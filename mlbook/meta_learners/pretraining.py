@@ -17,10 +17,13 @@ from mlbook.models.functional import Params, call, initial_params
 
 
 def joint_training(model: nn.Module, **options) -> MAML:
-    """Joint pre-training, then fine-tuning: MAML with no inner step in training.
+    """Joint pre-training, then fine-tuning: MAML with no inner step in
+    training.
 
-    With N = 0 the meta-loss is the mean loss of the *un-adapted* θ over the tasks, ∇J(θ) = mean ∇L(θ), which is
-    what pre-training minimises; at meta-test the same inner loop fine-tunes with ``inner_lr``. Options are those of ``MAML``.
+    With N = 0 the meta-loss is the mean loss of the *un-adapted* θ over the
+    tasks, ∇J(θ) = mean ∇L(θ), which is what pre-training minimises; at
+    meta-test the same inner loop fine-tunes with ``inner_lr``. Options are
+    those of ``MAML``.
     """
     return MAML(model, **{**options, "inner_steps": 0})
 
@@ -35,49 +38,74 @@ def classifier_training(
     warm_up: int = 20,
     generator: torch.Generator,
 ) -> Iterator[tuple[Params, float]]:
-    """Pre-training in the ordinary sense: tell all classes of the meta-train pool apart, each under one fixed label.
+    """Pre-training in the ordinary sense: tell all classes of the meta-train
+    pool apart, each under one fixed label.
 
-    model: a network with one output per class of ``pool``. Adam; ``lr`` rises over ``warm_up`` updates and falls linearly to
-    zero over the run. Yields the parameters (the same tensors every time, changed in place) and the loss after every update.
-    Rotations of the pool are not used. What is wanted are the features (see ``features``): the head is of no use for new
-    classes. Compare the baselines of Chen et al. 2019, who train a new head on the support set instead. Raises ``UserError``
-    if the network has another number of outputs.
+    model: a network with one output per class of ``pool``. Adam; ``lr`` rises
+        over ``warm_up`` updates and falls linearly to zero over the run. Yields
+        the parameters (the same tensors every time, changed in place) and the
+        loss after every update. Rotations of the pool are not used. What is
+        wanted are the features (see ``features``): the head is of no use for
+        new classes. Compare the baselines of Chen et al. 2019, who train a new
+        head on the support set instead. Raises ``UserError`` if the network has
+        another number of outputs.
     """
     classes, examples = pool.images.shape[:2]
     if model.head.out_features != classes:
-        raise UserError(f"the network tells {model.head.out_features} classes apart; the pool has {classes}")
+        raise UserError(
+            f"the network tells {model.head.out_features} classes apart; the pool has {classes}"
+        )
     images = pool.images.flatten(0, 1)
     labels = torch.arange(classes).repeat_interleave(examples)
     params = initial_params(model, generator)
-    # the official head starts from N(0, 1), made for five classes; over hundreds its first losses are enormous
+    # the official head starts from N(0, 1), made for five classes; over
+    # hundreds its first losses are enormous
     params["head.weight"] *= 0.1
     for p in params.values():
         p.requires_grad_()
     optimizer = torch.optim.Adam(params.values(), lr=lr)
     total, step = epochs * -(-len(images) // batch_size), 0
     for _ in range(epochs):
-        for index in torch.randperm(len(images), generator=generator).split(batch_size):
-            loss = F.cross_entropy(call(model, params, images[index] / 255), labels[index])
+        for index in torch.randperm(len(images), generator=generator).split(
+            batch_size
+        ):
+            loss = F.cross_entropy(
+                call(model, params, images[index] / 255), labels[index]
+            )
             optimizer.zero_grad()
             loss.backward()
-            optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / warm_up) * (1 - step / total)
+            optimizer.param_groups[0]["lr"] = (
+                lr * min(1.0, (step + 1) / warm_up) * (1 - step / total)
+            )
             optimizer.step()
             step += 1
-            yield {name: p.detach() for name, p in params.items()}, float(loss.detach())
+            yield (
+                {name: p.detach() for name, p in params.items()},
+                float(loss.detach()),
+            )
 
 
 def headless(model: Conv4, params: Params) -> Params:
-    """The parameters of ``model`` with the identity as its head: the network then returns what the head would read, [B, D]."""
+    """The parameters of ``model`` with the identity as its head: the network
+    then returns what the head would read, [B, D]."""
     D, weight = model.head.in_features, params["head.weight"]
     own = {name: params[name] for name, _ in model.named_parameters()}
-    return {**own, "head.weight": torch.eye(D).to(weight), "head.bias": weight.new_zeros(D)}
+    return {
+        **own,
+        "head.weight": torch.eye(D).to(weight),
+        "head.bias": weight.new_zeros(D),
+    }
 
 
-def features(model: Conv4, params: Params, images: Tensor) -> Callable[[Tensor], Tensor]:
-    """The map from images [M, C, H, W] to what the head of ``model`` sees, scaled to length 1: [M, D].
+def features(
+    model: Conv4, params: Params, images: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """The map from images [M, C, H, W] to what the head of ``model`` sees,
+    scaled to length 1: [M, D].
 
-    images [n, C, H, W]: meta-train images whose batch-norm statistics are used from then on, so that the features of an image do
-    not depend on the images beside it.
+    images [n, C, H, W]: meta-train images whose batch-norm statistics are used
+        from then on, so that the features of an image do not depend on the
+        images beside it.
     """
     body = headless(model, params)
     statistics: list[Statistics] = []

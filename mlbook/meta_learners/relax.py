@@ -1,10 +1,13 @@
-"""RELAX (Grathwohl et al. 2018) for categorical choices: the score function with a differentiable control variate.
+"""RELAX (Grathwohl et al. 2018) for categorical choices: the score function
+with a differentiable control variate.
 
-b = H(z) is the option with the largest z = log p + Gumbel noise. With z̃ drawn from the distribution of z given b,
+b = H(z) is the option with the largest z = log p + Gumbel noise. With z̃ drawn
+from the distribution of z given b,
 
     ĝ = (f(b) − c(z̃)) ∇ log p(b) + ∇c(z) − ∇c(z̃)
 
-has the mean ∇E[f(b)] for every function c of z, and c is trained to make its variance small. f need not be differentiable.
+has the mean ∇E[f(b)] for every function c of z, and c is trained to make its
+variance small. f need not be differentiable.
 """
 
 from __future__ import annotations
@@ -38,16 +41,19 @@ class Draw(NamedTuple):
 
 
 def inside(uniform: Tensor) -> Tensor:
-    """Numbers from [0, 1) moved off 0 and 1, so that their logarithms are finite."""
+    """Numbers from [0, 1) moved off 0 and 1, so that their logarithms are
+    finite."""
     limits = torch.finfo(uniform.dtype)
     return uniform.clamp(limits.tiny, 1 - limits.eps)
 
 
 def draw_choices(logits: Tensor, u: Tensor, v: Tensor) -> Draw:
-    """logits [K] or [n, K]; u, v [n, K] uniform and independent. z and z̃ are differentiable in ``logits``.
+    """logits [K] or [n, K]; u, v [n, K] uniform and independent. z and z̃ are
+    differentiable in ``logits``.
 
-    Given that b is the largest, z_b is distributed like a standard Gumbel variable (the p_i sum to 1), and each other z_i like a
-    Gumbel variable of mean log p_i that is cut off above z_b: appendix of Tucker et al. (2017).
+    Given that b is the largest, z_b is distributed like a standard Gumbel
+    variable (the p_i sum to 1), and each other z_i like a Gumbel variable of
+    mean log p_i that is cut off above z_b: appendix of Tucker et al. (2017).
     """
     log_p = logits.log_softmax(-1).expand_as(u)
     z = log_p - torch.log(-torch.log(inside(u)))  # [RELAX 1]
@@ -64,8 +70,8 @@ def draw_choices(logits: Tensor, u: Tensor, v: Tensor) -> Draw:
 def surrogate(drawn: Draw, f: Tensor, control: Control) -> Tensor:
     """[n]: numbers whose gradient is ĝ of every draw.
 
-    f [n] counts as a constant. The parameters of ``control`` are reached through ĝ, so that the size of ĝ can be differentiated
-    in them.
+    f [n] counts as a constant. The parameters of ``control`` are reached
+    through ĝ, so that the size of ĝ can be differentiated in them.
     """
     weight = f.detach() - control(drawn.conditioned.detach())
     held = weight * drawn.log_probability
@@ -73,21 +79,32 @@ def surrogate(drawn: Draw, f: Tensor, control: Control) -> Tensor:
 
 
 def soft_loss_control(
-    loss: Callable[[Tensor], Tensor], temperature: Tensor | float, scale: Tensor | float = 1.0
+    loss: Callable[[Tensor], Tensor],
+    temperature: Tensor | float,
+    scale: Tensor | float = 1.0,
 ) -> Control:
-    """c(z) = scale · loss(softmax(z / temperature)), the control variate of REBAR (Tucker et al. 2017).
+    """c(z) = scale · loss(softmax(z / temperature)), the control variate of
+    REBAR (Tucker et al. 2017).
 
     Raises ``UserError`` for a temperature that is not positive.
     """
     if not float(temperature) > 0:
-        raise UserError(f"the temperature must be positive, got {float(temperature)}")
+        raise UserError(
+            f"the temperature must be positive, got {float(temperature)}"
+        )
     return lambda z: scale * loss((z / temperature).softmax(-1))
 
 
 def relax(
-    name: str, loss: Callable[[Tensor], Tensor], control: Control, *, samples: int, generator: torch.Generator
+    name: str,
+    loss: Callable[[Tensor], Tensor],
+    control: Control,
+    *,
+    samples: int,
+    generator: torch.Generator,
 ) -> Estimator:
-    """As ``bilevel.score_function`` for logits η[name] [K]: the mean of ĝ over ``samples`` choices.
+    """As ``bilevel.score_function`` for logits η[name] [K]: the mean of ĝ over
+    ``samples`` choices.
 
     loss: one-hot [n, K] -> [n].
     """
@@ -95,7 +112,11 @@ def relax(
     def estimate(outer: Outer) -> Estimate:
         point, logits = leaves_of(outer), outer[name]
         shape = (samples, logits.shape[-1])
-        options = {"generator": generator, "dtype": logits.dtype, "device": logits.device}
+        options = {
+            "generator": generator,
+            "dtype": logits.dtype,
+            "device": logits.device,
+        }
         u, v = torch.rand(shape, **options), torch.rand(shape, **options)
         drawn = draw_choices(point[name], u, v)
         with torch.no_grad():

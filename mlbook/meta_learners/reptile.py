@@ -182,9 +182,7 @@ class Reptile(InitialisationLearner):
         for params, _ in self.descend(theta, moments, batches):
             yield params
 
-    def task_batches(
-        self, episode: Episodes
-    ) -> list[tuple[Tensor, Tensor]]:
+    def task_batches(self, episode: Episodes) -> list[tuple[Tensor, Tensor]]:
         """What the k inner steps of meta-training see of one task."""
         order = getattr(episode, "order", None)
         batches = self.batches(
@@ -272,9 +270,7 @@ class Reptile(InitialisationLearner):
         mean = self.one_by_one if self.serial else self.at_once
         return mean(theta, moments, episodes)
 
-    def meta_gradient(
-        self, meta: Meta, episodes: Episodes
-    ) -> tuple[Meta, Metrics]:
+    def meta_gradient(self, meta: Meta, episodes: Episodes) -> tuple[Meta, Metrics]:
         """What Reptile puts in a gradient's place, the mean of θ − φ over
         tasks; beside it the moments to hand on; metrics."""
         theta, moments = meta["params"], self.moments_of(meta)
@@ -297,9 +293,7 @@ class Reptile(InitialisationLearner):
     ) -> tuple[State, Metrics]:
         """One meta-step on a meta-batch; arguments as in
         ``MetaLearner.step``."""
-        gradient, metrics = all_reduce(
-            *self.meta_gradient(state.meta, episodes)
-        )
+        gradient, metrics = all_reduce(*self.meta_gradient(state.meta, episodes))
         towards, lr = (
             {"params": gradient.pop("params")},
             self.meta_lr_at(progress),

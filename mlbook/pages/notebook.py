@@ -67,24 +67,23 @@ def setup(chapter: str | None = None, *, quiet: bool = False) -> Environment:
     return Environment(device, preset, characters)
 
 
-def source(item) -> str:
-    """The source text of a function, method or class, without its indentation."""
-    return textwrap.dedent(inspect.getsource(item)).rstrip()
+DOCSTRING = re.compile(r'(:[ ]*\n)[ ]+(?:"""(?:.|\n)*?""")[ ]*\n(?:[ ]*\n)*')
+
+
+def source(item, *, docstrings: bool = False) -> str:
+    """The source text of a function, method or class, without its indentation and its docstring."""
+    text = textwrap.dedent(inspect.getsource(item)).rstrip()
+    return text if docstrings else DOCSTRING.sub(r"\1", text, count=1)
 
 
 def show(*items, docstrings: bool = False) -> None:
     """Show the code that runs: the source of functions or classes of the package, with the file it stands in."""
     for item in items:
-        text = source(item)
-        if not docstrings:
-            text = _DOCSTRING.sub(r"\1", text, count=1)
+        text = source(item, docstrings=docstrings)
         target = inspect.unwrap(item)
         file = inspect.getsourcefile(target).rsplit("mlbook/", 1)[-1].replace("\\", "/")
         line = inspect.getsourcelines(target)[1]
         display(Markdown(f"`mlbook/{file}`, line {line}\n\n```python\n{text}\n```"))
-
-
-_DOCSTRING = re.compile(r'(:[ ]*\n)[ ]+(?:"""(?:.|\n)*?""")[ ]*\n(?:[ ]*\n)*')
 
 
 def figure(drawn: tuple[Figure, str] | Figure, alt: str | None = None, caption: str | None = None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mlbook.meta_learners.base import Meta, MetaLearner, State
+from mlbook.meta_learners.base import Meta, MetaLearner, State, map_leaves
 from mlbook.tasks.episode import TaskDistribution
 from mlbook.training.checkpoint import flatten, unflatten
 from mlbook.training.evaluation import evaluate
@@ -54,7 +54,7 @@ class EarlyStopping:
             scored_steps=(self.inner_steps,),
         ).value
         if self.better(score):  # [STOP 3]
-            self.meta = {group: {n: t.clone() for n, t in its.items()} for group, its in state.meta.items()}
+            self.meta = map_leaves(torch.clone, state.meta)
         self.looks.append((state.meta_step, score))
 
     def tensors(self) -> dict[str, Tensor]:

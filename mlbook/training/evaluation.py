@@ -197,21 +197,24 @@ def predictions(
         support = episode.support_x
 
         def alone(x: Tensor) -> Tensor:
-            return learner.predict(params, torch.cat([support, x[None]]))[-1]  # [BN 2]
+            together = torch.cat([support, x[None]])
+            return learner.predict(params, together)[-1]  # [BN 2]
 
         return vmap(alone, chunk_size=ALONE_AT_ONCE)(episode.query_x)
+    model = learner.model
     if batch_norm == "support":
         statistics: list[Statistics] = []
-        call(learner.model, params, episode.support_x, collect=statistics)  # [BN 3]
+        call(model, params, episode.support_x, collect=statistics)  # [BN 3]
     elif batch_norm == "running":
         if running is None:
             raise UserError("mode running needs what running_statistics gives")
         statistics = running  # [BN 4]
     elif batch_norm == "none":
-        statistics = no_statistics(learner.model, episode.query_x)  # [BN 5]
+        statistics = no_statistics(model, episode.query_x)  # [BN 5]
     else:
-        raise UserError(f"batch_norm must be {', '.join(MODES)}, not {batch_norm!r}")
-    return call(learner.model, params, episode.query_x, statistics=statistics)  # [BN 6]
+        allowed = ", ".join(MODES)
+        raise UserError(f"batch_norm must be {allowed}, not {batch_norm!r}")
+    return call(model, params, episode.query_x, statistics=statistics)  # [BN 6]
 
 
 def running_statistics(

@@ -60,5 +60,6 @@ def _classes(pool: ClassPool) -> list[Tensor]:
 def of_images(learner: Backbone, meta: Meta, images: Tensor) -> Tensor:
     """uint8 images [n, 3, H, W] -> features [n, D], float16, on the CPU."""
     device = next(iter(meta["params"].values())).device
-    found = [learner.features(meta, part.to(device) / 255) for part in images.split(AT_ONCE)]
+    parts = (part.to(device) / 255 for part in images.split(AT_ONCE))
+    found = [learner.features(meta, part) for part in parts]
     return torch.cat(found).half().cpu()

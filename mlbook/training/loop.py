@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlbook.meta_learners.base import MetaLearner, State
+from mlbook.meta_learners.base import MetaLearner, Metrics, State
 from mlbook.tasks.episode import TaskDistribution
 from mlbook.training.cuda_graph import CapturedStep
 from mlbook.training.distributed import ALONE, Processes
@@ -43,11 +43,13 @@ def train(
     """
     all_reduce = processes.mean_over(meta_batch_size)
 
-    def meta_step(state: State, progress: float) -> tuple[State, dict[str, Tensor]]:
+    def meta_step(state: State, progress: float) -> tuple[State, Metrics]:
         episodes = tasks.sample(meta_batch_size, generator)  # [MAML 3]
         return learner.step(state, processes.part(episodes), progress, all_reduce)
 
-    step = CapturedStep(meta_step, learner, state, generator) if graph else meta_step
+    step = meta_step
+    if graph:
+        step = CapturedStep(meta_step, learner, state, generator)
     while state.meta_step < meta_steps:  # [MAML 2]
         state, metrics = step(state, state.meta_step / meta_steps)
         yield Progress(state.meta_step, metrics, state, generator)

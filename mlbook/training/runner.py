@@ -25,7 +25,7 @@ from mlbook.engines.convolutions import PRECISIONS
 from mlbook.errors import CheckpointError, UserError
 from mlbook.experiments import Setup
 from mlbook.meta_learners import MAML
-from mlbook.meta_learners.base import Meta, MetaLearner
+from mlbook.meta_learners.base import Meta, MetaLearner, map_leaves
 from mlbook.reinforcement import official_goals
 from mlbook.tasks.episode import TaskDistribution
 from mlbook.training.checkpoint import flatten, load_resume, save_resume, unflatten
@@ -351,13 +351,12 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[dic
         experiments.get(config["name"])
         expected = experiments.build_learner(config).init(torch.Generator().manual_seed(0)).meta
         meta = unflatten(tensors)
-        shapes = {group: {n: tuple(t.shape) for n, t in ts.items()} for group, ts in meta.items()}
-        wanted = {group: {n: tuple(t.shape) for n, t in ts.items()} for group, ts in expected.items()}
+        shapes, wanted = (map_leaves(lambda t: tuple(t.shape), m) for m in (meta, expected))
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of an mlbook experiment ({error})") from None
     if shapes != wanted:
         raise CheckpointError(f"{path} does not hold the parameters that {config['name']} has")
-    return config, {group: {n: t.to(device) for n, t in ts.items()} for group, ts in meta.items()}
+    return config, map_leaves(lambda t: t.to(device), meta)
 
 
 def _read_log(path: Path, last_step: int) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlbook.meta_learners.base import Meta, leaves
+from mlbook.meta_learners.base import Meta, leaves, map_leaves
 from mlbook.meta_learners.inner_loop import inner_path
 
 
@@ -32,7 +32,7 @@ def random_direction(meta: Meta, generator: torch.Generator) -> Meta:
         for group, params in meta.items()
     }
     length = torch.sqrt(sum((t * t).sum() for t in leaves(direction)))
-    return {group: {name: t / length for name, t in params.items()} for group, params in direction.items()}
+    return map_leaves(lambda t: t / length, direction)
 
 
 def moved(meta: Meta, direction: Meta, distance: float) -> Meta:
@@ -82,7 +82,7 @@ def worst(comparisons: list[Comparison]) -> float:
 
 def to_float64(meta: Meta) -> Meta:
     """The same numbers in double precision."""
-    return {group: {name: p.double() for name, p in params.items()} for group, params in meta.items()}
+    return map_leaves(torch.Tensor.double, meta)
 
 
 def relative_distance(a: Meta, b: Meta) -> float:

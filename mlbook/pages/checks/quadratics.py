@@ -42,11 +42,13 @@ def weights(
     steps: N for MAML and FOMAML, k for Reptile; pre-training takes none. The weights are not normalised.
     """
     if method not in METHODS:
-        raise UserError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+        allowed = ", ".join(METHODS)
+        raise UserError(f"method must be one of {allowed}, not {method!r}")
     scalar = curvature.dim() == 1
     if method == "pretraining":
         return curvature
-    left = shrinkage(curvature, inner_lr, 2 * steps if method == "maml" else steps)
+    powers = 2 * steps if method == "maml" else steps
+    left = shrinkage(curvature, inner_lr, powers)
     if method == "reptile":
         return (1 if scalar else torch.eye(len(left[0]), dtype=left.dtype)) - left
     return curvature * left if scalar else curvature @ left
@@ -131,7 +133,8 @@ def episodes(curvature: Tensor, centre: Tensor) -> Episode:
 def learner(method: str, *, size: int = 1, inner_lr: float, steps: int) -> MetaLearner:
     """The package's learner of that name for the tasks of ``episodes``."""
     if method not in METHODS:
-        raise UserError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+        allowed = ", ".join(METHODS)
+        raise UserError(f"method must be one of {allowed}, not {method!r}")
     options = {"loss": "mse", "inner_lr": inner_lr}
     if method == "pretraining":
         return joint_training(Linear(size), **options)
