@@ -5,8 +5,9 @@
         page.locator("...").click()
         assert page.problems == []
 
-`open_page` takes width=390 (a phone), dark=True, reduced_motion=True. `page` is an ordinary page of playwright's
-synchronous interface with one more attribute: `problems`, a list of what went wrong so far (a request to another host, an
+`open_page` takes width=390 (a phone), dark=True, reduced_motion=True, and mathematics=False for what does not look at the
+formulas: setting them is most of what a long page takes. `page` is an ordinary page of playwright's synchronous interface
+with one more attribute: `problems`, a list of what went wrong so far (a request to another host, an
 answer other than 2xx or 3xx, a console error, an exception in JavaScript).
 
 `serve_site()` and `new_page()` are what the fixture is made of, for use outside pytest.
@@ -25,6 +26,7 @@ from find_browser import NO_BROWSER, find_browser
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build/html"
+NO_MATHJAX = "window.MathJax = { ...window.MathJax, startup: { promise: Promise.resolve() } };"
 PATIENCE = 90_000  # milliseconds; a page takes one or two seconds, but the machine may be busy
 ARGUMENTS = [
     "--no-sandbox",  # Chromium refuses to run as root otherwise, as in most CI containers
@@ -79,7 +81,7 @@ def start_browser():
             browser.close()
 
 
-def new_page(browser, *, width=1280, height=900, dark=False, reduced_motion=False):
+def new_page(browser, *, width=1280, height=900, dark=False, reduced_motion=False, mathematics=True):
     """An empty page that can reach this machine only and writes down in `page.problems` what goes wrong."""
     context = browser.new_context(
         viewport={"width": width, "height": height},
@@ -99,6 +101,10 @@ def new_page(browser, *, width=1280, height=900, dark=False, reduced_motion=Fals
         return route.abort()
 
     context.route("**/*", gate)
+    if not mathematics:
+        context.route(
+            "**/mathjax/**", lambda route: route.fulfill(body=NO_MATHJAX, content_type="text/javascript")
+        )
     page.on("response", lambda r: problems.append(f"{r.status} {r.url}") if r.status >= 400 else None)
     page.on("pageerror", lambda error: problems.append(f"JavaScript: {error}"))
     page.on("console", lambda m: problems.append(f"console: {m.text[:200]}") if m.type == "error" else None)
@@ -125,6 +131,14 @@ def open_and_settle(page, address):
         page.problems.append(f"{page.evaluate(UNDRAWN_WIDGETS)} widgets not drawn")
     page.wait_for_timeout(100)
     return page
+
+
+def by_night(page):
+    """An open page as its reader sees it who then turns the light off, all transitions at their end."""
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    page.evaluate("document.getAnimations().forEach(a => a instanceof CSSTransition && a.finish())")
+    page.wait_for_timeout(50)
 
 
 # A widget's place holds a script with its description; the manager draws the widget beside it.

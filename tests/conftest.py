@@ -37,3 +37,44 @@ def open_page(site, browser):
     yield open_one
     for page in pages:
         page.context.close()
+
+
+@pytest.fixture(scope="module")
+def tabs(browser):
+    """Two empty pages for all labs of a file, a desk's and a phone's: a new one would cost more than the lab's page."""
+    pages = {}
+
+    def tab(width):
+        phone = width < 700
+        if phone not in pages:
+            pages[phone] = browsing.new_page(browser, width=width, mathematics=False)
+        return pages[phone]
+
+    yield tab
+    for page in pages.values():
+        page.context.close()
+
+
+@pytest.fixture
+def open_lab(site, tabs):
+    """open_lab("which-way", width=390): the lab on its page, without the page's formulas (test_site.py has them set).
+
+    Of every lab that is opened: nothing sticks out of it, and whatever is done with it, nothing goes wrong on its page.
+    """
+    import lab_page  # and PyTorch with it
+
+    pages = []
+
+    def open_one(name, page=None, *, width=1280, height=900, reduced_motion=False):
+        tab = tabs(width)
+        tab.set_viewport_size({"width": width, "height": height})
+        motion = "reduce" if reduced_motion else "no-preference"
+        tab.emulate_media(color_scheme="light", reduced_motion=motion)
+        tab.problems.clear()
+        pages.append(tab)
+        lab = lab_page.Lab(browsing.open_and_settle(tab, site + (page or lab_page.PAGES[name])), name)
+        lab.assert_fits(width)
+        return lab
+
+    yield open_one
+    assert [page.problems for page in pages if page.problems] == []

@@ -2,8 +2,6 @@
 
 import functools
 import math
-import subprocess
-import sys
 
 import lab_page
 import pytest
@@ -13,7 +11,7 @@ from torch import nn
 from mlbook.errors import CheckpointError, UserError
 from mlbook.meta_learners.inner_loop import inner_path
 from mlbook.models import MLP, call, initial_params
-from mlbook.pages.labs import AdaptSinusoid, adapt_sinusoid, assets
+from mlbook.pages.labs import AdaptSinusoid, adapt_sinusoid
 
 MODEL = MLP()
 SIZES = [1, 40, 40, 1]
@@ -181,25 +179,3 @@ def test_a_missing_checkpoint_is_named(monkeypatch):
     monkeypatch.setitem(adapt_sinusoid.SHIPPED, "MAML", ("maml-sinusoid-77shot", ""))
     with pytest.raises(CheckpointError, match="maml-sinusoid-77shot"):
         AdaptSinusoid()
-
-
-# -- the module ------------------------------------------------------------------------------------------------------
-
-
-def test_the_module_is_whole_and_small():
-    """One module without imports, no address in it, no name exported twice."""
-    import re
-
-    source = assets.module("adapt_sinusoid.js")
-    assert not re.search(r"^\s*import\b|\bimport\(|\brequire\(", source, re.MULTILINE)
-    addresses = set(re.findall(r"https?://[^\"'`\s]+", source + assets.text("shared.css")))
-    assert addresses == {"http://www.w3.org/2000/svg"}  # a name space, not a request
-    exported = re.findall(r"^export (?:function|const|class) (\w+)", source, re.MULTILINE)
-    assert len(exported) == len(set(exported))
-    assert source.count("export default") == 1
-    assert len(source.encode()) < 32_000
-
-
-def test_the_package_alone_needs_no_widget_library():
-    code = "import mlbook, mlbook.experiments, sys; sys.exit('anywidget' in sys.modules or 'ipywidgets' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -343,15 +343,24 @@ def test_a_baseline_has_no_meta_training():
 # -- experiments over features --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def two_sets(folder):
-    """Stand-ins for the sets of features that the experiments name: overlapping classes."""
+@pytest.fixture(scope="module")
+def folder_of_two_sets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("MLBOOK_DATA", str(folder))
     for name, size in (("mini-wrn-10-4", 256), ("mini-deepmind", 640)):
         pool = clusters(60, 30, size).features
         parts = {"train": range(25), "validation": range(25, 40), "test": range(40, 60)}
         splits = {split: {f"c{n}": pool[n] for n in its} for split, its in parts.items()}
         feature_sets.save(name, splits, {"of": "clusters"})
+    patch.undo()
     return folder
+
+
+@pytest.fixture
+def two_sets(folder_of_two_sets, monkeypatch):
+    """Stand-ins for the sets of features that the experiments name: overlapping classes. Nobody writes there."""
+    monkeypatch.setenv("MLBOOK_DATA", str(folder_of_two_sets))
 
 
 NAMES = [name for name, e in experiments.EXPERIMENTS.items() if "features" in e.options]

@@ -315,13 +315,8 @@ def test_the_real_mini_imagenet():
     assert mini_imagenet.about() == "2 identical pairs in train; 6 identical pairs in train and validation"
     pool = mini_imagenet.load("test")
     assert pool.images.shape == (20, 600, 3, 84, 84) and pool.counts is None
-    counts = dict(
-        zip(
-            mini_imagenet.load("validation").names,
-            mini_imagenet.load("validation").counts.tolist(),
-            strict=True,
-        )
-    )
+    validation = mini_imagenet.load("validation")
+    counts = dict(zip(validation.names, validation.counts.tolist(), strict=True))
     assert {name: n for name, n in counts.items() if n < 600} == {"n02950826": 599, "n03535780": 595}
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from lab_page import Lab, assert_close, assert_whole, run_node
+from lab_page import assert_close, run_node
 
 from mlbook.architecture import table as architecture_table
 from mlbook.architecture.children import SIZES, enumerate_space
@@ -19,7 +19,6 @@ from mlbook.architecture.search import first_best, row_numbers
 from mlbook.errors import UserError
 from mlbook.pages.labs import ArchitectureSearch
 
-PAGE = "book/17_architecture.html"
 CONTROLLER = IndependentController()
 
 
@@ -162,17 +161,12 @@ def test_what_the_lab_cannot_show_is_refused(options, message):
         ArchitectureSearch(**options)
 
 
-def test_the_module_is_whole_and_small():
-    assert_whole(ArchitectureSearch)
-
-
 # -- the page --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.site
-def test_mouse_sliders_and_choices(open_page):
-    page = open_page(PAGE)
-    lab = Lab(page, "architecture-search")
+def test_mouse_sliders_and_choices(open_lab):
+    lab = open_lab("architecture-search")
     opening = lab.state()
     judge(opening)
     for _ in range(3):
@@ -203,13 +197,12 @@ def test_mouse_sliders_and_choices(open_page):
     stopped = lab.state()
     assert not stopped["playing"]
     judge(stopped)
-    assert page.problems == []
 
 
 @pytest.mark.site
-def test_keyboard_alone_and_stillness(open_page):
-    page = open_page(PAGE, reduced_motion=True)
-    lab = Lab(page, "architecture-search")
+def test_keyboard_alone_and_stillness(open_lab):
+    lab = open_lab("architecture-search", reduced_motion=True)
+    page = lab.page
     before = lab.state()["step"]
     lab.control("button", "Train one child").focus()
     page.keyboard.press("Enter")
@@ -225,27 +218,14 @@ def test_keyboard_alone_and_stillness(open_page):
     )
     labels = [e.get_attribute("aria-label") for e in lab.root.locator("svg[role=img]").all()]
     assert "best of the controller" in labels[0] and "Random search stays at 5" in labels[1]
-    assert page.problems == []
 
 
 @pytest.mark.site
-def test_touch_on_a_phone(open_page):
-    page = open_page(PAGE, width=390, height=844)
-    lab = Lab(page, "architecture-search")
-    lab.assert_fits(390)
+def test_touch_on_a_phone(open_lab):
+    lab = open_lab("architecture-search", width=390, height=844)
     before = lab.state()["step"]
     lab.control("button", "Train one child").tap()
     state = lab.state()
     assert state["step"] == before + 1
     judge(state)
     lab.assert_fits(390)
-    assert page.problems == []
-
-
-@pytest.mark.site
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_contrast(open_page, dark):
-    page = open_page(PAGE, dark=dark)
-    lab = Lab(page, "architecture-search")
-    lab.slide("children", 40)
-    lab.assert_contrast(dark=dark, lines=".mlb-legend svg path, .mlb-fill")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lab_page import Lab, assert_close, assert_whole, run_node
+from lab_page import assert_close, run_node
 
 from mlbook.errors import UserError
 from mlbook.pages.labs import FindTheGoal
@@ -10,7 +10,6 @@ from mlbook.pages.labs.coded_weights import rounded
 from mlbook.pages.labs.find_the_goal import STARTS, STEPS, TRAJECTORIES, starts
 from mlbook.reinforcement import MAMLRL, GaussianPolicy, Navigation, RolloutTasks
 
-PAGE = "book/07_reinforcement_learning.html"
 OPENING = {"goal": [0.35, 0.3], "start": "meta-learned", "seed": 1, "step": 0, "inner_lr": 0.5}
 STATES = [
     {**OPENING, "step": 3},
@@ -128,7 +127,6 @@ def test_it_opens_without_arguments():
     widget = FindTheGoal()
     assert {name: getattr(widget, name) for name in OPENING} == OPENING
     assert widget.setup["steps"] == STEPS and len(widget.weights) < 70_000
-    assert_whole(widget, most=40_000)
     widget.close()
 
 
@@ -151,14 +149,6 @@ def test_what_the_lab_cannot_show_is_refused(options, message):
 # -- on the page -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def open_lab(open_page):
-    def open_one(**settings):
-        return Lab(open_page(PAGE, **settings), "find-the-goal")
-
-    return open_one
-
-
 def judge(state, tmp_path):
     """All numbers that the page says."""
     wanted = judged(tmp_path, {name: state[name] for name in OPENING})
@@ -169,11 +159,10 @@ def judge(state, tmp_path):
 
 @pytest.mark.site
 def test_mouse_buttons_and_slider(open_lab, tmp_path):
-    lab = open_lab()
+    lab = open_lab("find-the-goal")
     opening = lab.state()
     assert {name: opening[name] for name in OPENING} == OPENING
     judge(opening, tmp_path)
-    lab.assert_fits(1280)
     assert lab.root.locator(".mlb-trajectory").count() == TRAJECTORIES
     lab.press("Gradient step ▶")
     after = lab.state()
@@ -202,12 +191,11 @@ def test_mouse_buttons_and_slider(open_lab, tmp_path):
     assert all(-0.5 <= v <= 0.5 for v in lab.state()["goal"])
     lab.press("Reset")
     assert lab.state() == opening
-    assert lab.page.problems == []
 
 
 @pytest.mark.site
 def test_keyboard_alone(open_lab, tmp_path):
-    lab = open_lab(reduced_motion=True)
+    lab = open_lab("find-the-goal", reduced_motion=True)
     page = lab.page
     lab.point("Goal").focus()
     for key in ("ArrowLeft", "ArrowDown", "Shift+ArrowRight"):
@@ -222,13 +210,11 @@ def test_keyboard_alone(open_lab, tmp_path):
         f"document.querySelector('{lab.selector} [role=status]').textContent.includes('After 1 gradient step')"
     )
     assert lab.state()["said"] in lab.root.text_content()
-    assert page.problems == []
 
 
 @pytest.mark.site
 def test_touch_on_a_phone(open_lab, tmp_path):
-    lab = open_lab(width=390, height=844)
-    lab.assert_fits(390)
+    lab = open_lab("find-the-goal", width=390, height=844)
     lab.touch("Goal", -60, 40)
     state = lab.state()
     assert state["goal"][0] < 0.3
@@ -236,12 +222,3 @@ def test_touch_on_a_phone(open_lab, tmp_path):
     judge(lab.state(), tmp_path)
     lab.control("button", "Reset").tap()
     assert lab.state()["goal"] == OPENING["goal"]
-    assert lab.page.problems == []
-
-
-@pytest.mark.site
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_contrast(open_lab, dark):
-    lab = open_lab(dark=dark)
-    lab.press("Gradient step ▶")
-    lab.assert_contrast(dark=dark, lines=".mlb-curve, .mlb-trajectory")

@@ -5,7 +5,7 @@ import base64
 import numpy as np
 import pytest
 import torch
-from lab_page import Lab, assert_close, assert_whole, run_node
+from lab_page import assert_close, run_node
 
 from mlbook.errors import UserError
 from mlbook.models import Conv4, call
@@ -13,7 +13,6 @@ from mlbook.models.batch_norm import Statistics, batch_statistics
 from mlbook.pages.labs import QueryBatch
 from mlbook.tasks import Episode
 
-PAGE = "book/06_images.html"
 TOLERANCE = 1e-5
 
 
@@ -260,18 +259,13 @@ def test_networks_and_episodes_that_the_lab_does_not_compute_are_refused(options
         QueryBatch(*small(**options))
 
 
-def test_the_module_is_whole_and_small():
-    assert_whole(QueryBatch)
-
-
 # -- the page ----------------------------------------------------------------------------------------------------------
 
 
-def opened(open_page, **options):
-    page = open_page(PAGE, **options)
-    lab = Lab(page, "query-batch")
+def opened(open_lab, **options):
+    lab = open_lab("query-batch", **options)
     lab.wait_for("state.ready")
-    return page, lab
+    return lab.page, lab
 
 
 def tile(lab, drawing, letter):
@@ -279,8 +273,8 @@ def tile(lab, drawing, letter):
 
 
 @pytest.mark.site
-def test_mouse(open_page, shipped):
-    page, lab = opened(open_page)
+def test_mouse(open_lab, shipped):
+    page, lab = opened(open_lab)
     opening = lab.state()
     assert opening["batch"] == [0, 5, 10, 15, 20] and opening["right"][0] == 5
     judge(opening, shipped)
@@ -320,12 +314,11 @@ def test_mouse(open_page, shipped):
     assert pressed.count() == 5
     wrong = lab.root.locator(".mlb-tile .mlb-said > span:first-child.mlb-wrong")
     assert wrong.count() == 5 - drawn["right"][0]
-    assert page.problems == []
 
 
 @pytest.mark.site
-def test_keyboard_alone(open_page, shipped):
-    page, lab = opened(open_page, reduced_motion=True)
+def test_keyboard_alone(open_lab, shipped):
+    page, lab = opened(open_lab, reduced_motion=True)
     tile(lab, 1, "A").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
@@ -348,13 +341,11 @@ def test_keyboard_alone(open_page, shipped):
         "document.querySelector('[data-lab=\"query-batch\"] [role=status]').textContent.startsWith('5 drawings are')"
     )
     assert tile(lab, 1, "B").get_attribute("aria-description").startswith("with statistics of the batch: B")
-    assert page.problems == []
 
 
 @pytest.mark.site
-def test_touch_on_a_phone(open_page, shipped):
-    page, lab = opened(open_page, width=390, height=844)
-    lab.assert_fits(390)
+def test_touch_on_a_phone(open_lab, shipped):
+    page, lab = opened(open_lab, width=390, height=844)
     tile(lab, 3, "E").tap()
     state = lab.state()
     assert state["batch"] == [0, 5, 10, 15, 20, 22]
@@ -364,14 +355,3 @@ def test_touch_on_a_phone(open_page, shipped):
     lab.control("button", "One class only").tap()
     assert lab.state()["batch"] == [20, 21, 22, 23, 24]
     lab.assert_fits(390)
-    assert page.problems == []
-
-
-@pytest.mark.site
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_contrast(open_page, dark):
-    _, lab = opened(open_page, dark=dark)
-    lab.press("One class only")
-    lab.assert_contrast(dark=dark, lines=".mlb-said > span")
-    badge = lab.root.locator(".mlb-tile .mlb-wrong").first
-    assert badge.evaluate("e => getComputedStyle(e).borderTopColor") != "rgba(0, 0, 0, 0)"

@@ -5,14 +5,13 @@ import math
 
 import pytest
 import torch
-from lab_page import Lab, assert_close, run_node
+from lab_page import assert_close, run_node
 
 from mlbook.errors import UserError
 from mlbook.meta_learners.inner_loop import inner_path
-from mlbook.pages.labs import TwoManifolds, assets
+from mlbook.pages.labs import TwoManifolds
 from mlbook.pages.labs.two_manifolds import CURVES, KINDS
 
-PAGE = "book/13_solution_manifolds.html"
 STATE = [
     "phi", "curves", "tasks", "target", "inner_steps", "inner_lr", "outer_lr", "steepness", "random", "seed", "iteration",
 ]  # fmt: skip
@@ -293,26 +292,15 @@ def test_what_the_lab_cannot_show_is_refused(options, message):
         TwoManifolds(**options)
 
 
-def test_the_module_is_whole_and_small():
-    import re
-
-    source = assets.module("two_manifolds.js")
-    assert not re.search(r"^\s*import\b|\bimport\(|\brequire\(", source, re.MULTILINE)
-    assert set(re.findall(r"https?://[^\"'`\s]+", source)) == {"http://www.w3.org/2000/svg"}
-    declared = re.findall(r"^(?:export )?(?:function|const|let|class) (\w+)", source, re.MULTILINE)
-    assert len(declared) == len(set(declared)), "two files of the module use one name"
-    assert len(source.encode()) < 40_000
-
-
 # -- the page --------------------------------------------------------------------------------------------------------
 
 START, RIM = "φ at the start", "W₁, line: another point on it"
 
 
 @pytest.mark.site
-def test_mouse_buttons_and_choices(open_page):
-    page = open_page(PAGE)
-    lab = Lab(page, "two-manifolds")
+def test_mouse_buttons_and_choices(open_lab):
+    lab = open_lab("two-manifolds")
+    page = lab.page
     opening = lab.state()
     assert opening["iteration"] > 0, "the lab opens with a path"
     judge(opening)
@@ -345,13 +333,11 @@ def test_mouse_buttons_and_choices(open_page):
     assert lab.state()["iteration"] == paused < 400
     lab.press("Back to iteration 0")
     assert lab.state()["iteration"] == 0
-    assert page.problems == []
 
 
 @pytest.mark.site
-def test_sliders_and_tasks(open_page):
-    page = open_page(PAGE)
-    lab = Lab(page, "two-manifolds")
+def test_sliders_and_tasks(open_lab):
+    lab = open_lab("two-manifolds")
     settings = {
         "iteration": 350, "inner steps k": 8, "inner rate α": 0.04, "outer step ε": 0.3, "steepness L₁": 1.5,
     }  # fmt: skip
@@ -376,13 +362,12 @@ def test_sliders_and_tasks(open_page):
     moved = lab.state()
     assert moved["curves"][2][0] != again["curves"][2][0] and moved["curves"][2][1] == again["curves"][2][1]
     judge(moved)
-    assert page.problems == []
 
 
 @pytest.mark.site
-def test_keyboard_alone(open_page):
-    page = open_page(PAGE, reduced_motion=True)
-    lab = Lab(page, "two-manifolds")
+def test_keyboard_alone(open_lab):
+    lab = open_lab("two-manifolds", reduced_motion=True)
+    page = lab.page
     before = lab.state()
     lab.point(START).focus()
     assert lab.point(START).locator(".mlb-ring").evaluate("e => getComputedStyle(e).stroke") != "none"
@@ -407,14 +392,11 @@ def test_keyboard_alone(open_page):
         "document.querySelector('[data-lab=\"two-manifolds\"] [role=status]').textContent.includes('After 400 iterations')"
     )
     assert "after 400 iterations" in lab.root.locator("svg[role=group]").get_attribute("aria-label")
-    assert page.problems == []
 
 
 @pytest.mark.site
-def test_touch_on_a_phone(open_page):
-    page = open_page(PAGE, width=390, height=844)
-    lab = Lab(page, "two-manifolds")
-    lab.assert_fits(390)
+def test_touch_on_a_phone(open_lab):
+    lab = open_lab("two-manifolds", width=390, height=844)
     before = lab.state()
     lab.touch("W₂, parabola: vertex", 30, 25)
     state = lab.state()
@@ -424,12 +406,3 @@ def test_touch_on_a_phone(open_page):
     judge(state)
     lab.control("button", "One iteration").tap()
     assert lab.state()["iteration"] == before["iteration"] + 1
-    assert page.problems == []
-
-
-@pytest.mark.site
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_contrast(open_page, dark):
-    page = open_page(PAGE, dark=dark)
-    lab = Lab(page, "two-manifolds")
-    lab.assert_contrast(dark=dark, lines=".mlb-legend svg path")

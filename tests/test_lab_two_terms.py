@@ -5,13 +5,12 @@ import math
 
 import pytest
 import torch
-from lab_page import Lab, assert_close, assert_whole, run_node
+from lab_page import assert_close, run_node
 
 from mlbook.errors import UserError
 from mlbook.meta_learners.inner_loop import adapt
 from mlbook.pages.labs import TwoTerms
 
-PAGE = "book/12_expansion.html"
 METHODS = ["MAML", "FOMAML", "Reptile"]
 TOLERANCE = 1e-9
 NEW_BATCHES = [[0.4, -1.1, 0.3, 0.2, 0.9, 0.7], [-0.2, 0.8, -0.4, -0.3, 0.5, 1.9]]
@@ -203,19 +202,14 @@ def test_what_the_lab_cannot_show_is_refused(options, message):
         TwoTerms(**options)
 
 
-def test_the_module_is_whole_and_small():
-    assert_whole(TwoTerms)
-
-
 # -- the page --------------------------------------------------------------------------------------------------------
 
 PHI = "φ, where the meta-gradient is taken"
 
 
 @pytest.mark.site
-def test_mouse_sliders_and_choices(open_page):
-    page = open_page(PAGE)
-    lab = Lab(page, "two-terms")
+def test_mouse_sliders_and_choices(open_lab):
+    lab = open_lab("two-terms")
     batches = TwoTerms().setup["batches"]
     opening = lab.state()
     judge(opening, batches)
@@ -249,13 +243,12 @@ def test_mouse_sliders_and_choices(open_page):
     same = lab.state()
     assert same["same_batch"] and same["slopes"]["both"] == pytest.approx(1, abs=0.1)
     judge(same, batches)
-    assert page.problems == []
 
 
 @pytest.mark.site
-def test_keyboard_alone(open_page):
-    page = open_page(PAGE, reduced_motion=True)
-    lab = Lab(page, "two-terms")
+def test_keyboard_alone(open_lab):
+    lab = open_lab("two-terms", reduced_motion=True)
+    page = lab.page
     batches = TwoTerms().setup["batches"]
     before = lab.state()
     lab.point(PHI).focus()
@@ -285,14 +278,11 @@ def test_keyboard_alone(open_page):
     )
     assert "the exact meta-gradient (" in lab.root.locator("svg[role=group]").get_attribute("aria-label")
     assert "Both terms: from" in lab.root.locator("svg[role=img]").get_attribute("aria-label")
-    assert page.problems == []
 
 
 @pytest.mark.site
-def test_touch_on_a_phone(open_page):
-    page = open_page(PAGE, width=390, height=844)
-    lab = Lab(page, "two-terms")
-    lab.assert_fits(390)
+def test_touch_on_a_phone(open_lab):
+    lab = open_lab("two-terms", width=390, height=844)
     before = lab.state()["phi"]
     lab.touch(PHI, 50, 30)
     state = lab.state()
@@ -300,12 +290,3 @@ def test_touch_on_a_phone(open_page):
     judge(state, TwoTerms().setup["batches"])
     lab.root.locator("summary").tap()
     lab.assert_fits(390)
-    assert page.problems == []
-
-
-@pytest.mark.site
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_contrast(open_page, dark):
-    page = open_page(PAGE, dark=dark)
-    lab = Lab(page, "two-terms")
-    lab.assert_contrast(dark=dark, lines=".mlb-legend svg path, .mlb-choice .mlb-bar")

@@ -158,12 +158,19 @@ def test_one_step_of_the_classifier_is_ordinary_supervised_learning():
         assert (state.meta["running_variance"][f"norms.{i}"] - variance).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("adapt", ["nearest", "head", "all"])
-def test_features_of_the_classifier_serve_new_classes(adapt):
+@pytest.fixture(scope="module")
+def well_trained():
+    """A state, and classes that it has not seen. What becomes of support sets is no part of the training."""
     pool = noise_pool(n_classes=18, n_examples=10, size=20)
-    learner = small_classifier(adapt, inner_lr=0.1, meta_lr=1e-2)
-    state, metrics = trained(learner, pool.subset(slice(0, 12)), steps=400)
+    state, metrics = trained(small_classifier(meta_lr=1e-2), pool.subset(slice(0, 12)), steps=400)
     assert metrics["accuracy"] > 0.9
+    return state, pool
+
+
+@pytest.mark.parametrize("adapt", ["nearest", "head", "all"])
+def test_features_of_the_classifier_serve_new_classes(adapt, well_trained):
+    state, pool = well_trained
+    learner = small_classifier(adapt, inner_lr=0.1)
     tasks = FewShot(pool.subset(slice(12, 18)), 3, 2, 4)
     result = evaluate(learner, state.meta, tasks, n_tasks=50, steps=10)
     assert result.value > 0.5  # chance is one third

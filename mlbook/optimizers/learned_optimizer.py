@@ -94,7 +94,7 @@ class Unrolled:
     """Whether ∂∇_t/∂φ is kept."""
 
     def seen(self, theta: Tensor, t: int) -> Tensor:
-        """f of every problem at θ_t, [T], on what step t sees: its mini-batch, where there are any."""
+        """f of every problem at θ_t, [T], on the mini-batch of step t, if any."""
         if hasattr(self.problems, "batches"):
             # the point after the last step has no batch of its own
             t = min(t, self.problems.batches.shape[1] - 1)
