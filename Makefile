@@ -63,13 +63,13 @@ colab: setup
 	@$(BIN)/python tools/make_colab.py _build/colab
 
 format: setup
-	$(BIN)/ruff format mlbook tests tools book/_ext
-	$(BIN)/ruff check --fix mlbook tests tools book/_ext
+	$(BIN)/ruff format mlbook tests tools benchmarks studies book/_ext
+	$(BIN)/ruff check --fix mlbook tests tools benchmarks studies book/_ext
 	$(BIN)/python tools/reading_time.py --write
 	@for notebook in $(wildcard book/*.ipynb); do $(BIN)/nbstripout "$$notebook"; done
 
 lint: setup
-	$(BIN)/ruff check mlbook tests tools book/_ext
+	$(BIN)/ruff check mlbook tests tools benchmarks studies book/_ext
 
 clean:
 	rm -rf _build executed node_modules book/_static/vendor .pytest_cache .ruff_cache

@@ -16,7 +16,7 @@ from benchmarks.contenders import contenders
 from benchmarks.harness import measure
 from benchmarks.problems import PROBLEMS
 from mlbook.results import BENCHMARKS
-from mlbook.results.records import commit, keep, machine
+from mlbook.training.records import commit, keep, machine
 
 RECORD = BENCHMARKS / "compare.json"
 

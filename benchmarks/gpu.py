@@ -24,9 +24,9 @@ from mlbook.engines import fast, fits
 from mlbook.meta_learners.base import leaves
 from mlbook.pages.checks import relative_distance, to_float64
 from mlbook.results import BENCHMARKS
-from mlbook.results.records import keep, machine, provenance
 from mlbook.tasks import FewShot, Sinusoids
 from mlbook.training.loop import train
+from mlbook.training.records import keep, machine, provenance
 from mlbook.training.runner import use_precision
 
 RECORD = BENCHMARKS / "gpu.json"

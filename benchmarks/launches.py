@@ -25,9 +25,9 @@ from mlbook import experiments
 from mlbook.data import ClassPool
 from mlbook.engines import fast
 from mlbook.meta_learners.base import State, leaves
-from mlbook.results.records import keep
 from mlbook.tasks import FewShot, Sinusoids
 from mlbook.training.cuda_graph import rates_on_device
+from mlbook.training.records import keep
 
 NO_KERNEL = set(
     "alias as_strided detach device empty empty_like empty_strided expand is_same_size lift_fresh new_empty new_empty_strided "

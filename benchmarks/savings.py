@@ -15,7 +15,7 @@ from benchmarks.harness import measure, speedup
 from benchmarks.problems import Problem
 from benchmarks.variants import VARIANTS
 from mlbook.results import BENCHMARKS
-from mlbook.results.records import keep, provenance
+from mlbook.training.records import keep, provenance
 
 RECORD = BENCHMARKS / "savings.json"
 PROBLEMS = (

@@ -17,7 +17,7 @@ from benchmarks.harness import measure
 from benchmarks.problems import Problem
 from benchmarks.variants import AGAIN, WIDTHS
 from mlbook.results import BENCHMARKS
-from mlbook.results.records import keep, provenance
+from mlbook.training.records import keep, provenance
 
 RECORD = BENCHMARKS / "scale.json"
 POINTS = (

@@ -28,8 +28,8 @@ from mlbook.data.progress import ProgressLine
 from mlbook.errors import UserError
 from mlbook.experiments.images import pool_of
 from mlbook.results import FOLDER
-from mlbook.results.records import keep, provenance
 from mlbook.training.memory import keep_freed_memory
+from mlbook.training.records import keep, provenance
 
 RECORD = FOLDER / "architectures.json"
 AT_ONCE = 4

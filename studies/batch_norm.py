@@ -16,9 +16,9 @@ from mlbook import experiments, results
 from mlbook.data.progress import ProgressLine
 from mlbook.errors import CheckpointError, DataError
 from mlbook.results import STUDIES
-from mlbook.results.records import keep, provenance
 from mlbook.training.evaluation import QueryBatches, fixed_episodes, running_statistics, score
 from mlbook.training.memory import keep_freed_memory
+from mlbook.training.records import keep, provenance
 from mlbook.training.runner import fastest
 from studies.summary import beside
 

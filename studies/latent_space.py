@@ -17,11 +17,11 @@ from torch import Tensor
 from mlbook.meta_learners import LEO, MAML
 from mlbook.models import MLP
 from mlbook.results import STUDIES
-from mlbook.results.records import keep, provenance
 from mlbook.tasks import FewShotFeatures, LEONoise
 from mlbook.tasks.episode import Episode
 from mlbook.tasks.hidden_subspace import hidden_subspace
 from mlbook.training.evaluation import ci95, fixed_scores
+from mlbook.training.records import keep, provenance
 
 RECORD = STUDIES / "latent_space.json"
 WORLD = {"features": 64, "hidden": 6, "noise": 0.5, "examples": 20, "test_classes": 100}

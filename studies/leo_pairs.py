@@ -16,9 +16,9 @@ from torch import Tensor
 from mlbook import experiments
 from mlbook.data.progress import ProgressLine
 from mlbook.results import STUDIES
-from mlbook.results.records import keep, provenance
 from mlbook.training.evaluation import fixed_scores
 from mlbook.training.memory import keep_freed_memory
+from mlbook.training.records import keep, provenance
 from mlbook.training.runner import load_checkpoint
 from studies.summary import beside
 

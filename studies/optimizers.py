@@ -16,9 +16,9 @@ from mlbook.data.progress import ProgressLine
 from mlbook.experiments import optimizers
 from mlbook.optimizers import HAND_DESIGNED, losses, tuned
 from mlbook.results import STUDIES
-from mlbook.results.records import keep, provenance
 from mlbook.training.evaluation import fixed_episodes
 from mlbook.training.memory import keep_freed_memory
+from mlbook.training.records import keep, provenance
 from mlbook.training.runner import load_checkpoint
 from studies.summary import mean_and_interval
 

@@ -22,7 +22,7 @@ from mlbook.engines import fast
 from mlbook.engines.convolutions import PRECISIONS
 from mlbook.pages.checks import relative_distance, to_float64
 from mlbook.results import STUDIES
-from mlbook.results.records import keep, provenance
+from mlbook.training.records import keep, provenance
 from mlbook.training.runner import evaluate_config, load_checkpoint, run
 
 RECORD = STUDIES / "precision.json"

@@ -15,8 +15,8 @@ import torch
 from mlbook.models import MLP
 from mlbook.pages.checks import comparison
 from mlbook.results import STUDIES
-from mlbook.results.records import keep, provenance
 from mlbook.tasks import Sinusoids
+from mlbook.training.records import keep, provenance
 
 RECORD = STUDIES / "side_by_side.json"
 INIT_STD = 0.3

@@ -18,10 +18,10 @@ from mlbook.data.progress import ProgressLine
 from mlbook.errors import CheckpointError
 from mlbook.pages.checks.sines_lines import Posterior, posterior
 from mlbook.results import STUDIES
-from mlbook.results.records import keep, provenance
 from mlbook.tasks.sines_lines import Known, KnownEpisode
 from mlbook.training.evaluation import fixed_episodes, task_scores
 from mlbook.training.memory import keep_freed_memory
+from mlbook.training.records import keep, provenance
 from mlbook.training.runner import fastest
 from studies.summary import mean_and_interval
 

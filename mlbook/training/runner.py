@@ -6,10 +6,8 @@ A run folder holds ``checkpoint.safetensors`` (final meta-parameters), ``resume/
 
 from __future__ import annotations
 
-import datetime
 import json
 import platform
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +34,7 @@ from mlbook.training.early_stopping import EarlyStopping
 from mlbook.training.evaluation import Evaluation, evaluate
 from mlbook.training.loop import train
 from mlbook.training.memory import keep_freed_memory
+from mlbook.training.records import commit, keep, today
 
 LOG_LINES = 400
 
@@ -141,8 +140,8 @@ def run(
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        "commit": _commit(),
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "commit": commit(),
+        "date": today(),
     }
     record["evaluation"] = evaluate_setup(setup, meta, test_tasks, n_tasks=n_tasks).as_dict()
     if config["dataset"] == "navigation":
@@ -150,19 +149,15 @@ def run(
         published_tasks = replace(test_tasks, fixed=goals)
         found = evaluate_setup(setup, meta, published_tasks, n_tasks=len(goals)).as_dict()
         record["official_goals"] = {k: found[k] for k in ("mean", "ci95_by_step", "tasks")}
-    _write(out / "record.json", record)
+    keep(out / "record.json", record)
     for other in experiment.shares_training_with:
         its = experiments.config(other, preset, meta_steps=meta_steps, seed=seed)
         found = evaluate_config(its, meta, n_tasks=n_tasks).as_dict()
-        _write(
+        keep(
             out / f"record-{other}.json",
             {**record, **_identity(its), "config": its, "trained_as": name, "evaluation": found},
         )
     return record
-
-
-def _write(path: Path, record: dict) -> None:
-    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def use_precision(precision: str, device: torch.device, learner: MetaLearner) -> None:
@@ -371,17 +366,3 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
-
-
-def _commit() -> str | None:
-    """The commit of the source tree, where the package runs from one."""
-    root = Path(mlbook.__file__).parents[1]
-    if not (root / ".git").exists():
-        return None
-    answer = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return answer.stdout.strip() or None

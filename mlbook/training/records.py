@@ -1,4 +1,4 @@
-"""How a measurement becomes a record: written whole, with the machine, the commit and the date that it comes from."""
+"""How a run or a measurement becomes a record: written whole, with the machine, the commit and the date that it comes from."""
 
 from __future__ import annotations
 
@@ -32,20 +32,26 @@ def machine() -> dict:
 
 
 def commit() -> str | None:
-    """The commit of the source tree, with + where code that is measured or measures differs from it."""
+    """The commit of the source tree, with + where its code differs from it; None where there is no source tree."""
+    if not (ROOT / ".git").exists():
+        return None
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
     changed = git("status", "--porcelain", "--", "mlbook/*.py", "benchmarks/*.py", "studies/*.py")
-    return (git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")) or None
+    return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+
+
+def today() -> str:
+    """The date of a record."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
 
 
 def provenance() -> dict:
     """Where and when a record comes from."""
-    today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
-    return {"machine": machine(), "commit": commit(), "date": today}
+    return {"machine": machine(), "commit": commit(), "date": today()}
 
 
 def keep(path: Path, record: dict) -> None:
