@@ -10,6 +10,7 @@ import pytest
 import torch
 from package_fixtures import ROOT, rng
 
+from mlbook.cli import main
 from mlbook.data.tensor_file import load_tensors
 from mlbook.errors import UserError
 from mlbook.tasks import Sinusoids
@@ -18,36 +19,71 @@ from mlbook.training.distributed import ALONE, Processes, processes
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def train(name, out, *options, count=1, steps=20):
-    """``python -m mlbook train`` in ``count`` processes."""
-    launcher = []
-    if count > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={count}", f"--master-port={port}"]
-    command = [sys.executable, *launcher, "-m", "mlbook", "train", name, "--device", "cpu"]
-    command += ["--meta-steps", str(steps), "--out", str(out), *options]
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def together(count, *arguments):
+    """``python -m mlbook`` in ``count`` processes, as torchrun starts them."""
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={count}", f"--master-port={free_port()}"]
+    command = [sys.executable, *launcher, "-m", "mlbook", *arguments]
     return subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def training(name, out, *options, steps=20):
+    """The arguments of ``mlbook train`` for a short run."""
+    return [
+        "train", name, "--device", "cpu", "--tasks", "5", "--meta-steps", str(steps), "--out", str(out), *options,
+    ]  # fmt: skip
 
 
 def parameters(out):
     return load_tensors(out / "checkpoint.safetensors")[0]
 
 
-@pytest.mark.parametrize("name", ["maml-sinusoid-5shot", "maml-glyphs-5w1s", "reptile-sinusoid-5shot"])
-def test_two_processes_give_the_result_of_one(name, tmp_path):
-    for count in (1, 2):
-        answer = train(name, tmp_path / str(count), count=count)
-        assert answer.returncode == 0, answer.stderr[-2000:]
-    one, two = parameters(tmp_path / "1"), parameters(tmp_path / "2")
+NAMES = ["maml-sinusoid-5shot", "maml-glyphs-5w1s", "reptile-sinusoid-5shot"]
+
+
+ALL = """
+import json, os, sys
+from mlbook.cli import main
+for arguments, port in json.loads(sys.argv[1]):
+    os.environ["MASTER_PORT"] = str(port)
+    assert main(arguments) == 0
+"""
+
+
+@pytest.fixture(scope="module")
+def by_one_and_by_two(tmp_path_factory):
+    """A folder with ``1/NAME``, trained in this process, and ``2/NAME``, all by one pair of processes."""
+    folder = tmp_path_factory.mktemp("runs")
+    lists = [[training(name, folder / count / name) for name in NAMES] for count in "12"]
+    assert [main(arguments) for arguments in lists[0]] == [0, 0, 0]
+    calls = [(arguments, free_port()) for arguments in lists[1]]
+    pair = []
+    for rank in "01":  # as torchrun would start them, but once for all
+        own = {**ENVIRONMENT, "RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        command = [sys.executable, "-c", ALL, json.dumps(calls)]
+        pair.append(subprocess.Popen(command, env=own, cwd=ROOT, stderr=subprocess.PIPE, text=True))
+    for process in pair:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-2000:]
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_give_the_result_of_one(name, by_one_and_by_two):
+    one, two = (by_one_and_by_two / count / name for count in "12")
+    records = [json.loads((out / "record.json").read_text()) for out in (one, two)]
+    logs = [(out / "log.csv").read_text().splitlines() for out in (one, two)]
+    one, two = parameters(one), parameters(two)
     assert one.keys() == two.keys()
     for key, value in one.items():
         assert (value - two[key]).abs().max() < 1e-5, key
-    records = [json.loads((tmp_path / n / "record.json").read_text()) for n in "12"]
     assert [r["processes"] for r in records] == [1, 2]
     assert records[0]["run"] == records[1]["run"]
-    logs = [(tmp_path / n / "log.csv").read_text().splitlines() for n in "12"]
     assert len(logs[0]) == len(logs[1]) == 21 and logs[0][0] == logs[1][0]
     for a, b in zip(logs[0][1:], logs[1][1:], strict=True):
         assert [float(v) for v in a.split(",")] == pytest.approx([float(v) for v in b.split(",")], rel=1e-4)
@@ -55,17 +91,20 @@ def test_two_processes_give_the_result_of_one(name, tmp_path):
 
 def test_a_run_of_one_process_goes_on_in_three(tmp_path):
     name = "maml-sinusoid-5shot"
-    assert train(name, tmp_path / "whole", steps=6).returncode == 0
-    assert train(name, tmp_path / "parts", "--checkpoint-every", "0", count=3, steps=6).returncode == 0
-    whole, parts = parameters(tmp_path / "whole"), parameters(tmp_path / "parts")
-    assert all((whole[key] - parts[key]).abs().max() < 1e-6 for key in whole)
-    again = train(name, tmp_path / "parts", "--resume", count=2, steps=6)  # nothing is left to do
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert all(torch.equal(parts[key], value) for key, value in parameters(tmp_path / "parts").items())
+    assert main(training(name, tmp_path / "whole", steps=60)) == 0
+    parts = training(name, tmp_path / "parts", steps=60)
+    assert main([*parts, "--time-limit", "1e-4"]) == 0
+    assert not (tmp_path / "parts" / "record.json").exists()
+    answer = together(3, *parts, "--resume")
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    whole, trained = parameters(tmp_path / "whole"), parameters(tmp_path / "parts")
+    assert all((whole[key] - trained[key]).abs().max() < 1e-5 for key in whole)
+    assert main([*parts, "--resume"]) == 0  # nothing is left to do
+    assert all(torch.equal(trained[key], value) for key, value in parameters(tmp_path / "parts").items())
 
 
 def test_wrong_settings_are_refused_by_all_processes(tmp_path):
-    answer = train("maml-sinusoid-5shot", tmp_path / "x", "--preset", "huge", count=2)
+    answer = together(2, *training("maml-sinusoid-5shot", tmp_path / "x", "--preset", "huge"))
     assert answer.returncode != 0 and "mlbook: maml-sinusoid-5shot has the presets" in answer.stderr
     assert not (tmp_path / "x").exists()
 
