@@ -28,7 +28,7 @@ def put_in(app, docname, source):
     for key in copy["metadata"].keys() & {"language_info", "widgets"}:
         notebook["metadata"][key] = copy["metadata"][key]
     source[0] = json.dumps(notebook)
-    if "stamp" in copy["metadata"]:  # it ran through
+    if times:
         start, end = (
             datetime.strptime(t, "%Y-%m-%dT%H:%M:%S.%f%z").timestamp() for t in (min(times), max(times))
         )
