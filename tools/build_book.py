@@ -45,13 +45,8 @@ def digest(files, *more):
 
 def surroundings():
     """A hash of what outputs depend on beside the cells: the package, the pinned versions, Python, the data sets there are."""
-    data = [
-        sys.executable,
-        "-m",
-        "mlbook",
-        "data",
-        "list",
-    ]  # generated characters take the place of missing ones
+    # Generated characters take the place of missing data.
+    data = [sys.executable, "-m", "mlbook", "data", "list"]
     listed = subprocess.run(data, cwd=ROOT, capture_output=True, check=True).stdout
     return digest([*(ROOT / "mlbook").rglob("*"), ROOT / "constraints.txt"], sys.version, listed)
 
@@ -81,13 +76,13 @@ def execute(paths, around, folder=EXECUTED):
     folder.mkdir(exist_ok=True)
     at_once = min(4, os.cpu_count() or 1, len(paths))
     paths = sorted(paths, key=lambda path: -path.stat().st_size)  # a long one started last would run alone
-    for path in paths:
+    copies = [folder / path.name for path in paths]
+    for path, copy in zip(paths, copies, strict=True):
         notebook = nbformat.read(path, as_version=4)
         notebook.metadata.update(stamp=stamp(path, around), at_once=at_once)
-        nbformat.write(notebook, folder / path.name)
+        nbformat.write(notebook, copy)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbmake", "--overwrite"]
-    command += [f"--nbmake-timeout={TIMEOUT}", f"-n{at_once}", "--maxschedchunk=1"]
-    command += [folder / path.name for path in paths]
+    command += [f"--nbmake-timeout={TIMEOUT}", f"-n{at_once}", "--maxschedchunk=1", *copies]
     # Threads of several notebooks would only get into each other's way.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
@@ -111,9 +106,7 @@ def main():
     whole.touch()
     with step("printing it on one page"):
         make_print.main()
-    print(
-        f"The book is built: open _build/html/index.html, or {sys.executable} -m http.server -d _build/html 8000"
-    )
+    print(f"Open _build/html/index.html, or run {sys.executable} -m http.server -d _build/html 8000")
 
 
 if __name__ == "__main__":
