@@ -312,12 +312,11 @@ def around():
 @pytest.mark.parametrize("path", sorted((ROOT / "book").glob("*.ipynb")), ids=lambda path: path.name)
 def test_a_notebook_runs_through(path, around):
     """The build has executed its cells as they are now, with the package as it is now, and none of them failed."""
-    assert build_book.is_fresh(path, around), "its outputs are not those of these cells: run `make book`"
-    assert build_book.ran_through(build_book.code_cells(build_book.EXECUTED / path.name)[1])
+    assert build_book.is_fresh(path, around), "it failed, or has changed since: run `make book`"
 
 
 def test_outputs_of_a_copy_reach_the_page_and_a_failure_is_shown(tmp_path):
-    """What runs is stamped, and not executed again; what fails is not, and its cell and error are shown."""
+    """What ran through is not executed again; what failed is, and its cell and error are shown."""
     good, bad = (nbformat.v4.new_notebook() for _ in range(2))
     good.cells = [nbformat.v4.new_markdown_cell("Words."), nbformat.v4.new_code_cell("print(6 * 7)")]
     bad.cells = [nbformat.v4.new_code_cell("zero = 0\n1 / zero")]

@@ -3,15 +3,14 @@
     python tools/build_book.py       # `make book` calls it
 
 pytest's plugin nbmake executes copies of the notebooks in the folder executed/ (it leaves out what is below a folder _build),
-several at a time; book/_ext/executed_copies.py puts their outputs into the pages. A copy that ran through is stamped with its
-cells and all else that outputs depend on, and is not executed again as long as the stamp is right.
+several at a time; book/_ext/executed_copies.py puts their outputs into the pages. A copy bears a stamp of its cells and of all
+else that outputs depend on; once it has run through, it is not executed again as long as the stamp is right.
 """
 
 import contextlib
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -46,13 +45,8 @@ def digest(files, *more):
 
 def surroundings():
     """A hash of what outputs depend on beside the cells: the package, the pinned versions, Python, the data sets there are."""
-    data = [
-        sys.executable,
-        "-m",
-        "mlbook",
-        "data",
-        "list",
-    ]  # generated characters take the place of missing ones
+    # Generated characters take the place of missing data.
+    data = [sys.executable, "-m", "mlbook", "data", "list"]
     listed = subprocess.run(data, cwd=ROOT, capture_output=True, check=True).stdout
     return digest([*(ROOT / "mlbook").rglob("*"), ROOT / "constraints.txt"], sys.version, listed)
 
@@ -63,37 +57,35 @@ def code_cells(path):
     return notebook, [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
 
 
-def is_fresh(path, around, folder=EXECUTED):
-    """Whether the copy of a notebook ran through with these cells and surroundings."""
-    copy = folder / path.name
-    return copy.exists() and nbformat.read(copy, as_version=4).metadata.get("stamp") == stamp(path, around)
-
-
-def ran_through(cells):
-    ended = all("shell.execute_reply" in cell.metadata.get("execution", {}) for cell in cells)
-    return ended and not any(out.output_type == "error" for cell in cells for out in cell.outputs)
-
-
 def stamp(path, around):
     return digest([], around, [cell.source for cell in code_cells(path)[1]])
 
 
+def is_fresh(path, around, folder=EXECUTED):
+    """Whether the copy of a notebook ran through, with these cells and surroundings."""
+    if not (copy := folder / path.name).exists():
+        return False
+    notebook, cells = code_cells(copy)
+    ended = all("shell.execute_reply" in cell.metadata.get("execution", {}) for cell in cells)
+    failed = any(output.output_type == "error" for cell in cells for output in cell.outputs)
+    return ended and not failed and notebook.metadata.get("stamp") == stamp(path, around)
+
+
 def execute(paths, around, folder=EXECUTED):
-    """Execute copies of the notebooks, and stamp those that run through; what pytest says where one fails."""
+    """Execute copies of the notebooks; what pytest says where one fails."""
     folder.mkdir(exist_ok=True)
     at_once = min(4, os.cpu_count() or 1, len(paths))
     paths = sorted(paths, key=lambda path: -path.stat().st_size)  # a long one started last would run alone
-    copies = [shutil.copy(path, folder) for path in paths]
+    copies = [folder / path.name for path in paths]
+    for path, copy in zip(paths, copies, strict=True):
+        notebook = nbformat.read(path, as_version=4)
+        notebook.metadata.update(stamp=stamp(path, around), at_once=at_once)
+        nbformat.write(notebook, copy)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbmake", "--overwrite"]
     command += [f"--nbmake-timeout={TIMEOUT}", f"-n{at_once}", "--maxschedchunk=1", *copies]
     # Threads of several notebooks would only get into each other's way.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-    for path, copy in zip(paths, copies, strict=True):
-        notebook, cells = code_cells(copy)
-        if ran_through(cells):
-            notebook.metadata.update(stamp=stamp(path, around), at_once=at_once)
-            nbformat.write(notebook, copy)
     return NOISE.sub("", done.stdout) if done.returncode else ""
 
 
@@ -114,9 +106,7 @@ def main():
     whole.touch()
     with step("printing it on one page"):
         make_print.main()
-    print(
-        f"The book is built: open _build/html/index.html, or {sys.executable} -m http.server -d _build/html 8000"
-    )
+    print(f"Open _build/html/index.html, or run {sys.executable} -m http.server -d _build/html 8000")
 
 
 if __name__ == "__main__":

