@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 from book_labels import Book
-from browser import HTML, ROOT, audit, weights
+from browser import HTML, ROOT, audit, by_night, new_page, open_and_settle, weights
 from chapter_numbers import chapter_number
 
 pytestmark = pytest.mark.site
@@ -79,6 +79,11 @@ CONTRASTS = """() => {
 }"""
 
 
+@pytest.fixture(scope="module")
+def book():
+    return Book(ROOT)
+
+
 def test_assets_are_the_sites_own():
     """With CDN links every page would fail below; this says why in one line."""
     assert (ROOT / "book/_static/vendor/complete").exists(), (
@@ -86,11 +91,24 @@ def test_assets_are_the_sites_own():
     )
 
 
-# Three loads of each page: loading is what takes the time.
-@pytest.mark.parametrize("path", PAGES)
-def test_page(open_page, path):
-    """Everything is there, nothing is asked of another host, maths and widgets are drawn, text is readable."""
-    page = open_page(path)
+@pytest.fixture(scope="module")
+def tab(browser):
+    page = new_page(browser)
+    yield page
+    page.context.close()
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def page(site, tab, request):
+    """A page of the book, loaded once for all questions: loading is what takes the time."""
+    tab.set_viewport_size({"width": 1280, "height": 900})
+    tab.emulate_media(color_scheme="light")
+    tab.problems.clear()
+    return open_and_settle(tab, site + request.param)
+
+
+def test_a_page_is_complete_and_its_text_readable(page):
+    """Everything is there, nothing is asked of another host, maths and widgets are drawn."""
     assert page.problems == []
     assert page.evaluate(UNRENDERED) == []
     assert page.evaluate(TEX_ERRORS) == []
@@ -104,18 +122,17 @@ def test_page(open_page, path):
     assert audit(page) == []
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_phone(open_page, path):
-    """Nothing sticks out at 390 px, in the article or in the menus."""
-    page = open_page(path, width=390, height=844)
-    assert page.evaluate(OVERFLOW) == []
+def test_a_page_is_readable_by_night(page):
+    by_night(page)
+    check_contrasts(page, "dark")
     assert page.problems == []
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_dark(open_page, path):
-    page = open_page(path, dark=True)
-    check_contrasts(page, "dark")
+def test_nothing_sticks_out_on_a_phone(page):
+    """At 390 px, in the article or in the menus. The labs' own tests load their pages at this width."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.evaluate(OVERFLOW) == []
     assert page.problems == []
 
 
@@ -164,20 +181,18 @@ def test_labs_of_every_page_are_ours():
 
 
 @pytest.mark.parametrize("docname", CHAPTERS)
-def test_chapter_numbers_and_colab_button(docname):
+def test_chapter_numbers_and_colab_button(docname, book):
     """Chapter 4 is called 4, and its button opens its own Colab copy."""
     html = (HTML / f"{docname}.html").read_text(encoding="utf-8")
     number = chapter_number(docname)
     heading = re.search(r'<h1><span class="section-number">(.*?)</span>(.*?)<a class', html).groups()
     assert heading[0] == f"{number}. " and not heading[1].startswith(f"{number}."), heading
-    book = Book(ROOT)
     assert f'href="{book.link_to(docname)}"' in html
     assert html.count("https://colab.research.google.com") == 1
 
 
-def test_colab_copies_number_things_as_the_site_does():
+def test_colab_copies_number_things_as_the_site_does(book):
     """tools/book_labels.py counts equations, algorithms and exercises by itself; the site is the judge."""
-    book = Book(ROOT)
     pages = {name: (HTML / f"{name}.html").read_text(encoding="utf-8") for name in DOCNAMES}
     compared = 0
     for label, (kind, number, _, url) in book.references.items():
