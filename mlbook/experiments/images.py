@@ -89,7 +89,8 @@ def _images(
 
     The paper preset reads α as the official code does, on a loss summed over classes. The shorter presets spend less: α on the
     mean loss, which learns faster at first; one inner step in meta-training; fewer tasks with more queries each; β from 0.002 to
-    zero along a cosine.
+    zero along a cosine. For 20 ways the colab preset has twice that β and 30,000 meta-steps: with 0.002 and 14,000 accuracy was
+    93.4 % in meta-training and 92.3 at meta-test, so the run was too short or too slow.
     """
     official = {"inner_lr": 0.4, "inner_steps": 1} if five else {"inner_lr": 0.1, "inner_steps": 5}
     batch = 32 if five else 16
@@ -116,7 +117,12 @@ def _images(
                 options=short,
                 n_query=max(3, k_shot),
             ),
-            "colab": Preset(14_000, 16 if five else 8, options=short, n_query=max(3, k_shot)),
+            "colab": Preset(
+                14_000 if five else 30_000,
+                16 if five else 8,
+                options=short if five else {**short, "meta_lr": 4e-3},
+                n_query=max(3, k_shot),
+            ),
             "paper": Preset(60_000, batch),
         },
     )
