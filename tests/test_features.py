@@ -14,7 +14,7 @@ from mlbook import cli, experiments
 from mlbook.data import FeaturePool, feature_sets, pool_files
 from mlbook.errors import DataError, UserError
 from mlbook.meta_learners import MAML, Backbone, LinearHead
-from mlbook.meta_learners.base import State
+from mlbook.meta_learners.base import MetaLearner, State
 from mlbook.models import MLP, Conv4, WideResNet
 from mlbook.models.conv4 import count
 from mlbook.tasks import Augmented, FewShot, FewShotFeatures, LabelledImages
@@ -289,10 +289,12 @@ def test_bad_pickles_leave_nothing(folder, tmp_path, kind, monkeypatch, capsys):
 
 def test_a_backbone_writes_the_features_of_its_images(folder, monkeypatch):
     config = experiments.config(experiments.get("backbone-mini-wrn-10-4"), "quick")
-    monkeypatch.setattr(experiments, "build_model", lambda *_: WideResNet(64, depth=10, width=1, stride=2))
+    monkeypatch.setattr(
+        experiments.leo, "build_model", lambda *_: WideResNet(64, depth=10, width=1, stride=2)
+    )
     pool = noise_pool(n_classes=5, n_examples=16, channels=3, size=32)
     pool = type(pool)(pool.images, names=tuple("abcde")).with_counts(torch.tensor([16, 16, 16, 16, 14]))
-    monkeypatch.setattr(experiments.mini_imagenet, "load", lambda split: pool)
+    monkeypatch.setattr(experiments.images.mini_imagenet, "load", lambda split: pool)
     learner = experiments.build_learner(config)
     meta = learner.init(rng()).meta
     extraction.extract(config, meta, "small")
@@ -403,10 +405,10 @@ def test_training_on_both_splits_sees_all_their_classes(two_sets):
 # -- early stopping -------------------------------------------------------------------------------------------------
 
 
-class Known:
+class Known(MetaLearner):
     """A learner whose score is its parameter: queries below it are classified right."""
 
-    metric, vmappable, inductive = "accuracy", True, True
+    inductive = True
 
     def path(self, meta, support_x, support_y, steps):
         for _ in range(steps + 1):
@@ -516,7 +518,7 @@ def test_one_command_goes_from_pictures_to_leo(folder, tmp_path, monkeypatch, ca
         monkeypatch.setitem(experiments.EXPERIMENTS, name, changed)
     pool = noise_pool(n_classes=6, n_examples=20, channels=3, size=32)
     pool = type(pool)(pool.images, names=tuple("abcdef"))
-    monkeypatch.setattr(experiments.mini_imagenet, "load", lambda split: pool)
+    monkeypatch.setattr(experiments.images.mini_imagenet, "load", lambda split: pool)
     options = [
         "--preset",
         "quick",

@@ -19,6 +19,7 @@ from mlbook import cli, experiments
 from mlbook.data import ClassPool, image_folder, mini_imagenet, pool_files
 from mlbook.data.pickles import load_arrays
 from mlbook.errors import DataError, UserError
+from mlbook.experiments.imported import METHODS
 from mlbook.tasks import FewShot, LabelledImages
 
 SMALL = {
@@ -378,7 +379,7 @@ def test_a_folder_of_class_folders_becomes_a_benchmark(data, capsys):
     assert json.loads(capsys.readouterr().out)["accuracy"] == record["evaluation"]["accuracy"]
 
 
-@pytest.mark.parametrize("method", experiments.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_on_pictures_of_ones_own(data, method):
     coloured_folders(data / "pictures", n_classes=12, pictures=5)
     image_folder.import_from("colours", data / "pictures", size=20, grey=True)

@@ -159,8 +159,9 @@ def test_alive_on_load_and_under_the_mouse(open_lab):
     judge(apart)
     assert apart["query"][-1] > furry["query"][-1], "classes that look alike are harder"
     lab.control("radio", "the nearest centroid").click()
+    centroid = lab.state()["tables"]["centroid"]  # which waits until it is drawn
     cells = lab.root.locator(".mlb-answers tbody tr:first-child td").all_text_contents()
-    assert [int(c) for c in cells[:5]] == lab.state()["tables"]["centroid"][0]
+    assert [int(c) for c in cells[:5]] == centroid[0]
     lab.press("Other support pictures")
     judge(lab.state())
     lab.press("Five at random")

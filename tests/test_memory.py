@@ -8,7 +8,7 @@ from package_fixtures import ROOT
 
 PROBE = """
 import resource, sys, torch
-from mlbook.memory import keep_freed_memory
+from mlbook.training.memory import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     sys.exit("not here")
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt

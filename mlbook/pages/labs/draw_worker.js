@@ -4,7 +4,7 @@ import { conv4Layout, softmax } from "./conv4.js";
 import { conv4Gradient, conv4Logits } from "./conv4_gradient.js";
 import { unpackHalf } from "./half.js";
 
-const BETA2 = 0.999, EPSILON = 1e-8; // Adam's, as in mlbook.inner_loop
+const BETA2 = 0.999, EPSILON = 1e-8; // Adam's, as in mlbook.meta_learners.inner_loop
 
 /** Second moments as mlbook.pages.labs.coded_weights packs them: for each tensor the lowest and the highest logarithm (base 2), then 8 bits
  *  for every number in between. */
