@@ -104,8 +104,7 @@ class Backbone(InitialisationLearner):
                 self.model, {**params, **state.meta["running"]}, (x,)
             )
         loss = F.cross_entropy(
-            prediction.to(torch.promote_types(prediction.dtype, torch.float32)),
-            y,
+            prediction.to(torch.promote_types(prediction.dtype, torch.float32)), y
         )
         gradient = dict(
             zip(

@@ -64,11 +64,7 @@ def outer_step(
     return move(outer, found, optimizer)
 
 
-def move(
-    outer: Outer,
-    found: Estimate,
-    optimizer: torch.optim.Optimizer,
-) -> Tensor:
+def move(outer: Outer, found: Estimate, optimizer: torch.optim.Optimizer) -> Tensor:
     """Move η in place by an estimate that has been made. Returns its value.
     Other tensors of the optimiser stay."""
     for name, tensor in outer.items():
@@ -141,11 +137,7 @@ def gradient_of(function: Callable[[Outer], Tensor], outer: Outer) -> Estimate:
 
 
 def through_window(
-    inner: Inner,
-    outer: Outer,
-    state: InnerState,
-    first: int,
-    last: int,
+    inner: Inner, outer: Outer, state: InnerState, first: int, last: int
 ) -> tuple[Estimate, InnerState]:
     """What steps ``first`` to ``last`` − 1 of an inner loop add to J and to
     dJ/dη, and the state after them.

@@ -175,11 +175,7 @@ class Classifier(InitialisationLearner):
 
         chosen = head_loss if self.adapt == "head" else loss
         yield from inner_path(
-            chosen,
-            params,
-            inner_lr=self.inner_lr,
-            steps=steps,
-            names=tuple(names),
+            chosen, params, inner_lr=self.inner_lr, steps=steps, names=tuple(names)
         )
 
     def predict(self, params: Params, x: Tensor) -> Tensor:

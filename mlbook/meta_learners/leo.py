@@ -334,10 +334,7 @@ class LEO(LatentEmbedding):
 
     def noise_shapes(self, episodes: Episode) -> dict[str, tuple[int, ...]]:
         """Shapes of a task's noise in meta-training, for ``LEONoise``."""
-        (S, D), (Q, _) = (
-            episodes.support_x.shape[1:],
-            episodes.query_x.shape[1:],
-        )
+        (S, D), (Q, _) = (episodes.support_x.shape[1:], episodes.query_x.shape[1:])
         N, K = self.n_way, S // self.n_way
         return {
             "z_noise": (N, K, self.latent),
@@ -442,11 +439,7 @@ class LEO(LatentEmbedding):
         *_, end = self.inner(meta, episode)
         x = dropped(episode.query_x, episode.query_drop, self.dropout)
         prediction, y = self.logits(end["w"], x), episode.query_y
-        z, mean, sigma = (
-            end["start"],
-            end["mean"][:, None],
-            end["sigma"][:, None],
-        )
+        z, mean, sigma = (end["start"], end["mean"][:, None], end["sigma"][:, None])
         return {
             "query": F.cross_entropy(prediction, y),  # [LEO 12]
             "kl": divergence(z, mean, sigma).mean(),  # [LEO 13] one sample

@@ -193,10 +193,7 @@ class Reptile(InitialisationLearner):
         return batches
 
     def task(
-        self,
-        theta: Params,
-        moments: Moments | None,
-        episode: Episodes,
+        self, theta: Params, moments: Moments | None, episode: Episodes
     ) -> Adapted:
         """k inner steps on one task, from θ."""
         batches = self.task_batches(episode)
@@ -210,10 +207,7 @@ class Reptile(InitialisationLearner):
         return Adapted(towards, moments, metrics)
 
     def at_once(
-        self,
-        theta: Params,
-        moments: Moments | None,
-        episodes: Episodes,
+        self, theta: Params, moments: Moments | None, episodes: Episodes
     ) -> Adapted:
         """The mean over tasks that start from the same θ and moments."""
 
@@ -231,10 +225,7 @@ class Reptile(InitialisationLearner):
         return Adapted(towards, handed_on, metrics)
 
     def one_by_one(
-        self,
-        theta: Params,
-        moments: Moments | None,
-        episodes: Episodes,
+        self, theta: Params, moments: Moments | None, episodes: Episodes
     ) -> Adapted:
         """The mean over tasks, each with the moments that the one before it
         left (``carried``)."""
@@ -260,10 +251,7 @@ class Reptile(InitialisationLearner):
         return Adapted(towards, moments, metrics)
 
     def mean_over(
-        self,
-        theta: Params,
-        moments: Moments | None,
-        episodes: Episodes,
+        self, theta: Params, moments: Moments | None, episodes: Episodes
     ) -> Adapted:
         """The mean over the tasks of a meta-batch, in the way that their
         moments allow."""
@@ -307,7 +295,4 @@ class Reptile(InitialisationLearner):
 
 def groups_of(moments: Moments) -> Meta:
     """Adam's moments as groups of ``meta``."""
-    return {
-        "second_moment": moments.v,
-        "moment_weight": {"weight": moments.weight},
-    }
+    return {"second_moment": moments.v, "moment_weight": {"weight": moments.weight}}
