@@ -9,6 +9,7 @@ from package_fixtures import ROOT
 from mlbook import experiments
 from mlbook.meta_learners.base import MetaLearner
 from mlbook.tasks.episode import TaskDistribution
+from mlbook.training import runner
 
 RUN_IDS = json.loads((ROOT / "tests/run_ids.json").read_text())
 """Written before the families had one interface. Shipped records and begun trainings name these."""
@@ -60,3 +61,23 @@ def test_a_configuration_is_made_into_learner_tasks_and_protocol(name, monkeypat
 def test_values_of_the_configuration_may_be_others_for_some_tasks():
     setup = experiments.setup(experiments.config("maml-glyphs-5w1s", "quick"))
     assert (setup.tasks("test").n_query, setup.tasks("test", test_query=7).n_query) == (1, 7)
+
+
+def test_a_run_builds_its_learner_once_and_asks_its_experiment_twice(tmp_path, monkeypatch):
+    """Once for the plain values, once for what they are made into; training and evaluation share that."""
+    made, asked = [], []
+    family = experiments.FAMILIES["leo"]
+    monkeypatch.setattr(
+        family, "learner", lambda config, build=family.learner: made.append(1) or build(config)
+    )
+    for name in ("get", "config", "setup", "build_learner", "build_tasks", "protocol", "trained_by"):
+        own = getattr(experiments, name)
+
+        def noted(*arguments, name=name, own=own, **options):
+            asked.append(name)
+            return own(*arguments, **options)
+
+        monkeypatch.setattr(runner.experiments, name, noted)
+    runner.run("leo-plane-3w3s", meta_steps=2, evaluation_tasks=2, device="cpu", out=tmp_path / "run")
+    assert len(made) == 1
+    assert asked == ["get", "setup", "get"]  # the last one from within setup: which family it is

@@ -112,3 +112,9 @@ class Setup:
     def protocol(self) -> dict:
         """What has to be the same for two results to be compared."""
         return self.family.protocol(self.config)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the files of this run carry: the experiment, the preset and the run id."""
+        config = self.config
+        return {"experiment": config["name"], "preset": config["preset"], "run": run_id(config)}

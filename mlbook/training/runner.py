@@ -125,9 +125,8 @@ def run(
     if trained is None:
         return None
     meta, record = trained
-    save_tensors(
-        out / "checkpoint.safetensors", flatten(meta), {**_identity(config), "config": json.dumps(config)}
-    )
+    header = {**setup.identity, "config": json.dumps(config)}
+    save_tensors(out / "checkpoint.safetensors", flatten(meta), header)
     use_precision("float32", where, learner)  # results are compared at one precision
     record |= {
         "device": _device_name(where),
@@ -151,12 +150,10 @@ def run(
         record["official_goals"] = {k: found[k] for k in ("mean", "ci95_by_step", "tasks")}
     keep(out / "record.json", record)
     for other in experiment.shares_training_with:
-        its = experiments.config(other, preset, meta_steps=meta_steps, seed=seed)
-        found = evaluate_config(its, meta, n_tasks=n_tasks).as_dict()
-        keep(
-            out / f"record-{other}.json",
-            {**record, **_identity(its), "config": its, "trained_as": name, "evaluation": found},
-        )
+        its = experiments.setup(experiments.config(other, preset, meta_steps=meta_steps, seed=seed))
+        shared = {**record, **its.identity, "config": its.config, "trained_as": name}
+        shared["evaluation"] = evaluate_setup(its, meta, n_tasks=n_tasks).as_dict()
+        keep(out / f"record-{other}.json", shared)
     return record
 
 
@@ -178,10 +175,6 @@ def use_precision(precision: str, device: torch.device, learner: MetaLearner) ->
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # sums are kept in float32
-
-
-def _identity(config: dict) -> dict[str, str]:
-    return {"experiment": config["name"], "preset": config["preset"], "run": experiments.run_id(config)}
 
 
 def _train(
@@ -206,7 +199,7 @@ def _train(
     seconds = 0.0
     best = _early_stopping(setup, learner) if first else None
     if resume and resume_file.exists():
-        state = load_resume(resume_file, state, generator, _identity(config))
+        state = load_resume(resume_file, state, generator, setup.identity)
         tensors, _ = load_tensors(resume_file)
         seconds = float(tensors["seconds"])
         if best is not None:
@@ -233,7 +226,7 @@ def _train(
         lines = [",".join(("meta_step", *columns)), *log]
         write_atomically(out / "log.csv", ("\n".join(lines) + "\n").encode())
         extra = {"seconds": elapsed, **({} if best is None else best.tensors())}
-        save_resume(resume_file, state, generator, _identity(config), extra)
+        save_resume(resume_file, state, generator, setup.identity, extra)
 
     for progress in train(
         learner,
@@ -275,7 +268,7 @@ def _train(
     chosen = {} if best is None else {"early_stopping": best.record()}
     return state.meta if best is None else best.meta, {
         **chosen,
-        **_identity(config),
+        **setup.identity,
         "config": config,
         "meta_steps": total,
         "curve": [[float(v) for v in entry.split(",")] for entry in log],
