@@ -22,7 +22,7 @@ help:
 	@echo 'make book     set up, execute every notebook that has changed, build the site into _build/html'
 	@echo 'make test     the same, then test the package, the site in a browser, and that every notebook ran through'
 	@echo 'make setup    only set up: the Python environment in $(VENV) and the browser libraries'
-	@echo 'make test-package   only the tests that need no built site'
+	@echo 'make test-package   only the tests that need no built site and no long run'
 	@echo 'make pdf      print the whole book into _build/mlbook.pdf'
 	@echo 'make colab    write the Colab copies of the chapters into _build/colab'
 	@echo 'make test-colab     run every Colab copy in a fresh environment with the ipywidgets of Colab'
@@ -53,7 +53,7 @@ test-colab: setup
 	$(BIN)/python tools/run_colab.py
 
 test-package: setup
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not site" tests
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not site and not slow" tests
 
 pdf: book
 	@$(BIN)/python tools/find_browser.py || true

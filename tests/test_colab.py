@@ -249,6 +249,7 @@ def test_copies_of_the_chapters(tmp_path):
                 assert leftovers(cell["source"]) == []
 
 
+@pytest.mark.slow
 def test_a_copy_runs_as_on_colab():
     """From an empty folder, with Colab's ipywidgets, installing the package itself; `make test-colab` runs them all."""
     command = [sys.executable, ROOT / "tools/run_colab.py", "01_learning_to_learn"]

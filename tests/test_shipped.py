@@ -16,6 +16,7 @@ THERE = {"omniglot": omniglot.available, "mini": mini_imagenet.available}
 SEED = 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_one_command_gives_the_recorded_number_within_the_intervals(name, capsys):
     experiment = experiments.get(name)
