@@ -69,6 +69,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluating.add_argument("--json", action="store_true", help="print JSON")
 
+    predicting = commands.add_parser(
+        "predict", help="classify pictures with a checkpoint and a few labelled ones"
+    )
+    predicting.add_argument("name", metavar="NAME|CHECKPOINT")
+    predicting.add_argument(
+        "--support",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="one folder per class, a few pictures in each",
+    )
+    predicting.add_argument(
+        "--images", type=Path, nargs="+", required=True, metavar="FILE", help="what to classify"
+    )
+    predicting.add_argument("--steps", type=int, metavar="N", help="inner steps (default: the experiment's)")
+    predicting.add_argument(
+        "--batch-norm",
+        metavar="MODE",
+        help="support_and_query (default: each picture together with the support set), support, transductive or none",
+    )
+    predicting.add_argument("--device", default="auto")
+    predicting.add_argument("--json", action="store_true", help="print JSON")
+
     ledger = commands.add_parser("results", help="published results beside ours")
     ledger.add_argument("--json", action="store_true", help="print JSON")
     ledger.add_argument("--pending", action="store_true", help="only what has no full-length run yet")
@@ -116,6 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
             "experiments": _experiments,
             "train": _train,
             "evaluate": _evaluate,
+            "predict": _predict,
             "results": _results,
             "data": _data,
             "features": _features,
@@ -187,22 +211,17 @@ def _train(options) -> int:
 
 
 def _evaluate(options) -> int:
-    from mlbook import experiments, results
+    from mlbook import experiments
     from mlbook.data.progress import ProgressLine
     from mlbook.training.memory import keep_freed_memory
-    from mlbook.training.runner import choose_device, evaluate_setup, load_checkpoint, use_precision
+    from mlbook.training.runner import choose_device, evaluate_setup, use_precision
 
     if options.tasks < 2:
         raise UserError(f"--tasks must be at least 2 (an interval needs two), not {options.tasks}")
     if options.seed < 0:
         raise UserError(f"--seed must not be negative, got {options.seed}")
     device = choose_device(options.device)
-    path = Path(options.name)
-    if path.suffix == ".safetensors" or path.exists():
-        config, meta = load_checkpoint(path, device)
-    else:
-        experiments.get(options.name)
-        config, meta = results.pretrained(options.name, device)
+    config, meta = _trained(options.name, device)
     if options.name in experiments.get(config["name"]).shares_training_with:  # another protocol
         config = experiments.config(
             options.name, config["preset"], meta_steps=config["meta_steps"], seed=config["seed"]
@@ -222,6 +241,30 @@ def _evaluate(options) -> int:
     )
     line.close()
     print(json.dumps(result.as_dict()) if options.json else _sentence(config["name"], result.as_dict()))
+    return 0
+
+
+def _trained(name: str, device):
+    """Configuration and meta-parameters of a checkpoint file, or of the checkpoint that is shipped for an experiment."""
+    from mlbook import experiments, results
+    from mlbook.training.runner import load_checkpoint
+
+    path = Path(name)
+    if path.suffix == ".safetensors" or path.exists():
+        return load_checkpoint(path, device)
+    experiments.get(name)
+    return results.pretrained(name, device)
+
+
+def _predict(options) -> int:
+    from mlbook.training.prediction import predict, table
+    from mlbook.training.runner import choose_device
+
+    config, meta = _trained(options.name, choose_device(options.device))
+    found = predict(
+        config, meta, options.support, options.images, steps=options.steps, batch_norm=options.batch_norm
+    )
+    print(json.dumps({"experiment": config["name"], **found.as_dict()}) if options.json else table(found))
     return 0
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import Tensor
+
 from mlbook.data import glyphs, image_folder, mini_imagenet, omniglot
+from mlbook.data.image_folder import square
 from mlbook.data.pools import ClassPool
 from mlbook.experiments.experiment import Experiment, Preset
 from mlbook.experiments.networks import build_model, initialisation_learner
@@ -56,6 +59,16 @@ def pool_of(config: dict, split: str) -> ClassPool:
     if config["dataset"] == "mini":
         return mini_imagenet.load(split)
     return image_folder.load(config["dataset"], split)
+
+
+def read_picture(config: dict, content: bytes, name: object) -> Tensor:
+    """One picture file, prepared as the pictures of the configuration's data set were: float32 [C, size, size] from 0 to 1."""
+    if config["dataset"] in ("omniglot", "glyphs"):
+        paper = square(content, name, omniglot.ORIGINAL, True)[0]
+        ink = omniglot.nearest_28(paper < 128)[None].float()
+        return 1 - ink if config.get("preparation") == "reptile" else ink
+    channels, size, _ = config.get("image") or (3, mini_imagenet.SIZE, None)
+    return square(content, name, size, channels == 1) / 255
 
 
 def protocol(config: dict) -> dict:
