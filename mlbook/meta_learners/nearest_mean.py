@@ -30,6 +30,7 @@ class NearestMean(InitialisationLearner):
 
     normalise: bool = False
     engine = "none"
+    vmappable = False
     inductive = True
 
     def init(
