@@ -12,6 +12,7 @@ from mlbook.meta_learners.leo import LEO
 from mlbook.meta_learners.leo_regression import LEORegression
 from mlbook.meta_learners.linear_head import LinearHead
 from mlbook.meta_learners.maml import MAML
+from mlbook.meta_learners.nearest_mean import NearestMean
 from mlbook.meta_learners.pretraining import joint_training
 from mlbook.meta_learners.reptile import Reptile
 
@@ -23,6 +24,7 @@ __all__ = [
     "LinearHead",
     "LEORegression",
     "MetaLearner",
+    "NearestMean",
     "Reptile",
     "State",
     "joint_training",

@@ -8,40 +8,43 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlbook.errors import UserError
-from mlbook.meta_learners.base import InitialisationLearner, Meta, State
+from mlbook.meta_learners.base import Meta, MetaLearner, State
 from mlbook.models.functional import Params, call
-
-MEANS = "nearest mean"
 
 
 @dataclass(frozen=True)
-class NearestMean(InitialisationLearner):
-    """A query gets the class whose mean support feature is nearest (Euclidean).
+class NearestMean(MetaLearner):
+    """A query gets the class whose mean support feature is nearest (Euclidean)."""
 
-    model: any module from examples [B, ...] to features; what it returns is
-        flattened. ``nn.Flatten()`` compares the examples as they are. It keeps
-        its own values: train it beforehand, in any way. There is no inner loop
-        and nothing to meta-train.
-    normalise: scale every feature vector to length 1 before means are taken.
-    """
-
+    model: nn.Module
+    """From examples [B, ...] to features, which are flattened. It keeps its values
+    and its mode: train it before, in any way, and call ``eval()``.
+    ``nn.Flatten()`` compares the examples themselves."""
     normalise: bool = False
+    """Whether features are scaled to length 1 before means are taken."""
     engine = "none"
     vmappable = False
     inductive = True
 
     def init(
-        self, generator: torch.Generator, device: torch.device | str = "cpu"
+        self,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
     ) -> State:
-        """The network as it is. There is no optimiser: ``step`` is not for this
-        baseline."""
-        return State(self.draw(generator, device), torch.optim.SGD([torch.zeros(0)]))
+        """The network as it is; there is nothing to train."""
+        own = {
+            name: p.detach().to(device) for name, p in self.model.named_parameters()
+        }
+        own = own or {"no parameters": torch.zeros(0, device=device)}
+        return State({"params": own}, torch.optim.SGD(own.values(), lr=0.0))
 
     def step(self, *_, **__):
-        raise UserError("the nearest mean is not meta-trained; evaluate it as it is")
+        raise UserError(
+            "the nearest mean is not meta-trained; evaluate it as it is"
+        )
 
     def features(self, params: Params, x: Tensor) -> Tensor:
         """Examples x [B, ...] -> [B, D]."""
@@ -51,17 +54,16 @@ class NearestMean(InitialisationLearner):
     def path(
         self, meta: Meta, support_x: Tensor, support_y: Tensor, steps: int
     ) -> Iterator[Params]:
-        """The means of the classes, the same after 0, 1, ..., ``steps`` steps."""
-        known = self.features(meta["params"], support_x)
-        classes = torch.arange(int(support_y.max()) + 1, device=support_y.device)
-        one_hot = (support_y[None] == classes[:, None]).to(known.dtype)
-        means = one_hot @ known / one_hot.sum(1, keepdim=True)
+        """The mean of each class, the same after 0, 1, ..., ``steps`` steps."""
+        features = self.features(meta["params"], support_x)
+        classes = range(int(support_y.max()) + 1)
+        means = torch.stack([features[support_y == c].mean(0) for c in classes])
         for _ in range(steps + 1):
-            yield {**meta["params"], MEANS: means}
+            yield {**meta["params"], "means": means}
 
     def predict(self, params: Params, x: Tensor) -> Tensor:
-        """Minus the squared distance to each mean, [B, N]: its softmax is a
-        probability under equal, round classes."""
-        own = {name: p for name, p in params.items() if name != MEANS}
-        distances = torch.cdist(self.features(own, x), params[MEANS])
-        return -distances.square()
+        """Minus the squared distance to each mean, [B, N]. Its softmax is the
+        probability of each class if all are round clouds of variance 1/2."""
+        means = params["means"]
+        own = {name: p for name, p in params.items() if name != "means"}
+        return -torch.cdist(self.features(own, x), means).square()
