@@ -16,7 +16,7 @@ from package_fixtures import files_below, one_line, rng
 from PIL import Image
 
 from mlbook import cli, experiments
-from mlbook.data import ClassPool, image_folder, mini_imagenet, pool_files
+from mlbook.data import ClassPool, image_folder, mini_imagenet, pictures, pool_files
 from mlbook.data.pickles import load_arrays
 from mlbook.errors import DataError, UserError
 from mlbook.experiments.imported import METHODS
@@ -137,7 +137,7 @@ def test_what_meta_training_has_seen_is_left_out_of_meta_validation_only(small):
     assert episodes.support_x.flatten(2).amax(2).min() > 0 and episodes.query_x.flatten(2).amax(2).min() > 0
     with pytest.raises(UserError) as error:
         FewShot(pool, 2, 2, 2)
-    assert "4 examples; n03535780 has 3" in one_line(error.value)
+    assert "4 examples; n03535780 in the meta-validation split has 3" in one_line(error.value)
 
 
 class Runs:
@@ -424,7 +424,7 @@ def test_pictures_are_cut_to_their_central_square():
     def pixels(image, **options):
         content = io.BytesIO()
         image.save(content, "png")
-        return image_folder.square(content.getvalue(), "x.png", 16, options.get("grey", False))
+        return pictures.square(content.getvalue(), "x.png", 16, options.get("grey", False))
 
     wide = Image.new("RGB", (48, 16), "red")
     wide.paste("blue", (16, 0, 32, 16))
