@@ -7,6 +7,7 @@ import pickle
 import shutil
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -232,9 +233,61 @@ def outside_pickle(small, tmp_path):
     return [path.parent], "names picture 99 of 8"
 
 
+def ragged_pickle(small, tmp_path):
+    path = small.pickles(tmp_path / "pickles", 1) / "mini-test.pkl"
+    content = pickle.loads(path.read_bytes())
+    content["image_data"] = [np.zeros((84, 84 + i, 3)).tolist() for i in range(2)]
+    path.write_bytes(pickle.dumps(content))
+    return [path.parent], "mini-test.pkl is not a pickle of miniImageNet"
+
+
+def odd_numbers_pickle(small, tmp_path):
+    path = small.pickles(tmp_path / "pickles", 1) / "mini-test.pkl"
+    content = pickle.loads(path.read_bytes())
+    content["class_dict"]["n01930112"] = ["one", "two"]
+    path.write_bytes(pickle.dumps(content))
+    return [path.parent], "mini-test.pkl is not a pickle of miniImageNet"
+
+
+def list_of_classes_pickle(small, tmp_path):
+    path = small.pickles(tmp_path / "pickles", 2) / "mini-validation.pkl"
+    content = pickle.loads(path.read_bytes())
+    content["catname2label"] = ["n01855672"]
+    path.write_bytes(pickle.dumps(content))
+    return [path.parent], "mini-validation.pkl is not a pickle of miniImageNet"
+
+
+def encrypted_archive(small, tmp_path):
+    folder = archives(small, tmp_path)
+    content = bytearray((folder / "b.zip").read_bytes())
+    for magic, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(magic) + at] |= 1
+    (folder / "b.zip").write_bytes(content)
+    return [folder], "b.zip is encrypted"
+
+
+def unknown_method(small, tmp_path):
+    folder = archives(small, tmp_path)
+    content = bytearray((folder / "b.zip").read_bytes())
+    for magic, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        content[content.index(magic) + at] = 9  # Deflate64
+    (folder / "b.zip").write_bytes(content)
+    return [folder], "b.zip is packed in a way that Python cannot unpack"
+
+
+def too_large_a_picture(small, tmp_path):
+    path = small.root / "test" / "n01930112" / "n0193011200000001.png"
+    header = bytearray(path.read_bytes())
+    header[16:24] = (60_000).to_bytes(4, "big") * 2
+    header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
+    path.write_bytes(header)
+    return [small.root], "n0193011200000001.png has too many pixels"
+
+
 DAMAGES = [
     short_of_images, another_size, wrong_split, missing_class, strange_class, truncated, not_a_picture, the_same_twice,
-    nothing_there, empty, code_in_a_pickle, truncated_pickle, another_pickle, float_pickle, outside_pickle,
+    nothing_there, empty, code_in_a_pickle, truncated_pickle, another_pickle, float_pickle, outside_pickle, ragged_pickle,
+    odd_numbers_pickle, list_of_classes_pickle, encrypted_archive, unknown_method, too_large_a_picture,
 ]  # fmt: skip
 
 

@@ -142,7 +142,9 @@ def _split_labels(labels, split) -> dict[str, list]:
         split = np.array(SPLITS)[split]
     elif split.dtype.kind != "U":
         raise DataError(f"split must be texts or whole numbers, not {split.dtype}")
-    return {str(name): np.unique(labels[split == name]) for name in np.unique(split)}
+    named = {str(name) for name in np.unique(split)}
+    order = [*(name for name in SPLITS if name in named), *sorted(named - set(SPLITS))]
+    return {name: np.unique(labels[split == name]) for name in order}
 
 
 def _classes(pool: ClassPool) -> dict[str, Tensor]:
