@@ -112,6 +112,20 @@ def _parser() -> argparse.ArgumentParser:
         "--size", type=int, default=84, metavar="PIXELS", help="pictures become squares of this size"
     )
     own.add_argument("--grey", action="store_true", help="drop the colours")
+    arrays = actions.add_parser(
+        "import-tensors", help="make a few-shot benchmark of arrays: images, signals or tables"
+    )
+    arrays.add_argument("dataset", metavar="NAME", help="its name from then on, as in maml-NAME-5w1s")
+    arrays.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=".npz or .safetensors with x [n, ...] and y [n]; split [n], if it has one, says train, validation or test",
+    )
+    for command in (own, arrays):
+        command.add_argument("--dry-run", action="store_true", help="say what was read, and write nothing")
     return parser
 
 
@@ -156,9 +170,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _experiments(options) -> int:
-    from mlbook.data import image_folder
+    from mlbook.data import own_sets
     from mlbook.experiments import EXPERIMENTS
-    from mlbook.experiments.imported import METHODS
+    from mlbook.experiments.imported import methods
 
     rows = [
         {
@@ -181,8 +195,8 @@ def _experiments(options) -> int:
     for row in rows:
         presets = "  ".join(f"{name} {p['meta_steps']:,}" for name, p in row["presets"].items())
         print(f"{row['name']:28} {row['dataset']:9} {row['model']:14} meta-steps: {presets}")
-    for name in image_folder.imported():
-        print(f"METHOD-{name}-NwKs with any N and K; METHOD is one of {', '.join(METHODS)}")
+    for name in own_sets.imported():
+        print(f"METHOD-{name}-NwKs with any N and K; METHOD is one of {', '.join(methods(name))}")
     return 0
 
 
@@ -290,28 +304,42 @@ def _results(options) -> int:
 
 
 def _data(options) -> int:
-    from mlbook.data import datasets, image_folder
+    from mlbook.data import datasets
 
     if options.action == "list":
         for dataset in datasets.known().values():
             state = f"at {dataset.path()}" if dataset.available() else "not there"
             print(f"{dataset.name:14} {state:40} {dataset.about}")
         return 0
-    if options.action == "import-images":
-        classes = image_folder.import_from(
-            options.dataset, options.source, size=options.size, grey=options.grey
-        )
-        print(
-            f"{options.dataset}: classes {', '.join(f'{split} {n}' for split, n in classes.items())}; "
-            f"train with: python -m mlbook train maml-{options.dataset}-5w1s"
-        )
-        return 0
+    if options.action in ("import-images", "import-tensors"):
+        return _import_own(options)
     dataset = datasets.get(options.dataset)
     if options.action == "verify":
         print(f"{dataset.name}: {dataset.verify()}")
         return 0
     where = dataset.download() if options.action == "get" else dataset.import_from(options.sources)
     print(f"{dataset.name}: ready at {where}")
+    return 0
+
+
+def _import_own(options) -> int:
+    """Read, say what was read, and only then write."""
+    from mlbook.data import image_folder, tensor_sets
+
+    if options.action == "import-images":
+        found = image_folder.read(options.dataset, options.source, size=options.size, grey=options.grey)
+    else:
+        found = tensor_sets.read(options.dataset, options.source)
+    print("\n".join(found.lines()))
+    if options.dry_run:
+        print(f"{options.dataset}: nothing was written (--dry-run)")
+        return 0
+    classes = found.save()
+    n_way = min(5, *classes.values())
+    print(
+        f"{options.dataset}: classes {', '.join(f'{split} {n}' for split, n in classes.items())}; "
+        f"train with: python -m mlbook train maml-{options.dataset}-{n_way}w1s"
+    )
     return 0
 
 

@@ -264,6 +264,10 @@ BAD = {
     "short": (lambda split, c: {**c, "embeddings": c["embeddings"][:, :600]}, "640"),
     "fewer keys": (lambda split, c: {**c, "keys": c["keys"][:-1]}, "keys for"),
     "odd keys": (lambda split, c: {**c, "keys": ["x"] * len(c["keys"])}, "CLASS-FILE"),
+    "ragged": (lambda split, c: {**c, "embeddings": [list(v[: 600 + i]) for i, v in enumerate(c["embeddings"])]}, "is not"),
+    "no list of keys": (lambda split, c: {**c, "keys": 7}, "is not keys and embeddings"),
+    "keys in another encoding": (lambda split, c: {**c, "keys": [k.encode() + b"\xff" for k in c["keys"]]}, "keys of text"),
+    "too large": (lambda split, c: {**c, "embeddings": c["embeddings"] * np.float32(1e6)}, "beyond ±65,504"),
     "not finite": (lambda split, c: {**c, "embeddings": c["embeddings"] * np.nan}, "finite"),
     "fewer classes": (
         lambda split, c: {"keys": c["keys"][:6], "embeddings": c["embeddings"][:6]}, "2 classes",

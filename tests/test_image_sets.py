@@ -7,6 +7,7 @@ import pickle
 import shutil
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from package_fixtures import files_below, one_line, rng
 from PIL import Image
 
 from mlbook import cli, experiments
-from mlbook.data import ClassPool, image_folder, mini_imagenet, pool_files
+from mlbook.data import ClassPool, image_folder, mini_imagenet, pictures, pool_files
 from mlbook.data.pickles import load_arrays
 from mlbook.errors import DataError, UserError
 from mlbook.experiments.imported import METHODS
@@ -137,7 +138,7 @@ def test_what_meta_training_has_seen_is_left_out_of_meta_validation_only(small):
     assert episodes.support_x.flatten(2).amax(2).min() > 0 and episodes.query_x.flatten(2).amax(2).min() > 0
     with pytest.raises(UserError) as error:
         FewShot(pool, 2, 2, 2)
-    assert "4 examples; n03535780 has 3" in one_line(error.value)
+    assert "4 examples; n03535780 in the meta-validation split has 3" in one_line(error.value)
 
 
 class Runs:
@@ -232,9 +233,61 @@ def outside_pickle(small, tmp_path):
     return [path.parent], "names picture 99 of 8"
 
 
+def ragged_pickle(small, tmp_path):
+    path = small.pickles(tmp_path / "pickles", 1) / "mini-test.pkl"
+    content = pickle.loads(path.read_bytes())
+    content["image_data"] = [np.zeros((84, 84 + i, 3)).tolist() for i in range(2)]
+    path.write_bytes(pickle.dumps(content))
+    return [path.parent], "mini-test.pkl is not a pickle of miniImageNet"
+
+
+def odd_numbers_pickle(small, tmp_path):
+    path = small.pickles(tmp_path / "pickles", 1) / "mini-test.pkl"
+    content = pickle.loads(path.read_bytes())
+    content["class_dict"]["n01930112"] = ["one", "two"]
+    path.write_bytes(pickle.dumps(content))
+    return [path.parent], "mini-test.pkl is not a pickle of miniImageNet"
+
+
+def list_of_classes_pickle(small, tmp_path):
+    path = small.pickles(tmp_path / "pickles", 2) / "mini-validation.pkl"
+    content = pickle.loads(path.read_bytes())
+    content["catname2label"] = ["n01855672"]
+    path.write_bytes(pickle.dumps(content))
+    return [path.parent], "mini-validation.pkl is not a pickle of miniImageNet"
+
+
+def encrypted_archive(small, tmp_path):
+    folder = archives(small, tmp_path)
+    content = bytearray((folder / "b.zip").read_bytes())
+    for magic, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(magic) + at] |= 1
+    (folder / "b.zip").write_bytes(content)
+    return [folder], "b.zip is encrypted"
+
+
+def unknown_method(small, tmp_path):
+    folder = archives(small, tmp_path)
+    content = bytearray((folder / "b.zip").read_bytes())
+    for magic, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        content[content.index(magic) + at] = 9  # Deflate64
+    (folder / "b.zip").write_bytes(content)
+    return [folder], "b.zip is packed in a way that Python cannot unpack"
+
+
+def too_large_a_picture(small, tmp_path):
+    path = small.root / "test" / "n01930112" / "n0193011200000001.png"
+    header = bytearray(path.read_bytes())
+    header[16:24] = (60_000).to_bytes(4, "big") * 2
+    header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
+    path.write_bytes(header)
+    return [small.root], "n0193011200000001.png has too many pixels"
+
+
 DAMAGES = [
     short_of_images, another_size, wrong_split, missing_class, strange_class, truncated, not_a_picture, the_same_twice,
-    nothing_there, empty, code_in_a_pickle, truncated_pickle, another_pickle, float_pickle, outside_pickle,
+    nothing_there, empty, code_in_a_pickle, truncated_pickle, another_pickle, float_pickle, outside_pickle, ragged_pickle,
+    odd_numbers_pickle, list_of_classes_pickle, encrypted_archive, unknown_method, too_large_a_picture,
 ]  # fmt: skip
 
 
@@ -424,7 +477,7 @@ def test_pictures_are_cut_to_their_central_square():
     def pixels(image, **options):
         content = io.BytesIO()
         image.save(content, "png")
-        return image_folder.square(content.getvalue(), "x.png", 16, options.get("grey", False))
+        return pictures.square(content.getvalue(), "x.png", 16, options.get("grey", False))
 
     wide = Image.new("RGB", (48, 16), "red")
     wide.paste("blue", (16, 0, 32, 16))

@@ -7,7 +7,9 @@ import shutil
 import tarfile
 import threading
 import zipfile
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ import torch
 from package_fixtures import SmallOmniglot, files_below, one_line
 from PIL import Image
 
-from mlbook.data import datasets, omniglot, storage
+from mlbook.data import datasets, omniglot, pictures, storage
 from mlbook.data.tensor_file import load_tensors, save_tensors, write_atomically
 from mlbook.errors import DataError, UserError
 
@@ -137,6 +139,43 @@ def test_no_server_at_all(server, tmp_path):
     assert files_below(tmp_path) == []
 
 
+@pytest.mark.parametrize("full", ["mkdir", "open", "replace"])
+def test_a_disk_that_is_full_is_no_fault_of_the_server(server, tmp_path, monkeypatch, full):
+    def failing(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    if full == "open":
+        monkeypatch.setattr(storage, "open", failing, raising=False)
+    else:
+        monkeypatch.setattr(Path if full == "mkdir" else storage.os, full, failing)
+    with pytest.raises(UserError, match="data.bin cannot be written .No space left on device") as refused:
+        fetch(server, tmp_path / "deep" / "data.bin")
+    one_line(refused.value)
+
+
+@pytest.mark.parametrize("what", ["a file", "read-only"])
+def test_a_data_folder_that_cannot_be_written_is_one_sentence(small, monkeypatch, what):
+    if what == "a file":
+        small.data.write_text("not a folder")
+    else:
+
+        def read_only(*arguments, **options):
+            raise OSError(30, "Read-only file system")
+
+        monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(UserError, match="cannot be written") as refused:
+        omniglot.import_from(small.folder)
+    one_line(refused.value)
+    assert not small.data.is_dir()
+
+
+def test_a_data_folder_of_nobody_is_refused(monkeypatch):
+    monkeypatch.setenv("MLBOOK_DATA", "~nobody-of-this-name/data")
+    with pytest.raises(UserError, match="MLBOOK_DATA is") as refused:
+        storage.data_folder()
+    one_line(refused.value)
+
+
 # -- files and archives ---------------------------------------------------------------------------------------------
 
 
@@ -148,7 +187,7 @@ def test_writing_is_atomic(tmp_path, monkeypatch):
         raise OSError("power cut")
 
     monkeypatch.setattr("mlbook.data.tensor_file.os.replace", power_cut)
-    with pytest.raises(OSError, match="power cut"):
+    with pytest.raises(UserError, match="x.bin cannot be written .power cut."):
         write_atomically(target, b"new")
     assert target.read_bytes() == b"old" and files_below(tmp_path) == ["x.bin"]
 
@@ -298,6 +337,37 @@ def other_pixels(small):
     return small.folder
 
 
+def encrypted_zip(small):
+    archive = as_zip(small.folder, small.made)
+    content = bytearray(archive.read_bytes())
+    for magic, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(magic) + at] |= 1
+    archive.write_bytes(content)
+    return archive
+
+
+def deflate64_zip(small):
+    archive = as_zip(small.folder, small.made)
+    content = bytearray(archive.read_bytes())
+    for magic, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        content[content.index(magic) + at] = 9
+    archive.write_bytes(content)
+    return archive
+
+
+def too_large(small):
+    path = first_drawing(small)
+    header = bytearray(path.read_bytes())
+    header[16:24] = (60_000).to_bytes(4, "big") * 2
+    header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
+    path.write_bytes(header)
+    return small.folder
+
+
+def too_long(small):
+    return small.made / ("x" * 5000)
+
+
 def other_pictures(small):
     folder = small.made / "holiday"
     folder.mkdir()
@@ -312,6 +382,10 @@ DAMAGE = {
     text_file: "truncated or not an archive",
     empty_file: "truncated or not an archive",
     nothing: "does not exist",
+    encrypted_zip: "omniglot.zip is encrypted",
+    deflate64_zip: "packed in a way that Python cannot unpack",
+    too_large: "has too many pixels",
+    too_long: "File name too long",
     wrong_size: "28×28, not 105×105",
     not_an_image: "not a readable image",
     missing_drawing: "2 drawings instead of 3",
@@ -352,6 +426,10 @@ def test_a_damaged_cached_tensor_is_refused(small):
     save_tensors(path, {"something": torch.zeros(2)}, {})
     with pytest.raises(DataError, match="damaged"):
         omniglot.load("train")
+    for header in ({}, {"names": "one\ntwo"}):
+        save_tensors(path, {"images": torch.from_numpy(small.images)}, header)
+        with pytest.raises(DataError, match="damaged .its header"):
+            omniglot.load("train")
 
 
 def test_omniglot_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):
@@ -404,10 +482,10 @@ def test_28_pixels_by_nearest_neighbour_are_pillows():
 def test_an_unreadable_image_is_one_line():
     good = io.BytesIO()
     Image.new("1", (4, 4)).save(good, "PNG")
-    assert storage.open_image(good.getvalue(), "x.png").size == (4, 4)
+    assert pictures.open_image(good.getvalue(), "x.png").size == (4, 4)
     for content in (b"", b"text", good.getvalue()[:30], good.getvalue()[:45]):
         with pytest.raises(DataError, match="x.png is not a readable image") as refused:
-            storage.open_image(content, "x.png")
+            pictures.open_image(content, "x.png")
         one_line(refused.value)
 
 

@@ -198,7 +198,9 @@ def test_a_way_as_large_as_the_pool_and_all_examples_are_possible():
 
 def test_a_pool_refuses_what_is_not_a_pool():
     with pytest.raises(UserError, match="uint8"):
-        ClassPool(torch.zeros(2, 2, 1, 4, 4))
+        ClassPool(torch.zeros(2, 2, 1, 4, 4, dtype=torch.int64))
+    with pytest.raises(UserError, match="examples, ...]; got float32"):
+        ClassPool(torch.zeros(2, 2))
     with pytest.raises(UserError, match="uint8"):
         ClassPool(torch.zeros(2, 2, 4, 4, dtype=torch.uint8))
     with pytest.raises(UserError, match="square"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlbook.data import image_folder, mini_imagenet, omniglot, pool_files
+from mlbook.data import mini_imagenet, omniglot, own_sets, pool_files
 from mlbook.data.progress import ProgressLine
 from mlbook.errors import DataError, UserError
 
@@ -60,28 +60,37 @@ def _verify_mini_imagenet() -> str:
     return f"verified: {mini_imagenet.verify()}; {mini_imagenet.about()}"
 
 
-def _verify_images(name: str) -> str:
-    sizes = {split: len(image_folder.load(name, split).images) for split in pool_files.SPLITS}
+def _verify_own(name: str) -> str:
+    sizes = {split: len(own_sets.load(name, split).images) for split in pool_files.SPLITS}
     return "verified: classes " + ", ".join(f"{split} {n}" for split, n in sizes.items())
 
 
-def _images(name: str) -> Dataset:
-    stem = image_folder.folder() / name
+def _own(name: str) -> Dataset:
+    stem = own_sets.folder() / name
 
     def no_way(*_) -> Path:
         raise UserError(
-            f"{name} is a set of your own; run: python -m mlbook data import-images {name} --from FOLDER"
+            f"{name} is a set of your own; run: python -m mlbook data import-images {name} --from FOLDER "
+            "(or import-tensors)"
         )
 
     return Dataset(
         name,
-        "imported images",
+        _about_own(name),
         lambda: stem,
         lambda: pool_files.available(stem),
         no_way,
         no_way,
-        lambda: _verify_images(name),
+        lambda: _verify_own(name),
     )
+
+
+def _about_own(name: str) -> str:
+    try:
+        shape = own_sets.array_shape(name)
+    except DataError:  # the list shows the others all the same, and verify says what is wrong
+        return "damaged"
+    return "imported images" if shape is None else f"imported arrays of shape {list(shape)}"
 
 
 DATASETS = {
@@ -108,7 +117,7 @@ DATASETS = {
 
 def known() -> dict[str, Dataset]:
     """The book's data sets and the images that were imported here."""
-    return DATASETS | {name: _images(name) for name in image_folder.imported()}
+    return DATASETS | {name: _own(name) for name in own_sets.imported()}
 
 
 def get(name: str) -> Dataset:

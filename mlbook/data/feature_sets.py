@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from mlbook.data import mini_imagenet, pool_files
-from mlbook.data.pickles import load_arrays
+from mlbook.data.files import shown
+from mlbook.data.pickles import expecting, load_arrays
 from mlbook.data.pool_files import SPLITS, split_path
 from mlbook.data.pools import FeaturePool
 from mlbook.data.storage import data_folder
-from mlbook.data.tensor_file import fingerprint, load_tensors, save_tensors
-from mlbook.errors import CheckpointError, DataError, UserError
+from mlbook.data.tensor_file import fingerprint, save_tensors
+from mlbook.errors import DataError, UserError
 
 
 @dataclass(frozen=True)
@@ -103,20 +104,13 @@ def load(name: str, split: str) -> FeaturePool:
 
 def load_split(path: Path, split: str) -> tuple[FeaturePool, dict]:
     """The pool in one file, and what its header says it is; ``DataError`` if it is damaged or another split."""
+    features, counts, names, header = pool_files.read(path, split, "features", "make these features again")
     try:
-        tensors, header = load_tensors(path)
-    except CheckpointError as error:
-        raise DataError(f"{error}; make these features again") from None
-    if (
-        tensors.keys() != {"features", "counts"}
-        or header.get("split") != split
-        or header.get("sha256") != fingerprint(tensors["features"])
-    ):
-        raise DataError(f"{path} is damaged or not the {split} split; make these features again")
-    features, counts = tensors["features"], tensors["counts"]
+        about = json.loads(header["about"])
+    except (KeyError, ValueError):
+        raise DataError(f"{path} is damaged (its header); make these features again") from None
     full = bool((counts == features.shape[1]).all())
-    pool = FeaturePool(features, counts=None if full else counts, names=tuple(json.loads(header["names"])))
-    return pool, json.loads(header["about"])
+    return FeaturePool(features, counts=None if full else counts, names=names, split=split), about
 
 
 def sample() -> tuple[FeaturePool, dict]:
@@ -163,7 +157,8 @@ def _from_pickle(path: Path, size: int) -> Iterator[tuple[str, Tensor]]:
     content = load_arrays(path)
     if not isinstance(content, dict) or not {"keys", "embeddings"} <= set(content):
         raise DataError(f"{path} has no keys and embeddings; nothing was imported")
-    keys, vectors = content["keys"], np.asarray(content["embeddings"])
+    with expecting(path, "keys and embeddings"):
+        keys, vectors = list(content["keys"]), np.asarray(content["embeddings"])
     if vectors.ndim != 2 or vectors.shape[1] != size or not np.issubdtype(vectors.dtype, np.floating):
         raise DataError(
             f"{path} holds {vectors.dtype} features of shape {vectors.shape}, not real numbers [n, {size}]; "
@@ -171,11 +166,15 @@ def _from_pickle(path: Path, size: int) -> Iterator[tuple[str, Tensor]]:
         )
     if len(keys) != len(vectors):
         raise DataError(f"{path} has {len(keys)} keys for {len(vectors)} features; nothing was imported")
-    if not np.isfinite(vectors).all():
-        raise DataError(f"{path} holds features that are not finite; nothing was imported")
+    largest = np.finfo(np.float16).max  # they are kept with 16 bits
+    if not (np.abs(vectors) <= largest).all():
+        raise DataError(
+            f"{path} holds features that are not finite, or beyond ±{largest:,.0f}; nothing was imported"
+        )
     for key, vector in zip(keys, vectors, strict=True):
-        text = key.decode() if isinstance(key, bytes) else str(key)
+        with expecting(path, "keys of text"):
+            text = key.decode() if isinstance(key, bytes) else str(key)
         parts = text.split("-")
         if len(parts) < 3 or not parts[-1].startswith(parts[-2]):
-            raise DataError(f"{path}: key {text!r} does not end in -CLASS-FILE; nothing was imported")
+            raise DataError(f"{path}: key {shown(text)!r} does not end in -CLASS-FILE; nothing was imported")
         yield parts[-2], torch.from_numpy(np.array(vector, dtype=np.float32))

@@ -7,158 +7,235 @@ python -m mlbook evaluate runs/maml-birds-5w1s-quick-seed0/checkpoint.safetensor
 
 from __future__ import annotations
 
-import json
-import random
-import re
-from collections import defaultdict
+import hashlib
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mlbook.data import pool_files
-from mlbook.data.pools import ClassPool
-from mlbook.data.storage import ARCHIVES, data_folder, open_image, read_archive
+from mlbook.data import own_sets
+from mlbook.data.files import PassedOver, files_in, listed, shown
+from mlbook.data.layout import Parts, Place, places, short_names
+from mlbook.data.own_sets import fewest, folder, imported, load, shape
+from mlbook.data.pictures import square
+from mlbook.data.pools import SPLITS, cut
+from mlbook.data.tensor_file import fingerprint
 from mlbook.errors import DataError, UserError
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff")
-FOLDERS = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
-SHARES = (0.64, 0.16, 0.20)
-"""Parts of the classes that become meta-train, meta-validation and meta-test where the folder does not say."""
+__all__ = [
+    "ENDINGS",
+    "LARGEST",
+    "Pictures",
+    "fewest",
+    "folder",
+    "import_from",
+    "imported",
+    "load",
+    "read",
+    "shape",
+]
+
+ENDINGS = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
 LARGEST = 1000
 """Pictures of a class that are kept; of more, the first ones by name."""
-RESERVED = ("omniglot", "mini", "mini-imagenet", "glyphs")
 
 
-def folder() -> Path:
-    """Where imported sets lie, three files each."""
-    return data_folder() / "images"
+@dataclass
+class Pictures:
+    """What was read of a folder or archive, before anything is written."""
 
+    name: str
+    splits: dict[str, dict[str, Tensor]]
+    """{split: {class: uint8 [n, C, size, size]}}"""
+    about: dict
+    """What the header will say."""
+    how: str
+    """Where the splits are from."""
+    notes: list[str] = field(default_factory=list)
+    """What was passed over, and what is odd."""
 
-def imported() -> list[str]:
-    """Names of the sets that are there."""
-    ending = "-train.safetensors"
-    names = sorted(path.name.removesuffix(ending) for path in folder().glob(f"*{ending}"))
-    return [name for name in names if pool_files.available(folder() / name)]
+    def lines(self) -> list[str]:
+        """The set in words: splits, classes, counts, and what was passed over."""
+        classes = [its for split in self.splits.values() for its in split.values()]
+        total = sum(len(its) for its in classes)
+        first = f"{self.name}: {total:,} pictures of {len(classes):,} classes; {self.how}"
+        return [first, *own_sets.described(self.splits), *(f"  {note}" for note in self.notes)]
 
-
-def shape(name: str) -> tuple[int, int, int]:
-    """(channels, size, meta-train classes) of a set."""
-    about = pool_files.about(folder() / name)
-    return about["channels"], about["size"], about["train_classes"]
-
-
-def fewest(name: str) -> int:
-    """Pictures in the smallest class of a set."""
-    return pool_files.about(folder() / name)["fewest"]
-
-
-def load(name: str, split: str) -> ClassPool:
-    """The pool of ``train``, ``validation`` or ``test``; ``DataError`` if there is no such set or its file is damaged."""
-    if split not in pool_files.SPLITS:
-        raise UserError(f"split must be train, validation or test, not {split!r}")
-    if name not in imported():
-        raise DataError(
-            f"there are no images named {name!r}; run: python -m mlbook data import-images {name} --from FOLDER"
-        )
-    return pool_files.load(folder() / name, split, what=name)[0]
+    def save(self) -> dict[str, int]:
+        """Write the set; returns classes per split. ``UserError`` where it cannot be written, and the old one stays."""
+        own_sets.save(self.name, self.splits, self.about)
+        return {split: len(its) for split, its in self.splits.items()}
 
 
 def import_from(name: str, source: Path, *, size: int = 84, grey: bool = False) -> dict[str, int]:
-    """Read class folders (any picture format) from a folder or archive; returns classes per split. All or nothing.
+    """``read``, and write what was read; returns classes per split. All or nothing."""
+    return read(name, source, size=size, grey=grey).save()
 
-    Where the folders lie in ``train``, ``val`` and ``test``, these are the splits; else the classes are shuffled with a fixed
-    seed and cut 64 : 16 : 20. Pictures are cut to their central square and resized to size × size, in colour or grey. Classes
-    may have different numbers of pictures. Raises ``UserError`` on a bad name or size, ``DataError`` on unreadable or too few
-    pictures.
+
+def read(name: str, source: Path, *, size: int = 84, grey: bool = False) -> Pictures:
+    """Class folders of pictures (``ENDINGS``, in any case) from a folder or archive, and from archives in it. Writes nothing.
+
+    Splits and classes are read from the paths as ``layout`` says; where no folder is called train, val or test, the
+    classes are shuffled with a fixed seed and cut 64 : 16 : 20. Pictures are cut to their central square and resized to
+    size × size, in colour or grey. Classes may have different numbers of pictures; what is twice in a class is taken once.
+    Raises ``UserError`` on a bad name or size, ``DataError`` on unreadable or too few pictures, or a layout that can be read
+    in two ways.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in RESERVED or name.startswith("sinusoid"):
-        raise UserError(
-            "the name must be small letters, digits and _, starting with a letter, and not "
-            f"{', '.join(RESERVED)} or sinusoid…; got {name!r}"
-        )
+    own_sets.check_name(name)
     if not 16 <= size <= 512:
         raise UserError(f"--size must be from 16 to 512 pixels, got {size}")
-    classes: dict[tuple[str | None, str], dict[str, Tensor]] = defaultdict(dict)
-    for path, content in read_archive(source, ENDINGS, archives=ARCHIVES):
-        if len(path.parts) < 2:
-            raise DataError(
-                f"{path} lies in no class folder; the layout is CLASS/PICTURE or train|val|test/CLASS/PICTURE; "
-                "nothing was imported"
-            )
-        split = FOLDERS.get(path.parts[-3].lower()) if len(path.parts) > 2 else None
-        pictures = classes[split, path.parts[-2]]
-        if len(pictures) < LARGEST:
-            pictures[path.as_posix()] = square(content, path, size, grey)
-    if not classes:
-        raise DataError(f"{source} holds no pictures in class folders; nothing was imported")
-    splits = _split({key: torch.stack([its[p] for p in sorted(its)]) for key, its in classes.items()})
-    for split, its in splits.items():
-        for label, images in its.items():
-            if len(images) < 2:
-                raise DataError(
-                    f"class {label} has 1 picture; an episode needs at least 2 of each class; nothing was imported"
-                )
-        if len(its) < 2:
-            raise DataError(
-                f"{source} gives {len(its)} meta-{split} classes; each split needs at least 2; nothing was imported"
-            )
-    about = {
-        "channels": 1 if grey else 3,
-        "size": size,
-        "train_classes": len(splits["train"]),
-        "fewest": min(len(images) for its in splits.values() for images in its.values()),
-    }
-    pool_files.save(folder() / name, splits, {"about": json.dumps(about)})
-    return {split: len(its) for split, its in splits.items()}
-
-
-def square(content: bytes, name: object, size: int, grey: bool) -> Tensor:
-    """A picture's central square at size × size: uint8 [1 or 3, size, size]. White lies under transparent parts."""
-    import numpy as np
-    from PIL import Image
-
-    image = open_image(content, name)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if grey else "RGB")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    if image.size != (size, size):
-        image = image.crop((left, top, left + side, top + side)).resize(
-            (size, size), Image.Resampling.LANCZOS
-        )
-    pixels = torch.from_numpy(np.array(image))
-    return pixels[None] if grey else pixels.permute(2, 0, 1)
-
-
-def _split(classes: dict[tuple[str | None, str], Tensor]) -> dict[str, dict[str, Tensor]]:
-    """{split: {class: images}} from {(split folder or None, class): images}."""
-    splits: dict[str, dict[str, Tensor]] = {split: {} for split in pool_files.SPLITS}
-    placed = [split for split, _ in classes if split is not None]
-    if placed and len(placed) < len(classes):
-        loose = next(label for split, label in classes if split is None)
+    passed = PassedOver()
+    found = _pictures(source, passed)
+    where = dict(zip(found, places(list(found.items())), strict=True))
+    if not where:
+        notes = "; ".join(passed.lines())
         raise DataError(
-            f"some class folders lie in train, val or test and {loose} does not; nothing was imported"
+            f"{shown(source)} holds no pictures in class folders{f' (passed over: {notes})' if notes else ''}; "
+            "nothing was imported"
         )
-    labels = sorted(label for _, label in classes)
-    twice = [label for label in labels if labels.count(label) > 1]
-    if twice:
+    reading = _Reading(size, grey, passed, where)
+    for file in files_in(source, PassedOver()):
+        if file.path in where:
+            reading.take(file.path, bool(file.archives), file.read)
+    return _arranged(name, source, reading, passed)
+
+
+def _pictures(source: Path, passed: PassedOver) -> dict[Parts, tuple[int, ...]]:
+    """Paths of all pictures, and which parts of them are archives. A folder without any is named."""
+    found: dict[Parts, tuple[int, ...]] = {}
+    others: dict[Parts, set[str]] = defaultdict(set)
+    for file in files_in(source, passed):
+        name = file.path[-1]
+        if name.lower().endswith(ENDINGS):
+            found[file.path] = file.archives
+        else:
+            ending = "." + name.lower().rsplit(".", 1)[-1] if "." in name else "no ending"
+            passed.add(f"files that are no pictures it can read, {ending}", "/".join(file.path))
+            others[file.path[:-1]].add(ending)
+    holding = {path[:n] for path in found for n in range(len(path))}
+    for folders, endings in others.items():
+        if folders and folders not in holding:
+            passed.add("whole folders", f"{'/'.join(folders)} (only {', '.join(sorted(endings))})")
+    return found
+
+
+class _Reading:
+    """Pictures that were taken, by class, and what is known of them."""
+
+    def __init__(self, size: int, grey: bool, passed: PassedOver, where: dict[Parts, Place]) -> None:
+        self.size, self.grey, self.passed, self.where = size, grey, passed, where
+        self.chosen = _first_by_name(where, passed)
+        self.classes: dict[tuple[str | None, Parts], dict[str, Tensor]] = defaultdict(dict)
+        self.pixels: dict[bytes, tuple[str, Tensor]] = {}
+        """By the digest of a file: that of its picture, and the picture, so that equal files are decoded once."""
+        self.holders: dict[str, dict[tuple[str | None, Parts], Place]] = defaultdict(dict)
+        """By the digest of a picture: the classes that hold it."""
+        self.copied: dict[tuple[str | None, Parts], tuple[Place, Place]] = {}
+        """Classes of which an archive repeats pictures of another class, with a picture of each."""
+
+    def take(self, path: Parts, archived: bool, content: Callable[[], bytes]) -> None:
+        """One picture: kept, or passed over because its class has it."""
+        place = self.where[path]
+        key = (place.split, place.label)
+        if place.path not in self.chosen[key]:
+            return
+        digest, image = self._decoded(content(), "/".join(path))
+        holders = self.holders[digest]
+        if key in holders:
+            self.passed.add("copies of pictures of the same class", "/".join(path))
+        elif archived and (other := _same_file(place, holders.values())):
+            self.passed.add("copies in an archive of pictures that were read", "/".join(path))
+            self.copied[key] = (other, place)
+        elif place.path in self.classes[key]:
+            self.passed.add("other pictures of the same name in an archive", "/".join(path))
+        else:
+            holders[key] = place
+            self.classes[key][place.path] = image
+
+    def _decoded(self, content: bytes, name: str) -> tuple[str, Tensor]:
+        known = hashlib.sha256(content).digest()
+        if known not in self.pixels:
+            image = square(content, name, self.size, self.grey).contiguous()
+            self.pixels[known] = fingerprint(image), image
+        return self.pixels[known]
+
+
+def _first_by_name(where: dict[Parts, Place], passed: PassedOver) -> dict[tuple[str | None, Parts], set[str]]:
+    """The paths of the first ``LARGEST`` pictures of every class."""
+    paths: dict[tuple[str | None, Parts], set[str]] = defaultdict(set)
+    for place in where.values():
+        paths[place.split, place.label].add(place.path)
+    for key, its in paths.items():
+        if len(its) > LARGEST:
+            paths[key] = set(heapq.nsmallest(LARGEST, its))
+            for path in its - paths[key]:
+                passed.add(f"pictures beyond the first {LARGEST:,} of a class", path)
+    return paths
+
+
+def _same_file(place: Place, others) -> Place | None:
+    """The one of ``others`` that has the same name in a folder of the same name."""
+    own = (place.label[-1], place.name)
+    return next((other for other in others if (other.label[-1], other.name) == own), None)
+
+
+def _arranged(name: str, source: Path, reading: _Reading, passed: PassedOver) -> Pictures:
+    """The classes in their splits, checked."""
+    classes = {key: its for key, its in reading.classes.items() if its}
+    for key, (other, place) in reading.copied.items():
+        if key in classes:
+            raise DataError(
+                f"{shown(place.path)} is a copy of {shown(other.path)}, but others of class "
+                f"{shown('/'.join(place.label))} are no copies; remove the archive or its unpacked folder; nothing was imported"
+            )
+    labels = [label for _, label in classes]
+    if twice := [label for label, n in Counter(labels).items() if n > 1]:
         raise DataError(
-            f"class {twice[0]} lies in two splits; meta-test classes must be new; nothing was imported"
+            f"class {shown('/'.join(twice[0]))} lies in two splits; meta-test classes must be new; nothing was imported"
         )
-    if not placed:
-        random.Random(0).shuffle(labels)
-        first, second = round(SHARES[0] * len(labels)), round((SHARES[0] + SHARES[1]) * len(labels))
-        parts = zip(pool_files.SPLITS, (labels[:first], labels[first:second], labels[second:]), strict=True)
-        where = {label: split for split, part in parts for label in part}
-    for (split, label), images in sorted(classes.items(), key=lambda item: item[0][1]):
-        splits[split or where[label]][label] = images
-    return splits
+    names = short_names(labels)
+    if len(set(names.values())) < len(names):
+        raise DataError(f"two classes of {shown(source)} have the same name; nothing was imported")
+    by_folder = any(split is not None for split, _ in classes)
+    sorted_labels = sorted(labels, key=lambda label: names[label])
+    split_of = {label: split for split, label in classes}
+    if not by_folder:
+        split_of = {label: split for split, its in cut(sorted_labels).items() for label in its}
+    splits: dict[str, dict[str, Tensor]] = {split: {} for split in SPLITS}
+    stacked = {label: torch.stack([its[path] for path in sorted(its)]) for (_, label), its in classes.items()}
+    for label in sorted_labels:
+        splits[split_of[label]][names[label]] = stacked[label]
+    notes = [f"passed over: {line}" for line in passed.lines()]
+    if passed.followed:
+        notes.append(f"{passed.followed} links to files outside {shown(source)} were followed")
+    notes += _shared(reading, split_of, names)
+    try:
+        own_sets.check_classes(splits, shown(source))
+    except DataError as error:
+        raise DataError(f"{error} ({'; '.join(notes)})" if notes else str(error)) from None
+    how = (
+        "the splits are the folders of these names"
+        if by_folder
+        else "no folder names a split, so the classes were shuffled and cut 64 : 16 : 20"
+    )
+    about = {"channels": 1 if reading.grey else 3, "size": reading.size}
+    return Pictures(name, splits, about, how, notes)
+
+
+def _shared(reading: _Reading, split_of: dict[Parts, str], names: dict[Parts, str]) -> list[str]:
+    """Pictures that are the same in different classes, in words."""
+    groups = [[label for _, label in its] for its in reading.holders.values() if len(its) > 1]
+    if not groups:
+        return []
+    apart = sum(len({split_of[label] for label in its}) > 1 for its in groups)
+    example = listed([names[label] for label in groups[0]], 3)
+    return [
+        f"note: {len(groups)} pictures are the same in different classes, {apart} of them in different splits ({example})"
+    ]

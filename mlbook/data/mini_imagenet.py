@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from mlbook.data import pool_files
-from mlbook.data.pickles import load_arrays
-from mlbook.data.pools import ClassPool
-from mlbook.data.storage import ARCHIVES, data_folder, open_image, read_archive
+from mlbook.data.files import ARCHIVES, read_archive, shown
+from mlbook.data.pickles import expecting, load_arrays
+from mlbook.data.pictures import converted, open_image
+from mlbook.data.pools import ClassPool, stack
+from mlbook.data.storage import data_folder
 from mlbook.data.tensor_file import fingerprint
 from mlbook.errors import DataError, UserError
 
@@ -126,7 +128,7 @@ def load(split: str, *, as_published: bool = False) -> ClassPool:
         )
     pool, header = pool_files.load(stem(), split, what="miniImageNet")
     if split == "validation" and not as_published:
-        copies = json.loads(header["duplicates"])
+        copies = _copies(header)
         seen = [
             (w, n)
             for group in copies
@@ -143,17 +145,25 @@ def without(pool: ClassPool, pictures: list[tuple[str, int]]) -> ClassPool:
     for name, images in zip(pool.names, pool.images, strict=True):
         gone = {number for wordnet, number in pictures if wordnet == name}
         classes[name] = images[[n for n in range(len(images)) if n not in gone]] if gone else images
-    images, counts = pool_files.stack(classes)
-    return ClassPool(images, names=pool.names).with_counts(counts)
+    images, counts = stack(classes)
+    return ClassPool(images, names=pool.names, split=pool.split).with_counts(counts)
 
 
 def about() -> str:
     """What was found in the imported pictures, in one sentence."""
-    groups = json.loads(pool_files.load(stem(), "validation", what="miniImageNet")[1]["duplicates"])
+    groups = _copies(pool_files.load(stem(), "validation", what="miniImageNet")[1])
     kinds = defaultdict(int)
     for group in groups:
         kinds[" and ".join(sorted({SPLIT_OF[w] for w, _ in group}, key=list(CLASSES).index))] += 1
     return "; ".join(f"{n} identical pairs in {kind}" for kind, n in kinds.items()) or "no identical pictures"
+
+
+def _copies(header: dict[str, str]) -> list[list[list]]:
+    """What ``duplicates`` found at the import."""
+    try:
+        return [[(str(w), int(n)) for w, n in group] for group in json.loads(header["duplicates"])]
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{stem()}-validation is damaged (its header); import miniImageNet again") from None
 
 
 def verify() -> str:
@@ -170,7 +180,7 @@ def _place(name) -> tuple[str, str | None]:
     if wordnet is None and (match := re.match(r"n\d{8}", name.name)):
         wordnet = match[0]
     if wordnet not in SPLIT_OF:
-        raise DataError(f"{name} is of no class of miniImageNet; nothing was imported")
+        raise DataError(f"{shown(name)} is of no class of miniImageNet; nothing was imported")
     above = name.parent.parent.name if name.parent.name == wordnet else name.parent.name
     return wordnet, FOLDERS.get(above)
 
@@ -190,12 +200,14 @@ def _from_pictures(source: Path, on_progress: Callable[[int], None] | None) -> I
             )
         image = open_image(content, name)
         if image.size != (SIZE, SIZE):
-            raise DataError(f"{name} is {image.size[0]}×{image.size[1]}, not 84×84; nothing was imported")
+            raise DataError(
+                f"{shown(name)} is {image.size[0]}×{image.size[1]}, not 84×84; nothing was imported"
+            )
         if name.name in found[wordnet]:
-            raise DataError(f"{source} holds {name.name} twice; nothing was imported")
+            raise DataError(f"{source} holds {shown(name.name)} twice; nothing was imported")
         if on_progress is not None:
             on_progress(number)
-        found[wordnet][name.name] = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        found[wordnet][name.name] = torch.from_numpy(np.array(converted(image, "RGB", name))).permute(2, 0, 1)
     if not found:
         raise DataError(f"{source} holds no pictures (.jpg, .png) of miniImageNet; nothing was imported")
     for wordnet, its in found.items():
@@ -221,19 +233,20 @@ def _from_pickle(path: Path) -> Iterator[tuple[str, Tensor]]:
 
     content = load_arrays(path)
     keys = set(content) if isinstance(content, dict) else set()
-    if {"image_data", "class_dict"} <= keys:
-        images = content["image_data"]
-        numbers = {str(name): its for name, its in content["class_dict"].items()}
-    elif {"data", "labels", "catname2label"} <= keys:
-        images, labels = content["data"], np.asarray(content["labels"])
-        numbers = {
-            str(name): np.flatnonzero(labels == label) for name, label in content["catname2label"].items()
-        }
-    else:
-        raise DataError(
-            f"{path} has neither image_data and class_dict nor data, labels and catname2label; nothing was imported"
-        )
-    images = np.asarray(images)
+    with expecting(path, "a pickle of miniImageNet"):
+        if {"image_data", "class_dict"} <= keys:
+            images = content["image_data"]
+            numbers = {str(name): its for name, its in content["class_dict"].items()}
+        elif {"data", "labels", "catname2label"} <= keys:
+            images, labels = content["data"], np.asarray(content["labels"])
+            numbers = {
+                str(name): np.flatnonzero(labels == label) for name, label in content["catname2label"].items()
+            }
+        else:
+            raise DataError(
+                f"{path} has neither image_data and class_dict nor data, labels and catname2label; nothing was imported"
+            )
+        images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (SIZE, SIZE, 3):
         raise DataError(
             f"{path} holds {images.dtype} images of shape {images.shape[1:]}, not uint8 84×84×3; nothing was imported"
@@ -241,12 +254,14 @@ def _from_pickle(path: Path) -> Iterator[tuple[str, Tensor]]:
     for wordnet, its in sorted(numbers.items()):
         if wordnet not in SPLIT_OF:
             raise DataError(
-                f"{path}: class {wordnet!r} is no class of miniImageNet (classes must be named by WordNet number); "
+                f"{path}: class {shown(wordnet)!r} is no class of miniImageNet (classes must be named by WordNet number); "
                 "nothing was imported"
             )
-        index = np.asarray(its, dtype=np.int64).reshape(-1)
-        if len(index) and (index.min() < 0 or index.max() >= len(images)):
+        with expecting(path, "a pickle of miniImageNet"):
+            index = np.asarray(its, dtype=np.int64).reshape(-1)
+        outside = index[(index < 0) | (index >= len(images))]
+        if len(outside):
             raise DataError(
-                f"{path}: class {wordnet} names picture {index.max()} of {len(images)}; nothing was imported"
+                f"{path}: class {wordnet} names picture {outside[-1]} of {len(images)}; nothing was imported"
             )
         yield wordnet, torch.from_numpy(images[index]).permute(0, 3, 1, 2).contiguous()

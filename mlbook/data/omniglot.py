@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mlbook.data.files import read_archive, shown
+from mlbook.data.pictures import converted, open_image
 from mlbook.data.pools import ClassPool, Rotations
-from mlbook.data.storage import data_folder, fetch, open_image, read_archive
+from mlbook.data.storage import data_folder, fetch
 from mlbook.data.tensor_file import fingerprint, load_tensors, save_tensors
 from mlbook.errors import CheckpointError, DataError, UserError
 
@@ -56,8 +58,10 @@ def import_from(source: Path) -> Path:
             continue
         image = open_image(content, name)
         if image.size != (ORIGINAL, ORIGINAL):
-            raise DataError(f"{name} is {image.size[0]}×{image.size[1]}, not 105×105; nothing was imported")
-        ink = torch.from_numpy(np.array(image.convert("1"), dtype=bool)).logical_not()
+            raise DataError(
+                f"{shown(name)} is {image.size[0]}×{image.size[1]}, not 105×105; nothing was imported"
+            )
+        ink = torch.from_numpy(np.array(converted(image, "1", name), dtype=bool)).logical_not()
         drawings["/".join(name.parts[-4:-1])][name.name] = nearest_28(ink)
     if len(drawings) != CHARACTERS:
         raise DataError(
@@ -108,7 +112,8 @@ def load(split: str, rotations: Rotations = "per_task") -> ClassPool:
     random.Random(SPLIT_SEED).shuffle(order)
     if split != "all":
         order = order[slice(*SPLITS[split])]
-    return ClassPool(images[order][:, :, None], rotations, tuple(names[i] for i in order))
+    names = tuple(names[i] for i in order)
+    return ClassPool(images[order][:, :, None], rotations, names, split="" if split == "all" else split)
 
 
 def load_as_reptile(split: str) -> ClassPool:
@@ -131,4 +136,7 @@ def verified() -> tuple[Tensor, list[str]]:
     images = tensors.get("images")
     if images is None or fingerprint(images) != PIXELS_SHA256:
         raise DataError(f"{path()} is damaged (wrong checksum); delete it and import Omniglot again")
-    return images, header["names"].split("\n")
+    names = header.get("names", "").split("\n")
+    if len(names) != len(images):
+        raise DataError(f"{path()} is damaged (its header); delete it and import Omniglot again")
+    return images, names

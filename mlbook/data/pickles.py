@@ -7,6 +7,8 @@ text, lists and dictionaries, and refuses everything else by name.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mlbook.errors import DataError
@@ -44,16 +46,23 @@ def load_arrays(path: Path) -> object:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        ImportError,
-        OSError,
-        MemoryError,
-        OverflowError,
-    ) as error:
-        raise DataError(f"{path} is not a pickle of plain arrays ({error}); nothing was imported") from None
+        Exception
+    ) as error:  # damaged pickles, and arrays that do not fit together, raise errors of many kinds
+        raise _refused(path, "a pickle of plain arrays", error) from None
+
+
+@contextmanager
+def expecting(path: Path, what: str) -> Iterator[None]:
+    """Around code that takes apart what a pickle held: where that is of other types or shapes than it should be (ragged, say),
+    the error becomes a ``DataError``. what: what should be there, in words."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise _refused(path, what, error) from None
+
+
+def _refused(path: Path, what: str, error: Exception) -> DataError:
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"{path} is not {what} ({reason}); nothing was imported")

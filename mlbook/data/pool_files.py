@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mlbook.data.pools import ClassPool
-from mlbook.data.tensor_file import fingerprint, load_tensors, save_tensors
+from mlbook.data.pools import SPLITS, ClassPool, stack
+from mlbook.data.tensor_file import fingerprint, load_tensors, save_tensors, writing
 from mlbook.errors import CheckpointError, DataError
 
-SPLITS = ("train", "validation", "test")
+__all__ = ["SPLITS", "about", "available", "load", "read", "replace", "save", "split_path", "stack"]
 
 
 def split_path(stem: Path, split: str) -> Path:
@@ -28,18 +28,8 @@ def available(stem: Path) -> bool:
     return all(split_path(stem, split).is_file() for split in SPLITS)
 
 
-def stack(classes: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Examples by class, {name: [n, ...]}, as one tensor [classes, largest n, ...] (the rest zero), and counts [classes]."""
-    counts = torch.tensor([len(its) for its in classes.values()])
-    first = next(iter(classes.values()))
-    examples = first.new_zeros(len(classes), int(counts.max()), *first.shape[1:])
-    for row, its in zip(examples, classes.values(), strict=True):
-        row[: len(its)] = its
-    return examples, counts
-
-
 def save(stem: Path, splits: dict[str, dict[str, Tensor]], header: dict[str, str]) -> None:
-    """Write all splits, {split: {class: uint8 [n, C, H, W]}}, as ``replace`` does."""
+    """Write all splits, {split: {class: [n, ...]}}, as ``replace`` does."""
 
     def write(path: Path, split: str, classes: dict[str, Tensor]) -> None:
         images, counts = stack(classes)
@@ -54,16 +44,38 @@ def replace(
     splits: dict[str, dict[str, Tensor]],
     write: Callable[[Path, str, dict[str, Tensor]], None],
 ) -> None:
-    """Write all splits, each by ``write(path, split, classes)``. The old files give way when all new ones are complete."""
+    """Write all splits, each by ``write(path, split, classes)``. The old files give way when all new ones are complete.
+
+    Raises ``UserError`` where that cannot be done (a full disk, a read-only folder); the old files are then as they were.
+    """
     new = {split: stem.with_name(f".{stem.name}-{split}.new") for split in SPLITS}
+    old = {split: stem.with_name(f".{stem.name}-{split}.old") for split in SPLITS}
     try:
         for split, classes in splits.items():
             write(new[split], split, classes)
-        for split in SPLITS:
-            os.replace(new[split], split_path(stem, split))
+        with writing(split_path(stem, SPLITS[0])):
+            _exchange(stem, new, old)
     finally:
-        for path in new.values():
-            path.unlink(missing_ok=True)
+        for path in (*new.values(), *old.values()):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _exchange(stem: Path, new: dict[str, Path], old: dict[str, Path]) -> None:
+    """Give all new files their names, or none: whatever was moved before a failure goes back."""
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for split in SPLITS:
+            path = split_path(stem, split)
+            if path.exists():
+                os.replace(path, old[split])
+                moved.append((path, old[split]))
+            os.replace(new[split], path)
+            moved.append((new[split], path))
+    except OSError:
+        for before, now in reversed(moved):
+            os.replace(now, before)
+        raise
 
 
 def about(stem: Path) -> dict:
@@ -71,23 +83,45 @@ def about(stem: Path) -> dict:
     path = split_path(stem, "train")
     try:
         with safe_open(path, "pt") as file:
-            return json.loads(file.metadata()["about"])
+            found = json.loads(file.metadata()["about"])
+            if not isinstance(found, dict):
+                raise ValueError("its header is not what was written")
+            return found
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}); import {stem.name} again") from None
 
 
-def load(stem: Path, split: str, *, what: str) -> tuple[ClassPool, dict[str, str]]:
-    """One split and its header; ``DataError`` if the file is damaged or is not ``split``. ``what``: the data set, in words."""
-    path = split_path(stem, split)
+def read(
+    path: Path, split: str, key: str, again: str
+) -> tuple[Tensor, Tensor, tuple[str, ...], dict[str, str]]:
+    """Examples [classes, n, ...], counts [classes], names and header of one split's file.
+
+    key: what the examples are called in it. again: what is to be done where the file is damaged or is not ``split``; the
+    ``DataError`` ends with it.
+    """
     try:
         tensors, header = load_tensors(path)
     except CheckpointError as error:
-        raise DataError(f"{error}; import {what} again") from None
+        raise DataError(f"{error}; {again}") from None
     if (
-        tensors.keys() != {"images", "counts"}
+        tensors.keys() != {key, "counts"}
         or header.get("split") != split
-        or fingerprint(tensors["images"]) != header.get("sha256")
+        or fingerprint(tensors[key]) != header.get("sha256")
     ):
-        raise DataError(f"{path} is damaged (wrong checksum); import {what} again")
-    names = tuple(json.loads(header["names"]))
-    return ClassPool(tensors["images"], names=names).with_counts(tensors["counts"]), header
+        raise DataError(f"{path} is damaged or not the {split} split (wrong checksum); {again}")
+    examples, counts = tensors[key], tensors["counts"]
+    try:
+        names = tuple(str(name) for name in json.loads(header["names"]))
+        whole = examples.dim() > 2 and counts.shape == (len(examples),) == (len(names),)
+        whole = whole and 0 < int(counts.min()) <= int(counts.max()) <= examples.shape[1]
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        whole = False
+    if not whole:
+        raise DataError(f"{path} is damaged (its names and counts are not those of its examples); {again}")
+    return examples, counts, names, header
+
+
+def load(stem: Path, split: str, *, what: str) -> tuple[ClassPool, dict[str, str]]:
+    """One split and its header; ``DataError`` if the file is damaged or is not ``split``. ``what``: the data set, in words."""
+    examples, counts, names, header = read(split_path(stem, split), split, "images", f"import {what} again")
+    return ClassPool(examples, names=names, split=split).with_counts(counts), header

@@ -6,17 +6,12 @@ import hashlib
 import http.client
 import os
 import sys
-import tarfile
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
-from collections.abc import Iterator
-from io import BytesIO
-from lzma import LZMAError
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from mlbook.errors import DataError
+from mlbook.data.tensor_file import writing
+from mlbook.errors import DataError, UserError
 
 CHUNK = 1 << 20
 
@@ -24,7 +19,10 @@ CHUNK = 1 << 20
 def data_folder() -> Path:
     """The data folder: ``MLBOOK_DATA`` where it is set, else ``mlbook`` in the user's cache folder."""
     if chosen := os.environ.get("MLBOOK_DATA"):
-        return Path(chosen).expanduser()
+        try:
+            return Path(chosen).expanduser()
+        except RuntimeError:  # ~somebody who is not there
+            raise UserError(f"MLBOOK_DATA is {chosen!r}, which is no folder") from None
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     elif sys.platform == "darwin":
@@ -49,19 +47,24 @@ def fetch(url: str, target: Path, *, checksum: str, algorithm: str = "sha256", t
 
     Raises ``DataError`` when the address cannot be reached or the checksum is wrong (what was fetched is then removed).
     """
-    if target.is_file() and digest(target, algorithm) == checksum:
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    have = part.stat().st_size if part.exists() else 0
+    with writing(target):
+        if target.is_file() and digest(target, algorithm) == checksum:
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     missing = None
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             resumed = have and answer.status == 206
-            with open(part, "ab" if resumed else "wb") as file:
+            with writing(target):
+                file = open(part, "ab" if resumed else "wb")
+            with file:
                 while block := answer.read(CHUNK):
-                    file.write(block)
+                    with writing(target):
+                        file.write(block)
+                        file.flush()
             missing = getattr(
                 answer, "length", None
             )  # bytes that were announced and did not come; None where nothing was announced
@@ -70,6 +73,8 @@ def fetch(url: str, target: Path, *, checksum: str, algorithm: str = "sha256", t
             raise DataError(
                 f"{url} answered {error.code}; import the data from a local file instead"
             ) from None
+    except UserError:
+        raise
     except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise DataError(
@@ -77,60 +82,9 @@ def fetch(url: str, target: Path, *, checksum: str, algorithm: str = "sha256", t
         ) from None
     if missing:
         raise DataError(f"{url} broke off {missing:,} bytes before its end; run again to go on")
-    if digest(part, algorithm) != checksum:
-        part.unlink()
-        raise DataError(f"{url} arrived damaged (wrong checksum) and was removed; run again")
-    os.replace(part, target)
+    with writing(target):
+        if digest(part, algorithm) != checksum:
+            part.unlink()
+            raise DataError(f"{url} arrived damaged (wrong checksum) and was removed; run again")
+        os.replace(part, target)
     return target
-
-
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-
-
-def read_archive(
-    source: Path, suffix: str | tuple[str, ...], *, archives: str | tuple[str, ...] = ".zip"
-) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """(path, content) of every file whose name ends in ``suffix`` (in any case), from a folder, a tar archive or a zip archive.
-
-    archives: archives inside a folder whose names end so are read too. Hidden files (.DS_Store, ._picture.jpg) are passed over.
-    Nothing is unpacked to disk. Raises ``DataError`` on a missing, truncated or corrupt source.
-    """
-
-    def wanted(name: str) -> bool:
-        return name.lower().endswith(suffix) and not PurePosixPath(name).name.startswith(".")
-
-    if not source.exists():
-        raise DataError(f"{source} does not exist")
-    try:
-        if source.is_dir():
-            for path in sorted(source.rglob("*")):
-                if wanted(path.name) and path.is_file():
-                    yield PurePosixPath(path.relative_to(source).as_posix()), path.read_bytes()
-                elif path.name.endswith(archives) and path.is_file():
-                    yield from read_archive(path, suffix)
-        elif zipfile.is_zipfile(source):
-            with zipfile.ZipFile(source) as archive:
-                for name in sorted(archive.namelist()):
-                    if wanted(name):
-                        yield PurePosixPath(name), archive.read(name)
-        else:
-            with tarfile.open(source, "r:*") as archive:
-                for member in archive:
-                    if member.isfile() and wanted(member.name):
-                        file = archive.extractfile(member)
-                        yield PurePosixPath(member.name), file.read()
-    except (tarfile.TarError, zipfile.BadZipFile, LZMAError, EOFError, zlib.error, OSError) as error:
-        reason = str(error).split(":\n")[0]  # tarfile lists on further lines what it tried
-        raise DataError(f"{source} is truncated or not an archive ({reason}); nothing was imported") from None
-
-
-def open_image(content: bytes, name: object):
-    """A PIL image from bytes; ``DataError`` if they are not an image."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        image = Image.open(BytesIO(content))
-        image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{name} is not a readable image ({error}); nothing was imported") from None
-    return image

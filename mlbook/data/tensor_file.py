@@ -5,27 +5,44 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from mlbook.errors import CheckpointError
+from mlbook.errors import CheckpointError, UserError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """An operating system's error while ``path`` is written becomes one sentence (a full disk, a read-only folder, ...)."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{path} cannot be written ({reason}); what was there is as it was") from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write next to ``path``, flush to disk, then rename: a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write next to ``path``, flush to disk, then rename: a reader sees the old file or the new one, never a part.
+
+    Raises ``UserError`` where that cannot be done; the old file is then as it was, and nothing else is left.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
@@ -52,9 +69,9 @@ def fingerprint(tensor: torch.Tensor) -> str:
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and header of a safetensors file; ``CheckpointError`` if it is missing or damaged."""
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}")
     try:
+        if not path.is_file():
+            raise CheckpointError(f"no checkpoint at {path}")
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:

@@ -34,9 +34,10 @@ CHUNK_BYTES = 8 * 2**20
 
 
 def fits(model: nn.Module) -> bool:
-    """Whether the closed forms are those of this network: Conv4 with batch norm without γ, ReLU, no biases."""
+    """Whether the closed forms are those of this network: Conv4 of square images with batch norm without γ, ReLU, no biases."""
     return (
         isinstance(model, Conv4)
+        and model.square
         and model.downsample in ("stride", "max_pool")
         and model.norms is not None
         and model.norms[0].gamma is None

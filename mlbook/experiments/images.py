@@ -1,7 +1,8 @@
 """MAML and its relatives on images, and the baselines without meta-learning.
 
 Options of this family: ``image`` (channels, size, meta-train classes) of imported images, where the model's name does not say
-them; ``preparation`` ``reptile``: classes, rotations and colours as in the official Reptile code; ``inner_batch`` and
+them; ``shape`` of an example, for imported arrays; ``preparation`` ``reptile``: classes, rotations and colours as in the
+official Reptile code; ``inner_batch`` and
 ``test_batch``: support examples per inner step, where they are not all of them, in meta-training and at meta-test;
 ``test_batch_norm``: the batch-norm mode at meta-test, where it is not ``transductive``.
 """
@@ -12,11 +13,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from mlbook.data import glyphs, image_folder, mini_imagenet, omniglot
-from mlbook.data.image_folder import square
+from mlbook.data import glyphs, mini_imagenet, omniglot, own_sets
+from mlbook.data.pictures import square
 from mlbook.data.pools import ClassPool
 from mlbook.experiments.experiment import Experiment, Preset
-from mlbook.experiments.networks import build_model, initialisation_learner
+from mlbook.experiments.networks import build_model, channels_and_size, initialisation_learner
 from mlbook.meta_learners import Classifier, MetaLearner
 from mlbook.tasks import FewShot, LabelledImages, MiniBatches
 from mlbook.tasks.episode import TaskDistribution
@@ -26,6 +27,8 @@ def learner(config: dict) -> MetaLearner:
     """MAML and its relatives, Reptile, or a classifier of all meta-train classes (method ``classifier``)."""
     options = dict(config["learner"])
     channels, size, classes = config.get("image") or (None, None, 64)
+    if shape := config.get("shape"):
+        channels, size = channels_and_size(shape)
     if options.get("method") != "classifier":
         model = build_model(config["model"], config["n_way"], size, channels)
         return initialisation_learner(model, options)
@@ -58,7 +61,7 @@ def pool_of(config: dict, split: str) -> ClassPool:
         return source.load_as_reptile(split) if reptile else source.load(split)
     if config["dataset"] == "mini":
         return mini_imagenet.load(split)
-    return image_folder.load(config["dataset"], split)
+    return own_sets.load(config["dataset"], split)
 
 
 def read_picture(config: dict, content: bytes, name: object) -> Tensor:

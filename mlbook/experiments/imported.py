@@ -1,29 +1,46 @@
-"""Experiments on pictures that were imported: METHOD-SET-NwKs for any set, method, N and K."""
+"""Experiments on sets that were imported: METHOD-SET-NwKs for any set, method, N and K."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
 
-from mlbook.data import image_folder
+from mlbook.data import own_sets
+from mlbook.errors import DataError
 from mlbook.experiments import images, reptile
 from mlbook.experiments.experiment import Experiment
 
 METHODS = ("maml", "fomaml", "anil", "metasgd", "reptile", "nearest", "finetuning")
+OF_ARRAYS = METHODS[:5]
+"""The last two train a classifier of pictures first."""
 NAME = re.compile(rf"({'|'.join(METHODS)})-(.+)-(\d+)w(\d+)s(-transductive)?")
+NETWORKS = {1: "mlp_table", 2: "conv1d", 3: None}
+"""By the number of dimensions of an array: tables, signals, and images, which have the networks of pictures."""
+
+
+def methods(dataset: str) -> tuple[str, ...]:
+    """What can be trained on an imported set; nothing where its header is damaged."""
+    try:
+        return METHODS if own_sets.array_shape(dataset) is None else OF_ARRAYS
+    except DataError:
+        return ()
 
 
 def experiment(name: str) -> Experiment | None:
-    """The experiment of that name, or None where the name is of another kind or there is no such set of pictures."""
+    """The experiment of that name, or None where the name is of another kind or there is no such set."""
     match = NAME.fullmatch(name)
-    if match is None or match[2] not in image_folder.imported():
+    if match is None or match[2] not in own_sets.imported():
         return None
     method, dataset, n_way, k_shot = match[1], match[2], int(match[3]), int(match[4])
-    shape, fewest = image_folder.shape(dataset), image_folder.fewest(dataset)
+    array, fewest = own_sets.array_shape(dataset), own_sets.fewest(dataset)
+    shape = own_sets.shape(dataset) if array is None else None
+    if array is not None and method not in OF_ARRAYS:
+        return None
     if method == "reptile":
         own = reptile.images(dataset, n_way, k_shot, match[5] is not None, shape)
-        # with few pictures per class: fewer shots in meta-training
-        return replace(own, shares_training_with=(), k_shot=min(own.k_shot, fewest))
+        # with few examples per class: fewer shots in meta-training
+        own = replace(own, shares_training_with=(), k_shot=min(own.k_shot, fewest))
+        return own if array is None else _of_arrays(own, array)
     if match[5]:
         return None
     rows = images.transfer if method in ("nearest", "finetuning") else images.mini
@@ -34,4 +51,11 @@ def experiment(name: str) -> Experiment | None:
         for preset, p in own.presets.items()
     }
     test_query = min(own.test_query, n_query)
-    return replace(own, shares_training_with=(), n_query=n_query, test_query=test_query, presets=presets)
+    own = replace(own, shares_training_with=(), n_query=n_query, test_query=test_query, presets=presets)
+    return own if array is None else _of_arrays(own, array)
+
+
+def _of_arrays(own: Experiment, shape: tuple[int, ...]) -> Experiment:
+    """The same experiment with a network that fits examples of this shape."""
+    model = NETWORKS[len(shape)] or own.model
+    return replace(own, model=model, options={**own.options, "shape": shape})

@@ -7,7 +7,7 @@ from torch import nn
 
 from mlbook.errors import UserError
 from mlbook.meta_learners import MAML, Reptile, joint_training
-from mlbook.models import MLP, Conv4, WideResNet
+from mlbook.models import MLP, Conv1d4, Conv4, WideResNet
 from mlbook.models.conv4 import adapted_names, head_names
 from mlbook.tasks import BentSectors
 
@@ -28,16 +28,28 @@ NETWORKS = {
     "conv4_pooled_reptile": lambda n, size, channels: Conv4(
         n, filters=32, gamma=True, downsample="max_pool_same", size=size or 84, channels=channels or 3
     ),
+    "conv1d": lambda n, size, channels: Conv1d4(n, size=size, channels=channels),
+    "mlp_table": lambda n, size, channels: MLP((size, 128, 64, n), init_std=None, batch_norm=True),
     "linear": lambda n, size, channels: MLP((size, n)),
     "linear_plane": lambda n, size, channels: MLP((BentSectors().features, n)),
     "wrn_28_10": lambda n, size, channels: WideResNet(n, depth=28, width=10),
     "wrn_10_4": lambda n, size, channels: WideResNet(n, depth=10, width=4, stride=2),
 }
 """By name: (outputs, size, channels) -> network. Size and channels are those of the images, or None for Omniglot's (28, 1) and
-miniImageNet's (84, 3); for ``linear``, size is the number of features."""
+miniImageNet's (84, 3), where size may also be (height, width); for ``conv1d``, size is the length of a signal; for ``linear`` and
+``mlp_table`` the number of features."""
 
 
-def build_model(name: str, outputs: int, size: int | None = None, channels: int | None = None) -> nn.Module:
+def channels_and_size(shape: list[int]) -> tuple[int | None, int | tuple[int, int]]:
+    """What ``build_model`` wants to know of examples of shape [C, H, W], [C, L] or [D]."""
+    if len(shape) == 3:
+        return shape[0], (shape[1], shape[2])
+    return (shape[0], shape[1]) if len(shape) == 2 else (None, shape[0])
+
+
+def build_model(
+    name: str, outputs: int, size: int | tuple[int, int] | None = None, channels: int | None = None
+) -> nn.Module:
     """A network by its name in the experiments; ``UserError`` for an unknown one. The global generator stays as it is."""
     if name not in NETWORKS:
         raise UserError(f"no model is named {name!r}")

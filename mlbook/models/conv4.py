@@ -26,6 +26,7 @@ class Conv4(nn.Module):
         never moves, so it is left out unless asked for. The official parameter counts (111,749 adapted for Omniglot
         5-way, 32,645 for miniImageNet) include them. Networks without batch norm always have biases.
     gamma: scale in batch norm (official MAML: none; official Reptile: yes).
+    size: pixels of a side, or (height, width).
     spatial_mean: whether the classifier reads the mean over space or all positions; default: the mean behind strides, as in
         official MAML (official Reptile flattens there too: 2·2·64 = 256 features for 28×28).
 
@@ -39,7 +40,7 @@ class Conv4(nn.Module):
         *,
         channels: int = 1,
         filters: int = 64,
-        size: int = 28,
+        size: int | tuple[int, int] = 28,
         downsample: Literal["stride", "max_pool", "max_pool_same", "average_pool"] = "stride",
         batch_norm: bool = True,
         gamma: bool = False,
@@ -62,9 +63,16 @@ class Conv4(nn.Module):
         )
         self.norms = nn.ModuleList(BatchNorm(filters, gamma=gamma) for _ in range(4)) if batch_norm else None
         self.spatial_mean = downsample == "stride" if spatial_mean is None else spatial_mean
+        height, width = (size, size) if isinstance(size, int) else size
+        self.square = height == width
+        rounded_up = 1 if downsample in ("stride", "max_pool_same") else 0
         for _ in range(4):
-            size = (size + 1) // 2 if downsample in ("stride", "max_pool_same") else size // 2
-        features = filters if self.spatial_mean else filters * size**2
+            height, width = (height + rounded_up) // 2, (width + rounded_up) // 2
+        if not height * width:
+            raise UserError(
+                f"images of {size} pixels are too small for four poolings; height and width must be at least 16"
+            )
+        features = filters if self.spatial_mean else filters * height * width
         self.head = nn.Linear(features, n_way)
         self.reset_parameters()
 

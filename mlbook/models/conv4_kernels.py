@@ -16,9 +16,10 @@ from mlbook.models.functional import Params
 
 
 def fits(model: nn.Module) -> bool:
-    """Whether this is a Conv4 with batch norm, ReLU, no biases, and no average pooling."""
+    """Whether this is a Conv4 of square images with batch norm, ReLU, no biases, and no average pooling."""
     return (
         isinstance(model, Conv4)
+        and model.square
         and model.downsample in ("stride", "max_pool", "max_pool_same")
         and model.norms is not None
         and model.activation is torch.relu

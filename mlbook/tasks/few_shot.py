@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from mlbook.data.pools import ClassPool, FeaturePool
 from mlbook.errors import UserError
@@ -30,20 +29,23 @@ class FewShot(TaskDistribution):
                 raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.n_way > self.pool.n_classes:
             raise UserError(
-                f"{self.n_way}-way episodes need {self.n_way} classes; the pool has {self.pool.n_classes}"
+                f"{self.n_way}-way episodes need {self.n_way} classes; {self.pool} has {self.pool.n_classes}"
             )
         fewest, name = self.pool.fewest
+        place = f" in {self.pool}" if self.pool.split else ""
         if self.k_shot + self.n_query > fewest:
             raise UserError(
                 f"{self.k_shot} support and {self.n_query} query examples per class need "
-                f"{self.k_shot + self.n_query} examples; {name} has {fewest}"
+                f"{self.k_shot + self.n_query} examples; {name}{place} has {fewest}"
             )
 
     def to(self, device: torch.device | str) -> FewShot:
         return replace(self, pool=self.pool.to(device))
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
-        """Episodes for ``n_tasks`` tasks: x float32 in [0, 1] of shape [T, N·K or N·Q, C, H, W], y int64.
+        """Episodes for ``n_tasks`` tasks: x float32 of shape [T, N·K or N·Q, C, H, W], y int64.
+
+        Images of uint8 are drawn as numbers from 0 to 1, other examples (of any shape) as they are in the pool.
 
         ``generator`` must live on the device of the pool.
         """
@@ -70,14 +72,9 @@ class FewShot(TaskDistribution):
         labels = torch.arange(N, device=device)[:, None]
         support_y = labels.expand(N, K).reshape(1, -1).expand(T, -1)
         query_y = labels.expand(N, Q).reshape(1, -1).expand(T, -1)
-        support_x = self.images_of(rows[:, :, :K])
-        query_x = self.images_of(rows[:, :, K:])
+        support_x = pool.drawn(rows[:, :, :K].flatten(1))
+        query_x = pool.drawn(rows[:, :, K:].flatten(1))
         return Episode(support_x, support_y, query_x, query_y)
-
-    def images_of(self, index: Tensor) -> Tensor:
-        """Rows [T, N, n] of the pool as float32 images [T, N·n, C, H, W] from 0 to 1."""
-        rows = self.pool.rows.index_select(0, index.flatten())
-        return (rows / 255).view(len(index), -1, *self.pool.images.shape[2:])
 
 
 @dataclass(frozen=True)
@@ -98,12 +95,12 @@ class FewShotFeatures(TaskDistribution):
             raise UserError("n_way, k_shot and n_query must be at least 1")
         if self.n_way > len(self.pool.features):
             raise UserError(
-                f"{self.n_way}-way episodes need {self.n_way} classes; the pool has {len(self.pool.features)}"
+                f"{self.n_way}-way episodes need {self.n_way} classes; {self.pool} has {len(self.pool.features)}"
             )
         if self.k_shot + queries > self.pool.fewest:
             raise UserError(
                 f"{self.k_shot} support and {queries} query examples per class need {self.k_shot + queries}; "
-                f"the smallest class of the pool has {self.pool.fewest}"
+                f"the smallest class of {self.pool} has {self.pool.fewest}"
             )
 
     def to(self, device: torch.device | str) -> FewShotFeatures:
@@ -140,7 +137,8 @@ class LabelledImages(TaskDistribution):
         return replace(self, pool=self.pool.to(device))
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
-        """``n_tasks`` images drawn with replacement: support x [T, 1, C, H, W] in [0, 1], y int64 [T, 1]; no query set."""
+        """``n_tasks`` images drawn with replacement: support x [T, 1, C, H, W], y int64 [T, 1]; no query set. As in ``FewShot``,
+        they may be other examples."""
         pool, device = self.pool, self.pool.images.device
         classes = torch.randint(pool.n_classes, (n_tasks,), generator=generator, device=device)
         noise = torch.rand(n_tasks, generator=generator, device=device)
@@ -155,6 +153,6 @@ class LabelledImages(TaskDistribution):
         elif pool.rotations == "per_task":
             turns = torch.randint(4, (n_tasks,), generator=generator, device=device)
             rows = rows + turns * len(pool.images) * pool.n_examples
-        x = (pool.rows.index_select(0, rows) / 255).view(n_tasks, 1, *pool.images.shape[2:])
+        x = pool.drawn(rows[:, None])
         y = classes[:, None]
         return Episode(x, y, x[:, :0], y[:, :0])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mlbook import experiments
 from mlbook.data.image_folder import ENDINGS
-from mlbook.data.storage import read_archive
+from mlbook.data.files import read_archive
 from mlbook.errors import DataError, UserError
 from mlbook.experiments.images import read_picture
 from mlbook.meta_learners.base import Meta, MetaLearner
