@@ -22,7 +22,7 @@ from mlbook.data.files import PassedOver, files_in, listed, shown
 from mlbook.data.layout import Parts, Place, places, short_names
 from mlbook.data.own_sets import fewest, folder, imported, load, shape
 from mlbook.data.pictures import square
-from mlbook.data.pools import SPLITS, cut
+from mlbook.data.pools import SPLITS, ClassPool, cut
 from mlbook.data.tensor_file import fingerprint
 from mlbook.errors import DataError, UserError
 
@@ -67,6 +67,10 @@ class Pictures:
         total = sum(len(its) for its in classes)
         first = f"{self.name}: {total:,} pictures of {len(classes):,} classes; {self.how}"
         return [first, *own_sets.described(self.splits), *(f"  {note}" for note in self.notes)]
+
+    def pools(self) -> dict[str, ClassPool]:
+        """The set in memory: {split: pool}."""
+        return {split: ClassPool.of_classes(its, split) for split, its in self.splits.items()}
 
     def save(self) -> dict[str, int]:
         """Write the set; returns classes per split. ``UserError`` where it cannot be written, and the old one stays."""

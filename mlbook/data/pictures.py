@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from io import BytesIO
 
@@ -87,7 +88,7 @@ def square(content: bytes, name: object, size: int, grey: bool) -> Tensor:
 
 
 def _unreadable(name: object, error: Exception) -> DataError:
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = re.sub(r" <_io\.BytesIO[^>]*>", "", " ".join(str(error).split())) or type(error).__name__
     return DataError(f"{shown(name)} is not a readable image ({reason}); nothing was imported")
 
 

@@ -98,14 +98,15 @@ class ClassPool:
             if len(its) < 2:
                 raise DataError(f"class {label} has 1 example; an episode needs at least 2 of each class")
         if splits is None:
-            return cls._of_classes({label: x[its] for label, its in rows.items()}, "")
+            return cls.of_classes({label: x[its] for label, its in rows.items()}, "")
         return {
-            split: cls._of_classes({label: x[rows[label]] for label in its}, split)
+            split: cls.of_classes({label: x[rows[label]] for label in its}, split)
             for split, its in _splits(list(rows), splits).items()
         }
 
     @classmethod
-    def _of_classes(cls, classes: dict, split: str) -> ClassPool:
+    def of_classes(cls, classes: dict, split: str = "") -> ClassPool:
+        """A pool of {class: examples [n, ...]}, which may have different numbers of examples."""
         examples, counts = stack(classes)
         return cls(examples, names=tuple(str(label) for label in classes), split=split).with_counts(counts)
 

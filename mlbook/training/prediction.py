@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mlbook import experiments
+from mlbook.data.files import PassedOver, files_in, shown
 from mlbook.data.image_folder import ENDINGS
-from mlbook.data.files import read_archive
+from mlbook.data.layout import short_names
 from mlbook.errors import DataError, UserError
 from mlbook.experiments.images import read_picture
 from mlbook.meta_learners.base import Meta, MetaLearner
@@ -50,6 +51,9 @@ class Prediction:
     batch_norm: str | None
     """The batch-norm mode (``mlbook.models.batch_norm``); None where nothing is normalised over pictures."""
 
+    notes: tuple[str, ...] = ()
+    """What was passed over in the support set."""
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The class with the largest score, for every picture."""
@@ -67,7 +71,8 @@ class Prediction:
             }
             for image, label, row in zip(self.images, self.labels, self.scores.tolist(), strict=True)
         ]
-        return {"inner_steps": self.steps, "batch_norm": self.batch_norm, "predictions": rows}
+        its = {"inner_steps": self.steps, "batch_norm": self.batch_norm, "notes": list(self.notes)}
+        return its | {"predictions": rows}
 
 
 def predict(
@@ -93,17 +98,18 @@ def predict(
         raise UserError(
             f"{config['name']} does not classify pictures; predict needs an experiment on pictures"
         )
-    labelled = _labelled(support)
+    passed = PassedOver()
+    labelled = _labelled(support, passed)
     learner = _for_classes(learner, config, len(labelled))
     device = next(iter(meta["params"].values())).device
 
-    def tensors(pictures: Iterable[tuple[bytes, str]]) -> Tensor:
-        return torch.stack([read_picture(config, content, name) for content, name in pictures]).to(device)
+    def tensors(pictures: Iterable[Picture]) -> Tensor:
+        return torch.stack([_prepared(config, picture) for picture in pictures]).to(device)
 
     support_x = tensors(picture for its in labelled.values() for picture in its)
     counts = torch.tensor([len(its) for its in labelled.values()])
     support_y = torch.arange(len(labelled)).repeat_interleave(counts).to(device)
-    new = [(_read(Path(path)), str(path)) for path in images]
+    new = [_read(path) for path in images]
     if not new:
         raise UserError("there are no pictures to classify")
     steps = config["report_step"] if steps is None else steps
@@ -126,6 +132,7 @@ def predict(
         COSINE if compares else PROBABILITY,
         steps,
         "running" if learner.inductive else mode,
+        tuple(f"passed over: {line}" for line in passed.lines()),
     )
 
 
@@ -136,7 +143,7 @@ def table(found: Prediction) -> str:
     label = max(len(name) for name in (*found.classes, "label")) + 2
     normalised = f"; batch norm: {ALONE[found.batch_norm]}" if found.batch_norm else ""
     steps = f"{found.steps} inner step{'' if found.steps == 1 else 's'}"
-    lines = [f"{found.measure} of each class after {steps}{normalised}"]
+    lines = [f"{found.measure} of each class after {steps}{normalised}", *found.notes]
     head = "".join(f"{name:>{w}}" for name, w in zip(found.classes, columns, strict=True))
     lines.append(f"{'picture':{width}}{'label':{label}}{head}")
     for image, name, row in zip(found.images, found.labels, found.scores.tolist(), strict=True):
@@ -212,19 +219,30 @@ def _mode(learner: MetaLearner, batch_norm: str | None) -> str | None:
     return batch_norm or "support_and_query"
 
 
+Picture = tuple[bytes, str]
+"""The bytes of a file, and what messages call it."""
+
+
 def _labelled(
-    support: Path | str | Mapping[str, Iterable[Path | str]],
-) -> dict[str, list[tuple[bytes, str]]]:
-    """{class: [(content, name)]} of a support set, classes and files in the order of their names."""
+    support: Path | str | Mapping[str, Iterable[Path | str]], passed: PassedOver
+) -> dict[str, list[Picture]]:
+    """The pictures of a support set by class, classes and files in the order of their names."""
     if isinstance(support, Mapping):
-        found = {str(name): [(_read(Path(p)), str(p)) for p in paths] for name, paths in support.items()}
+        found = {str(name): [_read(path) for path in paths] for name, paths in support.items()}
     else:
-        found = {}
-        for path, content in read_archive(Path(support), ENDINGS):
-            if len(path.parts) < 2:
-                raise DataError(f"{path} lies in no class folder of {support}; the layout is CLASS/PICTURE")
-            found.setdefault("/".join(path.parts[:-1]), []).append((content, path.as_posix()))
-        found = {name: sorted(its, key=lambda picture: picture[1]) for name, its in sorted(found.items())}
+        folders: dict[tuple[str, ...], list[Picture]] = {}
+        for file in files_in(Path(support), passed):
+            name = "/".join(file.path)
+            if not name.lower().endswith(ENDINGS):
+                passed.add("files that are no pictures it can read", name)
+            elif len(file.path) < 2:
+                raise DataError(
+                    f"{shown(name)} lies in no class folder of {shown(support)}; the layout is CLASS/PICTURE"
+                )
+            else:
+                folders.setdefault(file.path[:-1], []).append((file.read(), name))
+        names = short_names(list(folders))
+        found = {names[folder]: folders[folder] for folder in sorted(folders)}
     empty = [name for name, its in found.items() if not its]
     if empty or len(found) < 2:
         what = f"class {empty[0]} has no pictures" if empty else f"the support set has {len(found)} classes"
@@ -232,11 +250,20 @@ def _labelled(
     return found
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path | str) -> Picture:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+        return Path(path).read_bytes(), str(path)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{shown(path)} cannot be read ({getattr(error, 'strerror', None) or error})"
+        ) from None
+
+
+def _prepared(config: dict, picture: Picture) -> Tensor:
+    try:
+        return read_picture(config, *picture)
+    except DataError as error:
+        raise DataError(str(error).removesuffix("; nothing was imported")) from None
 
 
 def _for_classes(learner: MetaLearner, config: dict, n: int) -> MetaLearner:
