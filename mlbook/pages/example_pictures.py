@@ -1,4 +1,4 @@
-"""Pictures that a page makes where a reader has none yet: coloured outlines, one folder per class, like a folder of photographs."""
+"""Pictures for a page whose reader has none yet: coloured outlines, one folder per class, like a folder of photographs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WAVES = 4
 
 
 def outline(label: int, number: int, size: int = 64) -> Image.Image:
-    """Picture ``number`` of class ``label``: its shape and, roughly, its colour; place, size, turn, brightness and ground vary."""
+    """Picture ``number`` of class ``label``: its shape and roughly its colour. Place, size, turn, brightness and ground vary."""
     kind, own = np.random.default_rng(label), np.random.default_rng((label, number))
     waves, hue, saturation = kind.uniform(-0.45, 0.45, (2, WAVES)), kind.uniform(), kind.uniform(0.5, 1)
     angle = np.linspace(0, 2 * math.pi, 72, endpoint=False)
@@ -31,7 +31,7 @@ def outline(label: int, number: int, size: int = 64) -> Image.Image:
     return Image.fromarray(grain.clip(0, 255).astype(np.uint8))
 
 
-def make_pictures(folder: Path, *, classes: int = 60, each: int = 20, size: int = 64) -> Path:
+def make_pictures(folder: Path, *, classes: int = 50, each: int = 16, size: int = 64) -> Path:
     """Write ``each`` pictures of every class as ``folder/kind-07/kind-07-03.png``; returns the folder."""
     for label in range(classes):
         place = folder / f"kind-{label:02}"
