@@ -138,7 +138,7 @@ def test_what_meta_training_has_seen_is_left_out_of_meta_validation_only(small):
     assert episodes.support_x.flatten(2).amax(2).min() > 0 and episodes.query_x.flatten(2).amax(2).min() > 0
     with pytest.raises(UserError) as error:
         FewShot(pool, 2, 2, 2)
-    assert "4 examples; n03535780 in the meta-validation split has 3" in one_line(error.value)
+    assert "4 examples; n03535780 of the meta-validation split has 3" in one_line(error.value)
 
 
 class Runs:

@@ -20,8 +20,10 @@ from mlbook.errors import DataError
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 DEEPEST = 3
 """Archives in archives in archives are read; what lies deeper is not (an archive can hold itself)."""
-LINKS = 4
+LINKS = 2
 """Linked folders on the way to a file. More of them are taken for folders that lead into each other."""
+CHAIN = 4
+"""Links in a tar archive that lead to each other before a file comes."""
 LONGEST = 1 << 30
 """Bytes of one file. More would not be a picture, but an archive that pretends."""
 CLUTTER = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information")
@@ -336,7 +338,7 @@ def _from_tar(archive: tarfile.TarFile, member: tarfile.TarInfo, source: object)
 
 def _target(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     """The file that a hard or symbolic link leads to, in a few steps and within the archive; else None."""
-    for _ in range(LINKS):
+    for _ in range(CHAIN):
         if not (member.islnk() or member.issym()):
             return None
         name = member.linkname
