@@ -192,6 +192,10 @@ def the_same_twice(small, tmp_path):
     return [small.root, small.root / "test"], "holds class n01930112 a second time"
 
 
+def too_long_a_path(small, tmp_path):
+    return [tmp_path / ("x" * 5000)], "cannot be read (File name too long)"
+
+
 def nothing_there(small, tmp_path):
     return [tmp_path / "nowhere"], "nowhere does not exist"
 
@@ -287,7 +291,7 @@ def too_large_a_picture(small, tmp_path):
 DAMAGES = [
     short_of_images, another_size, wrong_split, missing_class, strange_class, truncated, not_a_picture, the_same_twice,
     nothing_there, empty, code_in_a_pickle, truncated_pickle, another_pickle, float_pickle, outside_pickle, ragged_pickle,
-    odd_numbers_pickle, list_of_classes_pickle, encrypted_archive, unknown_method, too_large_a_picture,
+    too_long_a_path, odd_numbers_pickle, list_of_classes_pickle, encrypted_archive, unknown_method, too_large_a_picture,
 ]  # fmt: skip
 
 

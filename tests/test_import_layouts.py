@@ -191,7 +191,10 @@ def test_an_archive_that_repeats_a_part_and_adds_to_it_is_refused(data):
         data / "set" / "more.zip", {f"CUB/images/{n}": d for n, d in (its | tree(["a/9.png"], 900)).items()}
     )
     line = refused(data / "set")
-    assert "is a copy of a picture of class images/a" in line and "remove the archive or its unpacked folder" in line
+    assert (
+        "is a copy of a picture of class images/a" in line
+        and "remove the archive or its unpacked folder" in line
+    )
 
 
 def test_another_picture_of_the_same_path_in_an_archive_gives_way_to_the_folder(data):
@@ -204,6 +207,7 @@ def test_another_picture_of_the_same_path_in_an_archive_gives_way_to_the_folder(
 
 ALPHABETS = ("Greek", "Latin", "Thai", "Tamil", "Hebrew", "Korean")
 
+
 def test_equal_pictures_of_equal_names_in_different_classes_of_archives_stay(data):
     its = classes(["x/_", "y/_"], first=900)
     its["y/_/1.png"] = its["x/_/1.png"]
@@ -213,7 +217,9 @@ def test_equal_pictures_of_equal_names_in_different_classes_of_archives_stay(dat
         zipped(data / "set" / f"{kind}.zip", {n: d for n, d in its.items() if n.startswith(kind)})
     write(data / "set", classes(LETTERS))
     pictures = read(data / "set")
-    assert all_classes(pictures) == wanted and "1 pictures are the same in different classes" in said(pictures)
+    assert all_classes(pictures) == wanted and "1 pictures are the same in different classes" in said(
+        pictures
+    )
 
 
 # -- splits and classes ---------------------------------------------------------------------------------------------
@@ -636,6 +642,18 @@ def test_files_that_may_not_be_read_or_vanish_are_named(data, monkeypatch, error
     monkeypatch.setattr(owner, what, failing)
     line = refused(root)
     assert f"cannot be read ({error.strerror}); nothing was imported" in line and "/set/" in line
+
+
+def test_a_picture_that_vanishes_before_it_is_read_is_named(data, monkeypatch):
+    root = write(data / "set", classes(LETTERS))
+    real = image_folder._first_by_name
+
+    def slow(*arguments):
+        (root / "c" / "1.png").unlink()
+        return real(*arguments)
+
+    monkeypatch.setattr(image_folder, "_first_by_name", slow)
+    assert "c/1.png vanished" in refused(root)
 
 
 def test_an_archive_that_holds_itself_comes_to_an_end(data):

@@ -17,7 +17,7 @@ from typing import IO, NamedTuple
 
 from mlbook.errors import DataError
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 DEEPEST = 3
 """Archives in archives in archives are read; what lies deeper is not (an archive can hold itself)."""
 LINKS = 2
@@ -100,7 +100,7 @@ def files_in(
     Links to files are followed, and links to folders that lie in the source; those that lead elsewhere or in a circle are passed
     over, like hidden files. passed: receives what was left out. Raises ``DataError`` on a missing, unreadable or corrupt source.
     """
-    with _plainly(source):
+    with plainly(source):
         if not source.exists():
             raise DataError(f"{shown(source)} does not exist")
         folder = source.is_dir()
@@ -109,14 +109,14 @@ def files_in(
     if folder:
         yield from _in_folder(source, archives, passed)
     else:
-        with _plainly(source):
+        with plainly(source):
             file = open(source, "rb")
         with file:
             yield from _in_archive(file, source, (), (), archives, passed)
 
 
 @contextmanager
-def _plainly(source: object) -> Iterator[None]:
+def plainly(source: object) -> Iterator[None]:
     """Whatever goes wrong with a file or folder becomes one sentence that names it."""
     try:
         yield
@@ -156,7 +156,7 @@ def _archive_errors(source: object) -> Iterator[None]:
 
 def _in_folder(source: Path, archives: str | tuple[str, ...], passed: PassedOver) -> Iterator[File]:
     found: list[tuple[Path, tuple[str, ...]]] = []
-    with _plainly(source):
+    with plainly(source):
         root = os.path.realpath(source)
     for path, parts in _walk(source, (), (root,), 0, passed):
         if path.name.lower().endswith(archives):
@@ -164,7 +164,7 @@ def _in_folder(source: Path, archives: str | tuple[str, ...], passed: PassedOver
         else:
             yield File(parts, (), lambda path=path: _content(path))
     for path, parts in found:
-        with _plainly(path):
+        with plainly(path):
             file = open(path, "rb")
         with file:
             yield from _in_archive(file, path, parts, (len(parts) - 1,), archives, passed)
@@ -174,12 +174,12 @@ def _walk(
     folder: Path, parts: tuple[str, ...], above: tuple[str, ...], links: int, passed: PassedOver
 ) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Files below a folder. above: the real paths of the source and the folders down to this one; links: linked ones of them."""
-    with _plainly(folder):
+    with plainly(folder):
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     for entry in entries:
         path, its = folder / entry.name, (*parts, entry.name)
         name = "/".join(its)
-        with _plainly(path):
+        with plainly(path):
             if hidden(entry.name):
                 passed.add("hidden files or folders", name)
                 continue
@@ -214,7 +214,7 @@ def _within(path: str, folder: str) -> bool:
 
 
 def _content(path: Path) -> bytes:
-    with _plainly(path):
+    with plainly(path):
         if path.stat().st_size > LONGEST:
             raise DataError(f"{shown(path)} is larger than {LONGEST >> 30} GiB; nothing was imported")
         return path.read_bytes()

@@ -101,10 +101,17 @@ def read(name: str, source: Path, *, size: int = 84, grey: bool = False) -> Pict
             f"{shown(source)} holds no pictures in class folders{f' (passed over: {notes})' if notes else ''}; "
             "nothing was imported"
         )
+    left = set(where)
     reading = _Reading(size, grey, passed, where)
     for file in files_in(source, PassedOver()):
         if file.path in where:
+            left.discard(file.path)
             reading.take(file.path, file.path[: file.archives[-1] + 1] if file.archives else (), file.read)
+    if left:
+        raise DataError(
+            f"{listed(sorted('/'.join(path) for path in left), 3)} vanished from {shown(source)} while it was read; "
+            "nothing was imported"
+        )
     return _arranged(name, source, reading, passed)
 
 
