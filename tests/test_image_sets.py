@@ -138,7 +138,7 @@ def test_what_meta_training_has_seen_is_left_out_of_meta_validation_only(small):
     assert episodes.support_x.flatten(2).amax(2).min() > 0 and episodes.query_x.flatten(2).amax(2).min() > 0
     with pytest.raises(UserError) as error:
         FewShot(pool, 2, 2, 2)
-    assert "4 examples; n03535780 in the meta-validation split has 3" in one_line(error.value)
+    assert "4 examples; n03535780 of the meta-validation split has 3" in one_line(error.value)
 
 
 class Runs:
@@ -190,6 +190,10 @@ def not_a_picture(small, tmp_path):
 
 def the_same_twice(small, tmp_path):
     return [small.root, small.root / "test"], "holds class n01930112 a second time"
+
+
+def too_long_a_path(small, tmp_path):
+    return [tmp_path / ("x" * 5000)], "cannot be read (File name too long)"
 
 
 def nothing_there(small, tmp_path):
@@ -287,7 +291,7 @@ def too_large_a_picture(small, tmp_path):
 DAMAGES = [
     short_of_images, another_size, wrong_split, missing_class, strange_class, truncated, not_a_picture, the_same_twice,
     nothing_there, empty, code_in_a_pickle, truncated_pickle, another_pickle, float_pickle, outside_pickle, ragged_pickle,
-    odd_numbers_pickle, list_of_classes_pickle, encrypted_archive, unknown_method, too_large_a_picture,
+    too_long_a_path, odd_numbers_pickle, list_of_classes_pickle, encrypted_archive, unknown_method, too_large_a_picture,
 ]  # fmt: skip
 
 

@@ -191,7 +191,10 @@ def test_an_archive_that_repeats_a_part_and_adds_to_it_is_refused(data):
         data / "set" / "more.zip", {f"CUB/images/{n}": d for n, d in (its | tree(["a/9.png"], 900)).items()}
     )
     line = refused(data / "set")
-    assert "is a copy of images/a/" in line and "remove the archive or its unpacked folder" in line
+    assert (
+        "is a copy of a picture of class images/a" in line
+        and "remove the archive or its unpacked folder" in line
+    )
 
 
 def test_another_picture_of_the_same_path_in_an_archive_gives_way_to_the_folder(data):
@@ -203,6 +206,21 @@ def test_another_picture_of_the_same_path_in_an_archive_gives_way_to_the_folder(
 
 
 ALPHABETS = ("Greek", "Latin", "Thai", "Tamil", "Hebrew", "Korean")
+
+
+def test_equal_pictures_of_equal_names_in_different_classes_of_archives_stay(data):
+    its = classes(["x/_", "y/_"], first=900)
+    its["y/_/1.png"] = its["x/_/1.png"]
+    wanted = {**dict.fromkeys(LETTERS, 3), "x/_": 3, "y/_": 3}
+    assert all_classes(read(zipped(data / "one.zip", classes(LETTERS) | its))) == wanted
+    for kind in "xy":
+        zipped(data / "set" / f"{kind}.zip", {n: d for n, d in its.items() if n.startswith(kind)})
+    write(data / "set", classes(LETTERS))
+    pictures = read(data / "set")
+    assert all_classes(pictures) == wanted and "1 pictures are the same in different classes" in said(
+        pictures
+    )
+
 
 # -- splits and classes ---------------------------------------------------------------------------------------------
 
@@ -626,6 +644,18 @@ def test_files_that_may_not_be_read_or_vanish_are_named(data, monkeypatch, error
     assert f"cannot be read ({error.strerror}); nothing was imported" in line and "/set/" in line
 
 
+def test_a_picture_that_vanishes_before_it_is_read_is_named(data, monkeypatch):
+    root = write(data / "set", classes(LETTERS))
+    real = image_folder._first_by_name
+
+    def slow(*arguments):
+        (root / "c" / "1.png").unlink()
+        return real(*arguments)
+
+    monkeypatch.setattr(image_folder, "_first_by_name", slow)
+    assert "c/1.png vanished" in refused(root)
+
+
 def test_an_archive_that_holds_itself_comes_to_an_end(data):
     its = classes(LETTERS)
     inner = zipped(data / "1.zip", its)
@@ -688,7 +718,7 @@ def test_an_experiment_that_a_split_cannot_give_names_the_split(data, capsys):
     image_folder.import_from("birds", data / "set", size=SIZE)
     for name, says in (
         ("maml-birds-3w1s", "3-way episodes need 3 classes; the meta-test split has 2"),
-        ("maml-birds-2w3s", "need 4 examples; a in the meta-train split has 3"),
+        ("maml-birds-2w3s", "need 4 examples; a class of the meta-train split has 3"),
     ):
         assert cli.main(["train", name, "--device", "cpu", "--out", str(data / "run")]) == 2
         assert says in (line := one_line(capsys.readouterr().err)), line

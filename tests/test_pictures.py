@@ -220,6 +220,18 @@ def test_damaged_pictures_are_one_sentence_or_a_picture():
     assert refused > 100
 
 
+def test_what_other_programs_would_have_to_read_is_no_picture(monkeypatch):
+    from PIL import EpsImagePlugin
+
+    def never(*arguments, **options):
+        raise AssertionError("another program was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", never)
+    content = encoded(Image.new("RGB", (20, 20)), "eps")
+    with pytest.raises(DataError, match="x is not a readable image"):
+        square(content, "x", SIZE, True)
+
+
 def test_odd_sizes():
     assert square(encoded(Image.new("L", (1, 1), 9)), "x", SIZE, True).unique().tolist() == [9]
     assert square(encoded(Image.new("RGB", (500, 1))), "x", SIZE, False).shape == (3, SIZE, SIZE)

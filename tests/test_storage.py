@@ -169,8 +169,9 @@ def test_a_data_folder_that_cannot_be_written_is_one_sentence(small, monkeypatch
     assert not small.data.is_dir()
 
 
-def test_a_data_folder_of_nobody_is_refused(monkeypatch):
-    monkeypatch.setenv("MLBOOK_DATA", "~nobody-of-this-name/data")
+@pytest.mark.parametrize("place", ["~nobody-of-this-name/data", "/" + "x" * 5000])
+def test_a_data_folder_that_cannot_be_one_is_refused(monkeypatch, place):
+    monkeypatch.setenv("MLBOOK_DATA", place)
     with pytest.raises(UserError, match="MLBOOK_DATA is") as refused:
         storage.data_folder()
     one_line(refused.value)

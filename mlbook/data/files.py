@@ -17,11 +17,13 @@ from typing import IO, NamedTuple
 
 from mlbook.errors import DataError
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 DEEPEST = 3
 """Archives in archives in archives are read; what lies deeper is not (an archive can hold itself)."""
-LINKS = 4
+LINKS = 2
 """Linked folders on the way to a file. More of them are taken for folders that lead into each other."""
+CHAIN = 4
+"""Links in a tar archive that lead to each other before a file comes."""
 LONGEST = 1 << 30
 """Bytes of one file. More would not be a picture, but an archive that pretends."""
 CLUTTER = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information")
@@ -98,7 +100,7 @@ def files_in(
     Links to files are followed, and links to folders that lie in the source; those that lead elsewhere or in a circle are passed
     over, like hidden files. passed: receives what was left out. Raises ``DataError`` on a missing, unreadable or corrupt source.
     """
-    with _plainly(source):
+    with plainly(source):
         if not source.exists():
             raise DataError(f"{shown(source)} does not exist")
         folder = source.is_dir()
@@ -107,14 +109,14 @@ def files_in(
     if folder:
         yield from _in_folder(source, archives, passed)
     else:
-        with _plainly(source):
+        with plainly(source):
             file = open(source, "rb")
         with file:
             yield from _in_archive(file, source, (), (), archives, passed)
 
 
 @contextmanager
-def _plainly(source: object) -> Iterator[None]:
+def plainly(source: object) -> Iterator[None]:
     """Whatever goes wrong with a file or folder becomes one sentence that names it."""
     try:
         yield
@@ -154,7 +156,7 @@ def _archive_errors(source: object) -> Iterator[None]:
 
 def _in_folder(source: Path, archives: str | tuple[str, ...], passed: PassedOver) -> Iterator[File]:
     found: list[tuple[Path, tuple[str, ...]]] = []
-    with _plainly(source):
+    with plainly(source):
         root = os.path.realpath(source)
     for path, parts in _walk(source, (), (root,), 0, passed):
         if path.name.lower().endswith(archives):
@@ -162,7 +164,7 @@ def _in_folder(source: Path, archives: str | tuple[str, ...], passed: PassedOver
         else:
             yield File(parts, (), lambda path=path: _content(path))
     for path, parts in found:
-        with _plainly(path):
+        with plainly(path):
             file = open(path, "rb")
         with file:
             yield from _in_archive(file, path, parts, (len(parts) - 1,), archives, passed)
@@ -172,12 +174,12 @@ def _walk(
     folder: Path, parts: tuple[str, ...], above: tuple[str, ...], links: int, passed: PassedOver
 ) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Files below a folder. above: the real paths of the source and the folders down to this one; links: linked ones of them."""
-    with _plainly(folder):
+    with plainly(folder):
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     for entry in entries:
         path, its = folder / entry.name, (*parts, entry.name)
         name = "/".join(its)
-        with _plainly(path):
+        with plainly(path):
             if hidden(entry.name):
                 passed.add("hidden files or folders", name)
                 continue
@@ -212,7 +214,7 @@ def _within(path: str, folder: str) -> bool:
 
 
 def _content(path: Path) -> bytes:
-    with _plainly(path):
+    with plainly(path):
         if path.stat().st_size > LONGEST:
             raise DataError(f"{shown(path)} is larger than {LONGEST >> 30} GiB; nothing was imported")
         return path.read_bytes()
@@ -336,7 +338,7 @@ def _from_tar(archive: tarfile.TarFile, member: tarfile.TarInfo, source: object)
 
 def _target(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     """The file that a hard or symbolic link leads to, in a few steps and within the archive; else None."""
-    for _ in range(LINKS):
+    for _ in range(CHAIN):
         if not (member.islnk() or member.issym()):
             return None
         name = member.linkname

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -104,10 +105,17 @@ def read(name: str, source: Path, *, size: int = 84, grey: bool = False) -> Pict
             f"{shown(source)} holds no pictures in class folders{f' (passed over: {notes})' if notes else ''}; "
             "nothing was imported"
         )
+    left = set(where)
     reading = _Reading(size, grey, passed, where)
     for file in files_in(source, PassedOver()):
         if file.path in where:
-            reading.take(file.path, bool(file.archives), file.read)
+            left.discard(file.path)
+            reading.take(file.path, file.path[: file.archives[-1] + 1] if file.archives else (), file.read)
+    if left:
+        raise DataError(
+            f"{listed(sorted('/'.join(path) for path in left), 3)} vanished from {shown(source)} while it was read; "
+            "nothing was imported"
+        )
     return _arranged(name, source, reading, passed)
 
 
@@ -130,22 +138,33 @@ def _pictures(source: Path, passed: PassedOver) -> dict[Parts, tuple[int, ...]]:
     return found
 
 
+Key = tuple[str | None, Parts]
+"""A class: its split, where the path names one, and its folders."""
+
+
+class _Held(NamedTuple):
+    """A picture that was taken, and the archive it lies in."""
+
+    place: Place
+    archive: Parts
+
+
 class _Reading:
     """Pictures that were taken, by class, and what is known of them."""
 
     def __init__(self, size: int, grey: bool, passed: PassedOver, where: dict[Parts, Place]) -> None:
         self.size, self.grey, self.passed, self.where = size, grey, passed, where
         self.chosen = _first_by_name(where, passed)
-        self.classes: dict[tuple[str | None, Parts], dict[str, Tensor]] = defaultdict(dict)
+        self.classes: dict[Key, dict[str, Tensor]] = defaultdict(dict)
         self.pixels: dict[bytes, tuple[str, Tensor]] = {}
         """By the digest of a file: that of its picture, and the picture, so that equal files are decoded once."""
-        self.holders: dict[str, dict[tuple[str | None, Parts], Place]] = defaultdict(dict)
+        self.holders: dict[str, dict[Key, _Held]] = defaultdict(dict)
         """By the digest of a picture: the classes that hold it."""
-        self.copied: dict[tuple[str | None, Parts], tuple[Place, Place]] = {}
-        """Classes of which an archive repeats pictures of another class, with a picture of each."""
+        self.copies: dict[Key, dict[str, Key]] = defaultdict(dict)
+        """Pictures from archives that look like files of another class, which lie elsewhere."""
 
-    def take(self, path: Parts, archived: bool, content: Callable[[], bytes]) -> None:
-        """One picture: kept, or passed over because its class has it."""
+    def take(self, path: Parts, archive: Parts, content: Callable[[], bytes]) -> None:
+        """One picture: kept, or passed over because its class has it. archive: the one it lies in, or ()."""
         place = self.where[path]
         key = (place.split, place.label)
         if place.path not in self.chosen[key]:
@@ -154,14 +173,32 @@ class _Reading:
         holders = self.holders[digest]
         if key in holders:
             self.passed.add("copies of pictures of the same class", "/".join(path))
-        elif archived and (other := _same_file(place, holders.values())):
-            self.passed.add("copies in an archive of pictures that were read", "/".join(path))
-            self.copied[key] = (other, place)
-        elif place.path in self.classes[key]:
+            return
+        if place.path in self.classes[key]:
             self.passed.add("other pictures of the same name in an archive", "/".join(path))
-        else:
-            holders[key] = place
-            self.classes[key][place.path] = image
+            return
+        for other, held in holders.items():
+            same = (held.place.label[-1], held.place.name) == (place.label[-1], place.name)
+            if archive and same and held.archive != archive:
+                self.copies[key].setdefault(place.path, other)
+        holders[key] = _Held(place, archive)
+        self.classes[key][place.path] = image
+
+    def without_copies(self) -> None:
+        """Leave out classes that an archive only repeats, under another path. ``DataError`` where it repeats a part of one."""
+        for key, its in self.copies.items():
+            own, others = key[1], set(its.values())
+            other = next(iter(others))
+            if len(its) == len(self.classes[key]) and len(others) == 1:
+                for path in self.classes.pop(key):
+                    self.passed.add("copies in an archive of pictures that were read", path)
+                for holders in self.holders.values():
+                    holders.pop(key, None)
+            elif own[-len(other[1]) :] == other[1] or other[1][-len(own) :] == own:
+                raise DataError(
+                    f"{shown(next(iter(its)))} is a copy of a picture of class {shown('/'.join(other[1]))}, but others of class "
+                    f"{shown('/'.join(own))} are no copies; remove the archive or its unpacked folder; nothing was imported"
+                )
 
     def _decoded(self, content: bytes, name: str) -> tuple[str, Tensor]:
         known = hashlib.sha256(content).digest()
@@ -171,9 +208,9 @@ class _Reading:
         return self.pixels[known]
 
 
-def _first_by_name(where: dict[Parts, Place], passed: PassedOver) -> dict[tuple[str | None, Parts], set[str]]:
+def _first_by_name(where: dict[Parts, Place], passed: PassedOver) -> dict[Key, set[str]]:
     """The paths of the first ``LARGEST`` pictures of every class."""
-    paths: dict[tuple[str | None, Parts], set[str]] = defaultdict(set)
+    paths: dict[Key, set[str]] = defaultdict(set)
     for place in where.values():
         paths[place.split, place.label].add(place.path)
     for key, its in paths.items():
@@ -184,21 +221,10 @@ def _first_by_name(where: dict[Parts, Place], passed: PassedOver) -> dict[tuple[
     return paths
 
 
-def _same_file(place: Place, others) -> Place | None:
-    """The one of ``others`` that has the same name in a folder of the same name."""
-    own = (place.label[-1], place.name)
-    return next((other for other in others if (other.label[-1], other.name) == own), None)
-
-
 def _arranged(name: str, source: Path, reading: _Reading, passed: PassedOver) -> Pictures:
     """The classes in their splits, checked."""
-    classes = {key: its for key, its in reading.classes.items() if its}
-    for key, (other, place) in reading.copied.items():
-        if key in classes:
-            raise DataError(
-                f"{shown(place.path)} is a copy of {shown(other.path)}, but others of class "
-                f"{shown('/'.join(place.label))} are no copies; remove the archive or its unpacked folder; nothing was imported"
-            )
+    reading.without_copies()
+    classes = reading.classes
     labels = [label for _, label in classes]
     if twice := [label for label, n in Counter(labels).items() if n > 1]:
         raise DataError(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mlbook.data import pool_files
-from mlbook.data.files import ARCHIVES, read_archive, shown
+from mlbook.data.files import ARCHIVES, plainly, read_archive, shown
 from mlbook.data.pickles import expecting, load_arrays
 from mlbook.data.pictures import converted, open_image
 from mlbook.data.pools import ClassPool, stack
@@ -216,8 +216,9 @@ def _from_pictures(source: Path, on_progress: Callable[[int], None] | None) -> I
 
 def _pickles(source: Path) -> list[Path]:
     """The pickles at ``source``, a file or a folder that holds some."""
-    if source.is_dir():
-        return sorted(p for p in source.iterdir() if p.suffix in (".pkl", ".pickle"))
+    with plainly(source):
+        if source.is_dir():
+            return sorted(p for p in source.iterdir() if p.suffix in (".pkl", ".pickle"))
     return [source] if source.suffix in (".pkl", ".pickle") else []
 
 

@@ -25,8 +25,11 @@ def folder() -> Path:
 def imported() -> list[str]:
     """Names of the sets that are there."""
     ending = "-train.safetensors"
-    names = sorted(path.name.removesuffix(ending) for path in folder().glob(f"*{ending}"))
-    return [name for name in names if pool_files.available(folder() / name)]
+    try:
+        names = sorted(path.name.removesuffix(ending) for path in folder().glob(f"*{ending}"))
+        return [name for name in names if pool_files.available(folder() / name)]
+    except OSError:  # no folder that could be looked into
+        return []
 
 
 def check_name(name: str) -> None:

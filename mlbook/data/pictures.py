@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from functools import cache
 from io import BytesIO
 
 import torch
@@ -19,6 +20,19 @@ BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
 SIGNED = 2
 
 
+FORMATS = ("PNG", "JPEG", "MPO", "JPEG2000", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
+"""What a picture may be, whatever its name says: PIL hands others (EPS) to programs outside."""
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of ``FORMATS`` that this PIL knows."""
+    from PIL import Image
+
+    Image.init()
+    return [kind for kind in FORMATS if kind in Image.OPEN]
+
+
 def open_image(content: bytes, name: object):
     """A PIL image from the bytes of a file, read completely; ``DataError`` if they are not an image, or one that is too large."""
     from PIL import Image
@@ -26,7 +40,7 @@ def open_image(content: bytes, name: object):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures and of odd metadata, which do not matter here
-            image = Image.open(BytesIO(content))
+            image = Image.open(BytesIO(content), formats=_formats())
             image.load()
     except Image.DecompressionBombError:
         raise DataError(

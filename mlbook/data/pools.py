@@ -128,7 +128,7 @@ class ClassPool:
     def fewest(self) -> tuple[int, str]:
         """Examples of the smallest class, and its name."""
         if self.counts is None:
-            return self.n_examples, "a class of the pool"
+            return self.n_examples, "a class"
         least = int(self.counts.argmin())
         return int(self.counts[least]), self.names[least] if self.names else f"class {least}"
 

@@ -20,9 +20,12 @@ def data_folder() -> Path:
     """The data folder: ``MLBOOK_DATA`` where it is set, else ``mlbook`` in the user's cache folder."""
     if chosen := os.environ.get("MLBOOK_DATA"):
         try:
-            return Path(chosen).expanduser()
-        except RuntimeError:  # ~somebody who is not there
-            raise UserError(f"MLBOOK_DATA is {chosen!r}, which is no folder") from None
+            folder = Path(chosen).expanduser()
+            folder.exists()
+            return folder
+        except (OSError, RuntimeError) as error:  # may not be looked at, too long; ~somebody who is not there
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UserError(f"MLBOOK_DATA is {chosen[:200]!r}, which cannot be a folder ({reason})") from None
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     elif sys.platform == "darwin":

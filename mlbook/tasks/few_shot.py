@@ -32,11 +32,10 @@ class FewShot(TaskDistribution):
                 f"{self.n_way}-way episodes need {self.n_way} classes; {self.pool} has {self.pool.n_classes}"
             )
         fewest, name = self.pool.fewest
-        place = f" in {self.pool}" if self.pool.split else ""
         if self.k_shot + self.n_query > fewest:
             raise UserError(
                 f"{self.k_shot} support and {self.n_query} query examples per class need "
-                f"{self.k_shot + self.n_query} examples; {name}{place} has {fewest}"
+                f"{self.k_shot + self.n_query} examples; {name} of {self.pool} has {fewest}"
             )
 
     def to(self, device: torch.device | str) -> FewShot:
