@@ -77,4 +77,6 @@ def fits(
     if not all(y.dim() == 2 and y.dtype == torch.int64 for y in both):
         return False
     read = wait or episodes.support_y.device.type == "cpu"
-    return not read or all(0 <= int(y.min()) <= int(y.max()) < outputs[0] for y in both)
+    return not read or all(
+        0 <= int(y.min()) <= int(y.max()) < outputs[0] for y in both
+    )

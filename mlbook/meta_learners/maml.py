@@ -151,7 +151,9 @@ class MAML(InitialisationLearner):
             found = [self.task_loss(meta, episodes.task(t)) for t in range(T)]
             losses, metrics = zip(*found, strict=True)
             each = {n: torch.stack([m[n] for m in metrics]) for n in metrics[0]}
-            return torch.stack(losses).mean(), {n: v.mean() for n, v in each.items()}
+            return torch.stack(losses).mean(), {
+                n: v.mean() for n, v in each.items()
+            }
 
         with learning():
             return at_once_or_one_by_one(self.model, "loss", at_once, one_by_one)

@@ -42,24 +42,22 @@ def call(module: nn.Module, params: Params, x: Tensor, **options) -> Tensor:
     before = [(m.__dict__, m.__dict__.copy(), m._buffers, m._buffers.copy()) for m in modules]
     held = recurrent = False
     try:
-        for child in modules:
-            state = child.__dict__
-            if state["training"]:
-                if isinstance(child, _NormBase):
-                    if child.track_running_stats:
-                        state["track_running_stats"] = False
-                        child._buffers.update(dict.fromkeys(AVERAGES))
-                elif not learning and not _has_averages(child):
-                    state["training"] = False
+        for child, (state, _, buffers, _) in zip(modules, before, strict=True):
+            if isinstance(child, _NormBase):
+                if child.training and child.track_running_stats:
+                    state["track_running_stats"] = False
+                    buffers.update(dict.fromkeys(AVERAGES))
+            elif not learning and state["training"] and not (buffers and _has_averages(buffers)):
+                state["training"] = False
             recurrent = recurrent or isinstance(child, nn.RNNBase)
-            held = held or _holds(child)
+            held = held or bool(buffers) or not all(map(_learned, state["_parameters"].values()))
         given = {**_held(module, params), **params} if held else params
         with _differentiable_kernels(recurrent):
             output = torch.func.functional_call(module, given, (x,), options)
     finally:
         for state, saved, buffers, saved_buffers in before:
-            for name in state.keys() - saved.keys() if len(state) > len(saved) else ():
-                del state[name]
+            if len(state) > len(saved):
+                state.clear()
             state.update(saved)
             if buffers or saved_buffers:
                 buffers.clear()
@@ -101,16 +99,13 @@ def _differentiable_kernels(recurrent: bool) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def _has_averages(module: nn.Module) -> bool:
+def _has_averages(buffers: dict[str, Tensor | None]) -> bool:
     """Whether this is somebody's own normalisation: nothing collects its averages here, so its mode stays."""
-    return any(name.startswith("running_") for name in module._buffers)
+    return any(name.startswith("running_") for name in buffers)
 
 
-def _holds(module: nn.Module) -> bool:
-    """Whether a call needs more of this module than the parameters that are learned."""
-    return any(b is not None for b in module._buffers.values()) or any(
-        p is not None and not p.requires_grad for p in module._parameters.values()
-    )
+def _learned(parameter: Tensor | None) -> bool:
+    return parameter is None or parameter.requires_grad
 
 
 # -- what the module holds itself ----------------------------------------------------------------------------------
@@ -201,14 +196,18 @@ def check_trainable(module: nn.Module) -> None:
     if not isinstance(module, nn.Module):
         raise UserError(f"the network must be a torch.nn.Module, not {type(module).__name__}")
     if isinstance(module, torch.jit.ScriptModule):
-        raise UserError("a compiled torch.jit module keeps its parameters inside; give the module it was made from")
+        raise UserError(
+            "a compiled torch.jit module keeps its parameters inside; give the module it was made from"
+        )
     parameters = list(module.parameters())
     if any(nn.parameter.is_lazy(p) for p in (*parameters, *module.buffers())):
         raise UserError(
             f"{type(module).__name__} has lazy parameters without a shape; call it once on an input first"
         )
     if not any(p.requires_grad for p in parameters):
-        why = "all its parameters are frozen (requires_grad is False)" if parameters else "it has no parameters"
+        why = (
+            "all its parameters are frozen (requires_grad is False)" if parameters else "it has no parameters"
+        )
         raise UserError(f"there is nothing to learn in {type(module).__name__}: {why}")
 
 
