@@ -185,8 +185,8 @@ class InitialisationLearner(MetaLearner):
         return {"params": params}
 
     def engine_used(self) -> str:
-        mapped = self.engine != "vmap" or is_mapped(self.model)
-        return self.engine if mapped else "loop"
+        mapped = is_mapped(self.model, "gradient", "first-order gradient")
+        return "loop" if self.engine == "vmap" and not mapped else self.engine
 
     def predict(self, params: Params, x: Tensor) -> Tensor:
         return call(self.model, params, x)

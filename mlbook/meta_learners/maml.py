@@ -140,15 +140,15 @@ class MAML(InitialisationLearner):
     def meta_loss(self, meta: Meta, episodes: Episode) -> tuple[Tensor, Metrics]:
         """J(θ): the mean query loss over the T tasks of a meta-batch, each
         adapted from the same θ."""
-        T = episodes.n_tasks
 
-        def at_once() -> tuple[Tensor, Metrics]:
+        def at_once(episodes: Episode) -> tuple[Tensor, Metrics]:
             options = {"in_dims": (None, 0), "randomness": "different"}
             losses, metrics = vmap(self.task_loss, **options)(meta, episodes)
             return losses.mean(), {n: v.mean() for n, v in metrics.items()}
 
-        def one_by_one() -> tuple[Tensor, Metrics]:
-            found = [self.task_loss(meta, episodes.task(t)) for t in range(T)]
+        def one_by_one(episodes: Episode) -> tuple[Tensor, Metrics]:
+            tasks = map(episodes.task, range(episodes.n_tasks))
+            found = [self.task_loss(meta, task) for task in tasks]
             losses, metrics = zip(*found, strict=True)
             each = {n: torch.stack([m[n] for m in metrics]) for n in metrics[0]}
             return torch.stack(losses).mean(), {
@@ -156,7 +156,9 @@ class MAML(InitialisationLearner):
             }
 
         with learning():
-            return at_once_or_one_by_one(self.model, "loss", at_once, one_by_one)
+            return at_once_or_one_by_one(
+                self.model, "loss", at_once, one_by_one, episodes
+            )
 
     def meta_gradient(self, meta: Meta, episodes: Episode) -> tuple[Meta, Metrics]:
         """∇J(θ) through the inner loop, in the structure of ``meta``, and mean
@@ -169,22 +171,24 @@ class MAML(InitialisationLearner):
         self.check_query_sets(meta, episodes)
         task_gradient = grad(self.task_loss, has_aux=True)
 
-        def at_once() -> tuple[Meta, Metrics]:
+        def at_once(episodes: Episode) -> tuple[Meta, Metrics]:
             options = {"in_dims": (None, 0), "randomness": "different"}
             over_tasks = vmap(task_gradient, **options)
             gradients, metrics = over_tasks(meta, episodes)  # [MAML 4]
             return mean_over_tasks(gradients, metrics)
 
-        def one_by_one() -> tuple[Meta, Metrics]:
+        def one_by_one(episodes: Episode) -> tuple[Meta, Metrics]:
             tasks = map(episodes.task, range(episodes.n_tasks))
             results = (task_gradient(meta, task) for task in tasks)
             return running_mean(results, episodes.n_tasks)
 
         with learning():
             if self.engine == "loop":
-                return task_by_task(self.model, one_by_one)
+                return task_by_task(self.model, lambda: one_by_one(episodes))
+            kind = "first-order gradient" if self.first_order else "gradient"
+            ways = at_once, one_by_one
             return at_once_or_one_by_one(
-                self.model, "gradient", at_once, one_by_one
+                self.model, kind, *ways, episodes, compare=True
             )
 
     def check_episodes(

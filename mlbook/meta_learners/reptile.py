@@ -261,9 +261,10 @@ class Reptile(InitialisationLearner):
         with learning():
             return at_once_or_one_by_one(
                 self.model,
-                "gradient",
-                lambda: mean(theta, moments, episodes),
-                lambda: self.one_by_one(theta, moments, episodes),
+                "first-order gradient",
+                lambda episodes: mean(theta, moments, episodes),
+                lambda episodes: self.one_by_one(theta, moments, episodes),
+                episodes,
             )
 
     def check_episodes(

@@ -41,16 +41,18 @@ def losses_after(
             learner.predict(adapted, episode.query_x), episode.query_y
         )
 
-    def one_by_one() -> tuple[Tensor, Tensor]:
+    def one_by_one(episodes: Episode) -> tuple[Tensor, Tensor]:
         tasks = map(episodes.task, range(episodes.n_tasks))
         found = [torch.stack(one_task(task)) for task in tasks]
         return tuple(torch.stack(found, dim=1))
 
-    def at_once() -> tuple[Tensor, Tensor]:
+    def at_once(episodes: Episode) -> tuple[Tensor, Tensor]:
         return vmap(one_task, randomness="different")(episodes)
 
     with torch.no_grad():
-        return at_once_or_one_by_one(learner.model, "scores", at_once, one_by_one)
+        return at_once_or_one_by_one(
+            learner.model, "scores", at_once, one_by_one, episodes
+        )
 
 
 @dataclass(frozen=True)

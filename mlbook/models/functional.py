@@ -22,6 +22,8 @@ Params = dict[str, Tensor]
 _LEARNING: ContextVar[bool] = ContextVar("learning", default=False)
 _PLACED: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
 """Copies of what a module holds itself, where its parameters travelled without it: see ``place``."""
+WITHOUT_TENSORS = ("torch.nn.modules.", "mlbook.")
+"""Where modules come from that keep no tensors beside parameters and buffers."""
 AVERAGES = ("running_mean", "running_var", "num_batches_tracked")
 """The buffers of torch's normalisation with ``track_running_stats``."""
 
@@ -30,17 +32,17 @@ def call(module: nn.Module, params: Params, x: Tensor, **options) -> Tensor:
     """``module`` applied to ``x`` with ``params`` in place of its own parameters; afterwards the module is as it was before.
 
     What ``params`` lack (frozen parameters, buffers) the module gives, copied to the device of ``params`` where it lies on
-    another one. Buffers that the forward changes are copies, and attributes that it sets are set back: every call starts from
-    the same module. Normalisation with running averages (``nn.BatchNorm*``, ``nn.InstanceNorm*``) in training mode takes the
-    statistics of ``x`` and leaves the averages alone; in eval mode it takes the averages. All else, dropout for instance, is in
-    eval mode outside ``learning``, and as the module has it within. Attention is computed from plain matrix products and
-    recurrent layers without cuDNN and oneDNN, whose fused kernels have no second derivative. Raises ``UserError`` where the
-    forward does not return one dense tensor.
+    another one. Buffers and other tensors that the forward changes are copies, and attributes that it sets are set back: every
+    call starts from the same module. Normalisation with running averages (``nn.BatchNorm*``, ``nn.InstanceNorm*``) takes the
+    statistics of ``x`` in training mode and leaves the averages alone; in eval mode it takes the averages. All else, dropout for
+    instance, is in eval mode outside ``learning``, and as the module has it within. Attention is computed from plain matrix
+    products and recurrent layers without cuDNN and oneDNN, whose fused kernels have no second derivative. Raises ``UserError``
+    where the forward changes its parameters or does not return one dense tensor.
     """
     learning = _LEARNING.get()
     modules = list(module.modules())
     before = [(m.__dict__, m.__dict__.copy(), m._buffers, m._buffers.copy()) for m in modules]
-    held = recurrent = False
+    n_parameters, held, recurrent, foreign = 0, False, False, False
     try:
         for child, (state, _, buffers, _) in zip(modules, before, strict=True):
             if isinstance(child, _NormBase):
@@ -50,8 +52,13 @@ def call(module: nn.Module, params: Params, x: Tensor, **options) -> Tensor:
             elif not learning and state["training"] and not (buffers and _has_averages(buffers)):
                 state["training"] = False
             recurrent = recurrent or isinstance(child, nn.RNNBase)
-            held = held or bool(buffers) or not all(map(_learned, state["_parameters"].values()))
-        given = {**_held(module, params), **params} if held else params
+            held = held or bool(buffers)
+            n_parameters += sum(map(_is_there, state["_parameters"].values()))
+            if not type(child).__module__.startswith(WITHOUT_TENSORS):
+                foreign = True
+                state.update({n: v.clone() for n, v in state.items() if isinstance(v, Tensor)})
+        given = {**rest_of(module, params), **params} if held or n_parameters > len(params) else params
+        versions = [p._version for p in params.values()] if foreign else []
         with _differentiable_kernels(recurrent):
             output = torch.func.functional_call(module, given, (x,), options)
     finally:
@@ -62,6 +69,10 @@ def call(module: nn.Module, params: Params, x: Tensor, **options) -> Tensor:
             if buffers or saved_buffers:
                 buffers.clear()
                 buffers.update(saved_buffers)
+    if foreign and versions != [p._version for p in params.values()]:
+        raise UserError(
+            f"the forward of {type(module).__name__} changes its parameters in place; it must not"
+        )
     if not isinstance(output, Tensor) or output.layout is not torch.strided:
         found = f"a {output.layout} tensor" if isinstance(output, Tensor) else f"a {type(output).__name__}"
         raise UserError(
@@ -72,9 +83,9 @@ def call(module: nn.Module, params: Params, x: Tensor, **options) -> Tensor:
 
 
 @contextmanager
-def learning() -> Iterator[None]:
+def learning(on: bool = True) -> Iterator[None]:
     """Within it ``call`` leaves dropout and the like on, in modules that are in training mode: for meta-gradients."""
-    token = _LEARNING.set(True)
+    token = _LEARNING.set(on)
     try:
         yield
     finally:
@@ -104,8 +115,8 @@ def _has_averages(buffers: dict[str, Tensor | None]) -> bool:
     return any(name.startswith("running_") for name in buffers)
 
 
-def _learned(parameter: Tensor | None) -> bool:
-    return parameter is None or parameter.requires_grad
+def _is_there(parameter: Tensor | None) -> bool:
+    return parameter is not None
 
 
 # -- what the module holds itself ----------------------------------------------------------------------------------
@@ -123,8 +134,8 @@ def place(module: nn.Module, params: Params) -> None:
             placed[key] = (tensor, tensor._version, _moved(tensor, module, *target))
 
 
-def _held(module: nn.Module, params: Params) -> Params:
-    """Frozen parameters that have to be moved, and copies of all buffers."""
+def rest_of(module: nn.Module, params: Params) -> Params:
+    """The parameters that ``params`` lack, where they have to be moved or are not frozen, and copies of all buffers."""
     target = _elsewhere(module, params)
     buffers = {name for name, _ in module.named_buffers()}
     placed = {} if target is None else _PLACED.get(module, {})
@@ -135,8 +146,8 @@ def _held(module: nn.Module, params: Params) -> Params:
             tensor = found[2] if _is_copy_of(found, tensor) else _moved(tensor, module, *target)
         if name in buffers:
             tensor = tensor.clone()
-        if target is not None or name in buffers:
-            given[name] = tensor
+        if target is not None or name in buffers or tensor.requires_grad:
+            given[name] = tensor.detach()
     return given
 
 

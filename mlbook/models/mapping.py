@@ -21,9 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from mlbook.errors import UserError
+from mlbook.models.functional import learning
 
 Result = TypeVar("Result")
-Kind = Literal["gradient", "loss", "scores"]
+Episodes = TypeVar("Episodes", bound=tuple)
+Kind = Literal["gradient", "first-order gradient", "loss", "scores"]
 
 _PLAIN: ContextVar[bool] = ContextVar("plain", default=False)
 _MAPPED: WeakKeyDictionary[nn.Module, dict[Kind, bool]] = WeakKeyDictionary()
@@ -35,37 +37,48 @@ NO_SECOND_DERIVATIVE = re.compile(
 CHECKPOINTED = "activation checkpointing computes with the network's own parameters, not with adapted ones"
 
 
-def is_mapped(module: nn.Module, kind: Kind = "gradient") -> bool:
-    """Whether torch can map the network over tasks, as far as was seen."""
-    return _MAPPED.get(module, {}).get(kind, True)
+def is_mapped(module: nn.Module, *kinds: Kind) -> bool:
+    """Whether torch can map these computations with the network over tasks, as far as was seen."""
+    known = _MAPPED.get(module, {})
+    return all(known.get(kind, True) for kind in kinds)
 
 
 def at_once_or_one_by_one(
     module: nn.Module | None,
     kind: Kind,
-    at_once: Callable[[], Result],
-    one_by_one: Callable[[], Result],
+    at_once: Callable[[Episodes], Result],
+    one_by_one: Callable[[Episodes], Result],
+    episodes: Episodes,
+    *,
+    compare: bool = False,
 ) -> Result:
-    """``at_once()``, or ``one_by_one()`` by ordinary autograd for a network that torch cannot map over tasks.
+    """``at_once(episodes)``, or ``one_by_one(episodes)`` by ordinary autograd for a network that torch cannot map over tasks.
 
     What is found out is remembered for this network and kind of computation, and said once on the log. A network that fails
     either way raises the error of the second, which is that of its own forward. Without a module there is no second way.
+    compare: both ways must give the first task of a new network the same gradient.
     """
     if module is None:
-        return at_once()
+        return at_once(episodes)
     if not is_mapped(module, kind):
-        return task_by_task(module, one_by_one)
+        return task_by_task(module, lambda: one_by_one(episodes))
     known = _MAPPED.setdefault(module, {})
+    if kind in known:
+        return at_once(episodes)
+    reason = None
     try:
-        with _no_operator_loops() if kind not in known else _nothing():
-            result = at_once()
-        known[kind] = True
-        return result
+        with _no_operator_loops():
+            result = at_once(episodes)
     except (UserError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:  # torch says in many ways, and with many types, what it cannot do
         reason = _first_sentence(error)
-    result = task_by_task(module, one_by_one)
+    if reason is None and compare and not type(module).__module__.startswith("mlbook."):
+        reason = _difference(module, at_once, one_by_one, episodes)
+    if reason is None:
+        known[kind] = True
+        return result
+    result = task_by_task(module, lambda: one_by_one(episodes))
     if all(known.values()):
         logging.getLogger("mlbook").warning(
             "%s is computed task by task, which takes longer: torch cannot map it over tasks (%s)",
@@ -76,6 +89,26 @@ def at_once_or_one_by_one(
     return result
 
 
+def _difference(module: nn.Module, at_once: Callable, one_by_one: Callable, episodes: Episodes) -> str | None:
+    """What is wrong if both ways differ on the first task, with dropout off. ``torch.func`` has been wrong without a word: a
+    derivative that an author did not write is zero to it."""
+    first = episodes._make(field[:1] for field in episodes)
+
+    def plainly() -> Tensor:
+        return _flat(task_by_task(module, lambda: one_by_one(first))[0])
+
+    with learning(False):
+        expected, mapped = plainly(), _flat(at_once(first)[0])
+        tolerance = 30 * torch.finfo(expected.dtype).eps ** 0.5 * expected.norm()
+        if not (mapped - expected).norm() > tolerance or (plainly() - expected).norm() > tolerance:
+            return None  # equal, not finite either way, or a network that draws random numbers of its own
+    return "its gradient would be another one"
+
+
+def _flat(group: dict) -> Tensor:
+    return torch.cat([t.flatten() for t in _tensors(group)])
+
+
 def task_by_task(module: nn.Module, function: Callable[[], Result]) -> Result:
     """``function()`` with ordinary autograd in place of ``torch.func``; ``UserError`` where derivatives are missing."""
     token = _PLAIN.set(True)
@@ -84,7 +117,7 @@ def task_by_task(module: nn.Module, function: Callable[[], Result]) -> Result:
         with torch.autograd.graph.disable_saved_tensors_hooks(CHECKPOINTED):
             return function()
     except (RuntimeError, NotImplementedError) as error:
-        if CHECKPOINTED in str(error):
+        if CHECKPOINTED in str(error) or "torch.utils.checkpoint" in str(error):
             raise UserError(f"{CHECKPOINTED}; switch it off in {type(module).__name__}") from error
         if NO_SECOND_DERIVATIVE.search(str(error)):
             raise UserError(
@@ -129,12 +162,28 @@ def _plain_gradient(function: Callable, has_aux: bool, group: dict, *rest):
         inputs = list(_tensors(group))
         slopes = [torch.zeros_like(t) for t in inputs]
         if value.requires_grad:
+            if not nested:
+                _refuse_missing_derivatives(value)
             slopes = torch.autograd.grad(
                 value, inputs, create_graph=nested, allow_unused=True, materialize_grads=True
             )
     each = iter(slopes)
     gradient = _with_tensors(lambda _: next(each), group)
     return (gradient, aux) if has_aux else gradient
+
+
+def _refuse_missing_derivatives(value: Tensor) -> None:
+    """Raise what ``backward`` would where an author wrote no second derivative (``once_differentiable``): ``autograd.grad``
+    passes by the node that stands for it, as if that derivative were zero."""
+    todo, seen = [value.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        if node.name().endswith("Error"):
+            raise RuntimeError("a function is marked with @once_differentiable")
+        seen.add(node)
+        todo += [following for following, _ in node.next_functions]
 
 
 def _tensors(group: dict) -> Iterator[Tensor]:
@@ -158,11 +207,6 @@ def _no_operator_loops() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="There is a performance drop")
         yield
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _first_sentence(error: Exception) -> str:

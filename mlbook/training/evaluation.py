@@ -146,18 +146,18 @@ def task_scores(
             ]
         )
 
-    def one_by_one() -> Tensor:
+    def one_by_one(episodes: Episode) -> Tensor:
         rows = [None] * episodes.n_tasks if together is None else together
         return torch.stack([one_task(episodes.task(t), rows[t]) for t in range(episodes.n_tasks)])
 
-    def all_at_once() -> Tensor:
+    def all_at_once(episodes: Episode) -> Tensor:
         in_dims = (0, None if together is None else 0)
         options = {"chunk_size": at_once(episodes), "randomness": "different"}
         return vmap(one_task, in_dims=in_dims, **options)(episodes, together)
 
     if not learner.vmappable:
-        return one_by_one()
-    return at_once_or_one_by_one(getattr(learner, "model", None), "scores", all_at_once, one_by_one)
+        return one_by_one(episodes)
+    return at_once_or_one_by_one(getattr(learner, "model", None), "scores", all_at_once, one_by_one, episodes)
 
 
 def at_once(episodes: Episode) -> int | None:
@@ -331,9 +331,14 @@ def evaluate(
         refuse_not_finite(meta)
     if not learner.has_batch_norm:
         if batch_norm != "transductive":
-            raise UserError(f"this network has no batch norm; the mode {batch_norm} means nothing for it")
+            raise UserError(
+                "this network has no batch norm whose statistics can be chosen (mlbook.models.batch_norm.BatchNorm); the mode "
+                f"{batch_norm} means nothing for it"
+            )
         if query_batches is not None:
-            raise UserError("this network has no batch norm; its scores do not depend on the batches")
+            raise UserError(
+                "this network has no batch norm whose statistics can be chosen; its scores do not depend on the batches"
+            )
     scores = fixed_scores(
         learner,
         meta,
