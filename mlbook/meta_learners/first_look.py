@@ -3,19 +3,16 @@ differentiated: errors show here in the shapes that its author knows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from mlbook.errors import UserError
+from mlbook.meta_learners.base import InitialisationLearner, Meta
 from mlbook.meta_learners.losses import check_labels, check_targets
 from mlbook.models.functional import place
 from mlbook.tasks.episode import Episode
-
-if TYPE_CHECKING:  # base asks this module
-    from mlbook.meta_learners.base import InitialisationLearner, Meta
 
 OUTPUTS: WeakKeyDictionary[nn.Module, tuple[int, ...]] = WeakKeyDictionary()
 """The shape [...] of a network's answer to one input, once it was seen."""

@@ -103,6 +103,10 @@ class Reptile(InitialisationLearner):
         """Whether a task needs what the task before it left behind."""
         return self.optimizer == "adam" and self.moments == "carried"
 
+    def engine_used(self) -> str:
+        alone = self.serial and self.engine == "vmap"
+        return "loop" if alone else super().engine_used()
+
     @property
     def recordable(self) -> bool:
         return False  # SGD cannot read a rate from the device's memory
