@@ -56,7 +56,7 @@ class FastMAML(MAML):
 
     def meta_gradient(self, meta: Meta, episodes: Episode) -> tuple[Meta, Metrics]:
         """∇J(θ) by the recursion of chapter 5 (``recursion.summed_gradients``), in float64, and mean metrics."""
-        self.check_query_sets(episodes)
+        self.check_query_sets(meta, episodes)
         options = {"steps": self.inner_steps, "first_order": self.first_order, "recompute": self.recompute}
         if self.loss == "mse":
             scale = episodes.support_y.shape[-1] if self.inner_loss == "class_sum" else 1
@@ -79,7 +79,9 @@ class FastMAML(MAML):
 
 
 def fits(learner: MAML) -> bool:
-    """Whether there are closed forms for the network and the loss of this learner."""
+    """Whether there are closed forms for the network and the loss of this learner. They differentiate all parameters."""
+    if not all(p.requires_grad for p in learner.model.parameters()):
+        return False
     if mlp_sweeps.fits(learner.model):
         return learner.loss == "mse" and learner.names is None
     return conv4_sweeps.fits(learner.model) and learner.loss == "cross_entropy"

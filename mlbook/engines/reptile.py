@@ -85,6 +85,7 @@ class FastReptile(Reptile):
         if plain(self) and not isinstance(episodes, BatchedEpisode):
             sweeps = mlp_sweeps if self.loss == "mse" else conv4_sweeps
             if sweeps.fits(self.model):
+                self.check_episodes(meta, episodes)
                 mean, metrics = sweeps.displacement(
                     self.model, meta["params"], episodes, inner_lr=self.inner_lr, steps=self.inner_steps
                 )
@@ -98,7 +99,9 @@ def plain(learner: Reptile) -> bool:
 
 
 def fits(learner: Reptile) -> bool:
-    """Whether there is a fast way to the steps of this learner."""
+    """Whether there is a fast way to the steps of this learner. It moves all parameters."""
+    if not all(p.requires_grad for p in learner.model.parameters()):
+        return False
     if learner.loss == "mse":
         return mlp_sweeps.fits(learner.model) and plain(learner)
     return conv4_kernels.fits(learner.model)

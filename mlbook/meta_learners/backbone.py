@@ -24,7 +24,7 @@ from mlbook.meta_learners.base import (
     no_reduce,
     outer_step,
 )
-from mlbook.models.functional import Params
+from mlbook.models.functional import Params, rest_of
 from mlbook.tasks.episode import Episode
 
 
@@ -100,9 +100,9 @@ class Backbone(InitialisationLearner):
             x.device.type, torch.bfloat16, enabled=self.precision == "bf16"
         ):
             x = x.contiguous(memory_format=torch.channels_last)
-            prediction = functional_call(
-                self.model, {**params, **state.meta["running"]}, (x,)
-            )
+            held = rest_of(self.model, params)
+            tensors = {**held, **params, **state.meta["running"]}
+            prediction = functional_call(self.model, tensors, (x,))
         loss = F.cross_entropy(
             prediction.to(torch.promote_types(prediction.dtype, torch.float32)), y
         )
@@ -128,7 +128,11 @@ class Backbone(InitialisationLearner):
         x = x.contiguous(memory_format=torch.channels_last)
         return functional_call(
             self.model,
-            {**meta["params"], **meta["running"]},
+            {
+                **rest_of(self.model, meta["params"]),
+                **meta["params"],
+                **meta["running"],
+            },
             (x,),
             {"features": True},
         )

@@ -9,12 +9,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlbook.errors import UserError
+from mlbook.meta_learners.losses import LOSSES
 from mlbook.models.batch_norm import BatchNorm
-from mlbook.models.functional import Params, call, initial_params
+from mlbook.models.functional import (
+    Params,
+    call,
+    check_trainable,
+    initial_params,
+    place,
+)
+from mlbook.models.mapping import is_mapped
 from mlbook.tasks.episode import Episode
 
 Meta = dict[str, Params]
@@ -127,9 +134,16 @@ class MetaLearner:
         can."""
         return None
 
+    def engine_used(self) -> str:
+        """The engine that computes: ``engine``, or ``loop`` once a network has
+        turned out to be one that torch cannot map over tasks."""
+        return self.engine
 
-LOSSES = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
-"""Mean losses over a set: (predictions, targets) -> scalar."""
+    def check_episodes(
+        self, meta: Meta, episodes: Episode, *, wait: bool = False
+    ) -> None:
+        """``UserError`` where targets do not fit the network. wait: look at labels
+        on a GPU, too."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +152,8 @@ class InitialisationLearner(MetaLearner):
     loss, and how θ is drawn."""
 
     model: nn.Module
-    """Any module whose parameters are differentiable and whose call has no side
-    effect."""
+    """Any module with differentiable parameters that maps one tensor to one
+    tensor. It is never changed, and frozen parameters stay as they are."""
     loss: Literal["cross_entropy", "mse"] = "cross_entropy"
     """Mean loss over a support set, a query set or a mini-batch."""
 
@@ -148,6 +162,7 @@ class InitialisationLearner(MetaLearner):
             raise UserError(
                 f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}"
             )
+        check_trainable(self.model)
 
     @property
     def metric(self) -> str:
@@ -162,9 +177,16 @@ class InitialisationLearner(MetaLearner):
         return any(isinstance(module, BatchNorm) for module in self.model.modules())
 
     def draw(self, generator: torch.Generator, device: torch.device | str) -> Meta:
-        """Random θ, drawn on the generator's device, then moved."""
+        """θ as ``initial_params`` gives it: drawn on the generator's device, or
+        the network's present values; then moved."""
         params = initial_params(self.model, generator)
-        return {"params": {name: p.to(device) for name, p in params.items()}}
+        params = {name: p.to(device) for name, p in params.items()}
+        place(self.model, params)
+        return {"params": params}
+
+    def engine_used(self) -> str:
+        mapped = is_mapped(self.model, "gradient", "first-order gradient")
+        return "loop" if self.engine == "vmap" and not mapped else self.engine
 
     def predict(self, params: Params, x: Tensor) -> Tensor:
         return call(self.model, params, x)

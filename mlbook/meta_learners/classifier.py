@@ -70,6 +70,11 @@ class Classifier(InitialisationLearner):
             raise UserError(
                 "the classifier needs a Conv4 with batch norm, ReLU and no biases"
             )
+        if not all(p.requires_grad for p in self.model.parameters()):
+            raise UserError(
+                "the classifier trains its whole network; parts of this one are "
+                "frozen (requires_grad is False)"
+            )
 
     engine = "library"
     inductive = True

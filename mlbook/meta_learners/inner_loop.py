@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mlbook.models.functional import Params
+from mlbook.models.mapping import grad
 
 Loss = Callable[[Params], Tensor]
 
@@ -60,7 +61,7 @@ def gradient_of(loss: Loss, params: Params, names: tuple[str, ...]) -> Params:
     def loss_of(moving: Params) -> Tensor:
         return loss({**params, **moving})
 
-    return torch.func.grad(loss_of)({name: params[name] for name in names})
+    return grad(loss_of)({name: params[name] for name in names})
 
 
 class Moments(NamedTuple):
@@ -95,7 +96,7 @@ def adam_path(
     """
     yield params, moments
     for loss in losses:
-        gradient = torch.func.grad(loss)(params)  # [ADAM 1]
+        gradient = grad(loss)(params)  # [ADAM 1]
         fresh = {n: (1 - BETA2) * g * g for n, g in gradient.items()}
         v = {n: BETA2 * moments.v[n] + fresh[n] for n in params}  # [ADAM 2]
         moments = Moments(v, BETA2 * moments.weight + (1 - BETA2))

@@ -13,9 +13,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import vmap
 
 from mlbook.errors import UserError
+from mlbook.meta_learners import first_look
 from mlbook.meta_learners.base import (
     LOSSES,
     AllReduce,
@@ -31,7 +32,8 @@ from mlbook.meta_learners.base import (
     running_mean,
 )
 from mlbook.meta_learners.inner_loop import inner_path
-from mlbook.models.functional import Params
+from mlbook.models.functional import Params, check_names, learning
+from mlbook.models.mapping import at_once_or_one_by_one, grad, task_by_task
 from mlbook.tasks.episode import Episode
 
 
@@ -65,8 +67,10 @@ class MAML(InitialisationLearner):
     """Bound on every entry of the meta-gradient (official miniImageNet: 10)."""
     engine: Literal["vmap", "loop"] = "vmap"
     """How the meta-gradient is computed: of all tasks at once, or task by task
-    with a fraction of the memory. The closed forms of ``mlbook.engines`` are a
-    third way, for the networks of the tables."""
+    with a fraction of the memory. A network that torch cannot map over tasks
+    (recurrent layers, a forward that looks at values) is computed task by task
+    in either case. The closed forms of ``mlbook.engines`` are a third way, for
+    the networks of the tables."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,6 +78,7 @@ class MAML(InitialisationLearner):
             raise UserError(
                 f"inner_steps must not be negative, got {self.inner_steps}"
             )
+        check_names(self.model, self.names)
         self.check_engine()
 
     def check_engine(self) -> None:
@@ -88,8 +93,7 @@ class MAML(InitialisationLearner):
     def init(
         self, generator: torch.Generator, device: torch.device | str = "cpu"
     ) -> State:
-        """Random θ (drawn on the generator's device, then moved), rates α where
-        they are learned, a fresh Adam."""
+        """θ (see ``draw``), rates α where they are learned, a fresh Adam."""
         meta = self.draw(generator, device)  # [MAML 1]
         if self.learn_inner_lr:
             names = self.names or tuple(meta["params"])
@@ -136,9 +140,25 @@ class MAML(InitialisationLearner):
     def meta_loss(self, meta: Meta, episodes: Episode) -> tuple[Tensor, Metrics]:
         """J(θ): the mean query loss over the T tasks of a meta-batch, each
         adapted from the same θ."""
-        over_tasks = vmap(self.task_loss, in_dims=(None, 0))
-        losses, metrics = over_tasks(meta, episodes)
-        return losses.mean(), {n: values.mean() for n, values in metrics.items()}
+
+        def at_once(episodes: Episode) -> tuple[Tensor, Metrics]:
+            options = {"in_dims": (None, 0), "randomness": "different"}
+            losses, metrics = vmap(self.task_loss, **options)(meta, episodes)
+            return losses.mean(), {n: v.mean() for n, v in metrics.items()}
+
+        def one_by_one(episodes: Episode) -> tuple[Tensor, Metrics]:
+            tasks = map(episodes.task, range(episodes.n_tasks))
+            found = [self.task_loss(meta, task) for task in tasks]
+            losses, metrics = zip(*found, strict=True)
+            each = {n: torch.stack([m[n] for m in metrics]) for n in metrics[0]}
+            return torch.stack(losses).mean(), {
+                n: v.mean() for n, v in each.items()
+            }
+
+        with learning():
+            return at_once_or_one_by_one(
+                self.model, "loss", at_once, one_by_one, episodes
+            )
 
     def meta_gradient(self, meta: Meta, episodes: Episode) -> tuple[Meta, Metrics]:
         """∇J(θ) through the inner loop, in the structure of ``meta``, and mean
@@ -148,23 +168,43 @@ class MAML(InitialisationLearner):
         way round, differentiating the mapped ``meta_loss``, is silently wrong
         where a network has torch's own normalisation layers.
         """
-        self.check_query_sets(episodes)
+        self.check_query_sets(meta, episodes)
         task_gradient = grad(self.task_loss, has_aux=True)
-        if self.engine == "loop":
+
+        def at_once(episodes: Episode) -> tuple[Meta, Metrics]:
+            options = {"in_dims": (None, 0), "randomness": "different"}
+            over_tasks = vmap(task_gradient, **options)
+            gradients, metrics = over_tasks(meta, episodes)  # [MAML 4]
+            return mean_over_tasks(gradients, metrics)
+
+        def one_by_one(episodes: Episode) -> tuple[Meta, Metrics]:
             tasks = map(episodes.task, range(episodes.n_tasks))
             results = (task_gradient(meta, task) for task in tasks)
             return running_mean(results, episodes.n_tasks)
-        over_tasks = vmap(task_gradient, in_dims=(None, 0))
-        gradients, metrics = over_tasks(meta, episodes)  # [MAML 4]
-        return mean_over_tasks(gradients, metrics)
 
-    def check_query_sets(self, episodes: Episode) -> None:
-        """``UserError`` where there is nothing to be judged on."""
+        with learning():
+            if self.engine == "loop":
+                return task_by_task(self.model, lambda: one_by_one(episodes))
+            kind = "first-order gradient" if self.first_order else "gradient"
+            ways = at_once, one_by_one
+            return at_once_or_one_by_one(
+                self.model, kind, *ways, episodes, compare=True
+            )
+
+    def check_episodes(
+        self, meta: Meta, episodes: Episode, *, wait: bool = False
+    ) -> None:
+        first_look.check(self, meta, episodes, wait=wait)
+
+    def check_query_sets(self, meta: Meta, episodes: Episode) -> None:
+        """``UserError`` where there is nothing to be judged on, or targets do not
+        fit the network."""
         if episodes.query_y.shape[1] == 0:
             raise UserError(
                 "MAML learns from query sets; these episodes have none "
                 "(n_query is 0)"
             )
+        self.check_episodes(meta, episodes)
 
     def meta_lr_at(self, progress: float) -> float:
         """β when ``progress`` of the run is done."""

@@ -60,7 +60,8 @@ def classifier_training(
     params = initial_params(model, generator)
     # the official head starts from N(0, 1), made for five classes; over
     # hundreds its first losses are enormous
-    params["head.weight"] *= 0.1
+    if "head.weight" in params:
+        params["head.weight"] *= 0.1
     for p in params.values():
         p.requires_grad_()
     optimizer = torch.optim.Adam(params.values(), lr=lr)
@@ -88,8 +89,9 @@ def classifier_training(
 def headless(model: Conv4, params: Params) -> Params:
     """The parameters of ``model`` with the identity as its head: the network
     then returns what the head would read, [B, D]."""
-    D, weight = model.head.in_features, params["head.weight"]
-    own = {name: params[name] for name, _ in model.named_parameters()}
+    D = model.head.in_features
+    own = {n: params[n] for n, p in model.named_parameters() if p.requires_grad}
+    weight = next(iter(own.values()))
     return {
         **own,
         "head.weight": torch.eye(D).to(weight),

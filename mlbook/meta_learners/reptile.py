@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from mlbook.errors import UserError
+from mlbook.meta_learners import first_look
 from mlbook.meta_learners.base import (
     LOSSES,
     AllReduce,
@@ -28,7 +29,8 @@ from mlbook.meta_learners.base import (
     outer_step,
 )
 from mlbook.meta_learners.inner_loop import Loss, Moments, adam_path, inner_path
-from mlbook.models.functional import Params
+from mlbook.models.functional import Params, learning
+from mlbook.models.mapping import at_once_or_one_by_one
 from mlbook.tasks.episode import BatchedEpisode, Episode
 
 Episodes = Episode | BatchedEpisode
@@ -101,6 +103,10 @@ class Reptile(InitialisationLearner):
         """Whether a task needs what the task before it left behind."""
         return self.optimizer == "adam" and self.moments == "carried"
 
+    def engine_used(self) -> str:
+        alone = self.serial and self.engine == "vmap"
+        return "loop" if alone else super().engine_used()
+
     @property
     def recordable(self) -> bool:
         return False  # SGD cannot read a rate from the device's memory
@@ -112,8 +118,7 @@ class Reptile(InitialisationLearner):
     def init(
         self, generator: torch.Generator, device: torch.device | str = "cpu"
     ) -> State:
-        """Random θ, drawn on the generator's device, then moved; Adam's moments
-        are zero."""
+        """θ (see ``draw``); Adam's moments are zero."""
         meta = self.draw(generator, device)  # [REPTILE 1]
         optimizer = torch.optim.SGD(leaves(meta), lr=self.meta_lr)
         if self.optimizer == "adam" and self.moments != "fresh":
@@ -215,7 +220,8 @@ class Reptile(InitialisationLearner):
             adapted = self.task(theta, moments, episode)
             return adapted if moments else adapted._replace(moments=())
 
-        batch = vmap(task)(episodes)  # [REPTILE 2]
+        over_tasks = vmap(task, randomness="different")
+        batch = over_tasks(episodes)  # [REPTILE 2]
         handed_on = None
         if moments is not None:
             v = {n: values.mean(0) for n, values in batch.moments.v.items()}
@@ -254,13 +260,26 @@ class Reptile(InitialisationLearner):
         self, theta: Params, moments: Moments | None, episodes: Episodes
     ) -> Adapted:
         """The mean over the tasks of a meta-batch, in the way that their
-        moments allow."""
+        moments and the network allow."""
         mean = self.one_by_one if self.serial else self.at_once
-        return mean(theta, moments, episodes)
+        with learning():
+            return at_once_or_one_by_one(
+                self.model,
+                "first-order gradient",
+                lambda episodes: mean(theta, moments, episodes),
+                lambda episodes: self.one_by_one(theta, moments, episodes),
+                episodes,
+            )
+
+    def check_episodes(
+        self, meta: Meta, episodes: Episodes, *, wait: bool = False
+    ) -> None:
+        first_look.check(self, meta, episodes, wait=wait)
 
     def meta_gradient(self, meta: Meta, episodes: Episodes) -> tuple[Meta, Metrics]:
         """What Reptile puts in a gradient's place, the mean of θ − φ over
         tasks; beside it the moments to hand on; metrics."""
+        self.check_episodes(meta, episodes)
         theta, moments = meta["params"], self.moments_of(meta)
         towards, moments, metrics = self.mean_over(theta, moments, episodes)
         gradient: Meta = {"params": {name: -d for name, d in towards.items()}}

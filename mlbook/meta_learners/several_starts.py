@@ -19,6 +19,7 @@ from torch.func import vmap
 from mlbook.errors import UserError
 from mlbook.meta_learners.base import LOSSES, Meta, State, leaves, map_leaves
 from mlbook.meta_learners.maml import MAML
+from mlbook.models.mapping import at_once_or_one_by_one
 from mlbook.tasks.episode import Episode
 
 
@@ -40,8 +41,18 @@ def losses_after(
             learner.predict(adapted, episode.query_x), episode.query_y
         )
 
+    def one_by_one(episodes: Episode) -> tuple[Tensor, Tensor]:
+        tasks = map(episodes.task, range(episodes.n_tasks))
+        found = [torch.stack(one_task(task)) for task in tasks]
+        return tuple(torch.stack(found, dim=1))
+
+    def at_once(episodes: Episode) -> tuple[Tensor, Tensor]:
+        return vmap(one_task, randomness="different")(episodes)
+
     with torch.no_grad():
-        return vmap(one_task)(episodes)
+        return at_once_or_one_by_one(
+            learner.model, "scores", at_once, one_by_one, episodes
+        )
 
 
 @dataclass(frozen=True)

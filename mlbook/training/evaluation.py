@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -11,9 +12,12 @@ from torch.func import vmap
 
 from mlbook.errors import UserError
 from mlbook.meta_learners.base import Meta, MetaLearner
+from mlbook.meta_learners.losses import check_targets
 from mlbook.models.batch_norm import MODES, Statistics, no_statistics
 from mlbook.models.functional import Params, call
+from mlbook.models.mapping import at_once_or_one_by_one, for_each
 from mlbook.tasks.episode import BatchedEpisode, Episode, TaskDistribution
+from mlbook.training.finite import refuse_not_finite
 
 BLOCK = 25
 """Episodes are drawn in blocks, each with its own seed: the first 600 of 10,000 tasks are the same 600 tasks, on any
@@ -31,7 +35,7 @@ class Evaluation:
     metric: str
     """``accuracy`` (0 to 1), ``mse``, ``loss`` of what an optimiser minimises, or ``return`` of an agent."""
     mean: tuple[float | None, ...]
-    """Mean over tasks after 0, 1, ..., n inner steps; None for steps that were not scored."""
+    """Mean over tasks after 0, 1, ..., n inner steps; None for steps that were not scored or whose predictions are not finite."""
     ci95_by_step: tuple[float | None, ...]
     """Half-width of the 95 % interval of each mean: see ``ci95``."""
     tasks: int
@@ -120,14 +124,17 @@ def task_scores(
     scored_steps: Sequence[int] | None = None,
     query_batches: QueryBatches | None = None,
 ) -> Tensor:
-    """Score of every task after the ``scored_steps`` (default: 0..``steps``): [T, scored steps].
+    """Score of every task after the ``scored_steps`` (default: 0..``steps``): [T, scored steps]; NaN where a prediction is not
+    finite.
 
-    query_batches: what is classified together (default: all queries of a task).
+    Dropout and the like are off, whatever mode the network is in. query_batches: what is classified together (default: all
+    queries of a task).
     """
     wanted = range(steps + 1) if scored_steps is None else sorted(set(scored_steps))
     if not learner.query_sets:  # optimisers, agents
         return learner.scores(meta, episodes, steps, wanted)
     together = None if query_batches is None else query_batches.index(episodes.query_y)
+    learner.check_episodes(meta, episodes, wait=True)
 
     def one_task(episode: Episode, together: Tensor | None) -> Tensor:
         path = task_path(learner, meta, episode, steps)
@@ -139,11 +146,18 @@ def task_scores(
             ]
         )
 
-    if not learner.vmappable:
+    def one_by_one(episodes: Episode) -> Tensor:
         rows = [None] * episodes.n_tasks if together is None else together
         return torch.stack([one_task(episodes.task(t), rows[t]) for t in range(episodes.n_tasks)])
-    in_dims = (0, None if together is None else 0)
-    return vmap(one_task, in_dims=in_dims, chunk_size=at_once(episodes))(episodes, together)
+
+    def all_at_once(episodes: Episode) -> Tensor:
+        in_dims = (0, None if together is None else 0)
+        options = {"chunk_size": at_once(episodes), "randomness": "different"}
+        return vmap(one_task, in_dims=in_dims, **options)(episodes, together)
+
+    if not learner.vmappable:
+        return one_by_one(episodes)
+    return at_once_or_one_by_one(getattr(learner, "model", None), "scores", all_at_once, one_by_one, episodes)
 
 
 def at_once(episodes: Episode) -> int | None:
@@ -166,21 +180,24 @@ def score(
     running: list[Statistics] | None,
     together: Tensor | None = None,
 ) -> Tensor:
-    """Accuracy or mean squared error of ``params`` on the query set of one task, under a batch-norm mode.
+    """Accuracy or mean squared error of ``params`` on the query set of one task, under a batch-norm mode; NaN where a prediction
+    is not finite.
 
     together [batches, images]: indices of the queries that share a batch (default: all do).
     """
     y = episode.query_y
     if batch_norm == "transductive" and together is not None:
-        prediction = vmap(lambda batch: learner.predict(params, episode.query_x[batch]))(together).flatten(
-            0, 1
-        )
+        prediction = for_each(lambda batch: learner.predict(params, episode.query_x[batch]), together)
+        prediction = prediction.flatten(0, 1)
         y = y[together.flatten()]
     else:
         prediction = predictions(learner, params, episode, batch_norm, running)
     if learner.metric == "mse":
+        check_targets("mse", prediction, y)
         return (prediction - y).square().mean()
-    return (prediction.argmax(-1) == y).float().mean()
+    accuracy = (prediction.argmax(-1) == y).float().mean()
+    # the largest of the logits: a masked class may well have −∞
+    return torch.where(prediction.amax(-1).isfinite().all(), accuracy, torch.nan)
 
 
 def predictions(
@@ -200,7 +217,7 @@ def predictions(
             together = torch.cat([support, x[None]])
             return learner.predict(params, together)[-1]  # [BN 2]
 
-        return vmap(alone, chunk_size=ALONE_AT_ONCE)(episode.query_x)
+        return for_each(alone, episode.query_x, ALONE_AT_ONCE)
     model = learner.model
     if batch_norm == "support":
         statistics: list[Statistics] = []
@@ -298,7 +315,8 @@ def evaluate(
     tasks: a distribution that samples on the CPU; episodes travel to the device of ``meta``.
     report_step: the step that counts (default: the last). scored_steps: the steps to score (default: all), for long inner loops.
     query_batches: the queries that are classified together (default: all of a task).
-    on_progress: called with the number of tasks done.
+    on_progress: called with the number of tasks done. Raises ``UserError`` where ``meta`` holds NaN or infinity, or where the
+    inner loop leads to predictions that are not finite at the step that counts.
     """
     report_step = steps if report_step is None else report_step
     wanted = list(range(steps + 1)) if scored_steps is None else sorted(set(scored_steps))
@@ -308,11 +326,19 @@ def evaluate(
         )
     if n_tasks < 2:
         raise UserError("an interval needs at least 2 tasks")
+    judged = learner.query_sets and not learner.is_search
+    if judged:
+        refuse_not_finite(meta)
     if not learner.has_batch_norm:
         if batch_norm != "transductive":
-            raise UserError(f"this network has no batch norm; the mode {batch_norm} means nothing for it")
+            raise UserError(
+                "this network has no batch norm whose statistics can be chosen (mlbook.models.batch_norm.BatchNorm); the mode "
+                f"{batch_norm} means nothing for it"
+            )
         if query_batches is not None:
-            raise UserError("this network has no batch norm; its scores do not depend on the batches")
+            raise UserError(
+                "this network has no batch norm whose statistics can be chosen; its scores do not depend on the batches"
+            )
     scores = fixed_scores(
         learner,
         meta,
@@ -326,6 +352,8 @@ def evaluate(
         scored_steps=wanted,
         query_batches=query_batches,
     )
+    if judged:
+        _refuse_divergence(scores, wanted, report_step)
     shared = {} if query_batches is None else {"query_batches": str(query_batches)}
     return Evaluation(
         metric=learner.metric,
@@ -337,6 +365,17 @@ def evaluate(
     )
 
 
+def _refuse_divergence(scores: Tensor, scored: list[int], report_step: int) -> None:
+    """``UserError`` where the step that counts has scores that are not finite."""
+    diverged = ~scores.isfinite()  # [tasks, scored steps]
+    if diverged[:, scored.index(report_step)].any():
+        first = scored[int(diverged.any(0).float().argmax())]
+        raise UserError(
+            f"the inner loop diverges: on {int(diverged[:, scored.index(report_step)].sum())} of {len(scores)} tasks the "
+            f"predictions at inner step {report_step} are not finite (the first at inner step {first}); lower inner_lr"
+        )
+
+
 def _by_step(values: Tensor, scored: list[int], steps: int) -> tuple[float | None, ...]:
-    found = dict(zip(scored, values.tolist(), strict=True))
+    found = {n: value for n, value in zip(scored, values.tolist(), strict=True) if not math.isnan(value)}
     return tuple(found.get(n) for n in range(steps + 1))

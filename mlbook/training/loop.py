@@ -12,6 +12,7 @@ from mlbook.meta_learners.base import MetaLearner, Metrics, State
 from mlbook.tasks.episode import TaskDistribution
 from mlbook.training.cuda_graph import CapturedStep
 from mlbook.training.distributed import ALONE, Processes
+from mlbook.training.finite import check_step
 
 
 @dataclass
@@ -38,8 +39,9 @@ def train(
 ) -> Iterator[Progress]:
     """Yield after every meta-step from ``state.meta_step`` up to ``meta_steps``.
 
-    generator: the source of all randomness; it must live where the tasks are sampled. processes: the processes that share
-    every meta-batch. graph: record the meta-step as a CUDA graph.
+    generator: the source of all randomness but dropout's (that is torch's own, ``torch.manual_seed``); it must live where the
+    tasks are sampled. processes: the processes that share every meta-batch. graph: record the meta-step as a CUDA graph.
+    Raises ``UserError`` where the loss or a parameter is no longer finite, with the meta-step (a GPU is asked every hundredth).
     """
     all_reduce = processes.mean_over(meta_batch_size)
 
@@ -52,4 +54,5 @@ def train(
         step = CapturedStep(meta_step, learner, state, generator)
     while state.meta_step < meta_steps:  # [MAML 2]
         state, metrics = step(state, state.meta_step / meta_steps)
+        check_step(state, metrics, meta_steps)
         yield Progress(state.meta_step, metrics, state, generator)

@@ -32,6 +32,7 @@ from mlbook.training.distributed import Processes, started
 from mlbook.training.distributed import processes as join
 from mlbook.training.early_stopping import EarlyStopping
 from mlbook.training.evaluation import Evaluation, evaluate
+from mlbook.training.finite import refuse_not_finite
 from mlbook.training.loop import train
 from mlbook.training.memory import keep_freed_memory
 from mlbook.training.records import commit, keep, today
@@ -133,7 +134,7 @@ def run(
         "threads": torch.get_num_threads(),
         "processes": processes.count,
         "graph": use_graph,
-        "engine": learner.engine,
+        "engine": learner.engine_used(),
         "versions": {
             "mlbook": mlbook.__version__,
             "torch": torch.__version__,
@@ -255,6 +256,7 @@ def _train(
                 save_state()
                 saved = time.monotonic()
         if first:
+            line.label = f"{config['name']} ({learner.engine_used()})"  # known once a meta-step was computed
             line(progress.meta_step, **shown)
         if time_limit is not None and time.monotonic() - began > time_limit:
             break
@@ -344,6 +346,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[dic
         raise CheckpointError(f"{path} is not a checkpoint of an mlbook experiment ({error})") from None
     if shapes != wanted:
         raise CheckpointError(f"{path} does not hold the parameters that {config['name']} has")
+    refuse_not_finite(meta, str(path), CheckpointError)
     return config, map_leaves(lambda t: t.to(device), meta)
 
 
