@@ -151,6 +151,16 @@ class ClassPool:
         rows = rows / 255 if rows.dtype == torch.uint8 else rows.float()
         return rows.view(*index.shape, *self.images.shape[2:])
 
+    def labelled(self) -> tuple[Tensor, Tensor]:
+        """All examples, upright, as ordinary training wants them: x float32 [n, ...] (images of uint8 from 0 to 1), and the number
+        of each one's class, y int64 [n]."""
+        classes, most = self.images.shape[:2]
+        numbers = torch.arange(classes, device=self.images.device).repeat_interleave(most)
+        there = torch.arange(classes * most, device=self.images.device)
+        if self.counts is not None:
+            there = there[there % most < self.counts[numbers]]
+        return self.drawn(there), numbers[there]
+
     def to(self, device: torch.device | str) -> ClassPool:
         """The same pool on another device."""
         counts = None if self.counts is None else self.counts.to(device)
