@@ -5,27 +5,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from mlbook.errors import CheckpointError
+from mlbook.data.disk import reason
+from mlbook.errors import CheckpointError, StorageError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write next to ``path``, flush to disk, then rename: a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write next to ``path``, flush to disk, then rename: a reader sees the old file or the new one, never a part.
+
+    ``StorageError`` with the old file as it was where the disk refuses.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written ({reason(error)})") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong is said already
+            temporary.unlink()
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
@@ -52,10 +61,29 @@ def fingerprint(tensor: torch.Tensor) -> str:
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and header of a safetensors file; ``CheckpointError`` if it is missing or damaged."""
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}")
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def load_header(path: Path) -> dict[str, str]:
+    """The header alone, without reading the tensors; ``CheckpointError`` as of ``load_tensors``."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator:
     try:
+        if path.is_dir():
+            raise CheckpointError(f"no checkpoint at {path}, which is a folder; name the file in it")
+        if not path.is_file():
+            raise CheckpointError(f"no checkpoint at {path}")
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from None
+        raise CheckpointError(f"{path} is not a readable checkpoint: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    """The message of a library on one line."""
+    return " ".join(str(error).split())

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from mlbook.data import glyphs, image_folder, mini_imagenet, omniglot
 from mlbook.data.pools import ClassPool
+from mlbook.experiments import provenance
 from mlbook.experiments.experiment import Experiment, Preset
 from mlbook.experiments.networks import build_model, initialisation_learner
 from mlbook.meta_learners import Classifier, MetaLearner
@@ -55,6 +56,7 @@ def pool_of(config: dict, split: str) -> ClassPool:
         return source.load_as_reptile(split) if reptile else source.load(split)
     if config["dataset"] == "mini":
         return mini_imagenet.load(split)
+    provenance.check_shape(config)
     return image_folder.load(config["dataset"], split)
 
 

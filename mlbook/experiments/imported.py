@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from mlbook.data import image_folder
-from mlbook.experiments import images, reptile
+from mlbook.experiments import images, provenance, reptile
 from mlbook.experiments.experiment import Experiment
 
 METHODS = ("maml", "fomaml", "anil", "metasgd", "reptile", "nearest", "finetuning")
@@ -35,3 +35,11 @@ def experiment(name: str) -> Experiment | None:
     }
     test_query = min(own.test_query, n_query)
     return replace(own, shares_training_with=(), n_query=n_query, test_query=test_query, presets=presets)
+
+
+def family(config: dict) -> str | None:
+    """The family of a configuration of imported pictures, which need not be here; None for a configuration of another kind."""
+    match = NAME.fullmatch(config["name"])
+    if match is None or match[2] != config.get("dataset") or not provenance.is_imported(config):
+        return None
+    return "reptile" if match[1] == "reptile" else "images"
