@@ -229,6 +229,7 @@ def quick(out, **options):
 def test_a_run_leaves_what_is_promised(short, tmp_path, capsys):
     record = quick(tmp_path / "run")
     assert files_below(tmp_path / "run") == [
+        ".lock",
         "checkpoint.safetensors",
         "log.csv",
         "record.json",

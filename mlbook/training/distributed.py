@@ -7,7 +7,7 @@ take every Nth task of it, so the result is that of one process up to rounding.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -63,6 +63,21 @@ class Processes:
             raise UserError(
                 f"the processes do not agree on the {what} ({values}); give them the same --out folder"
             )
+
+    def first_does(self, action: Callable[[], None]) -> None:
+        """The first process acts and the others wait for it; where it meets a ``UserError``, all do."""
+        if self.count == 1:
+            action()
+            return
+        refusal: list[str | None] = [None]
+        if self.rank == 0:
+            try:
+                action()
+            except UserError as error:
+                refusal = [str(error)]
+        dist.broadcast_object_list(refusal, 0)
+        if refusal[0] is not None:
+            raise UserError(refusal[0])
 
     def wait(self) -> None:
         """Until all processes are here."""
