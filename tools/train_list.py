@@ -131,7 +131,8 @@ def unpack(file: Path, out: Path) -> None:
             for member in members:
                 write_atomically(out.joinpath(*Path(member.name).parts), tar.extractfile(member).read())
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"{file} cannot be unpacked ({error})") from None
+        # tarfile lists on further lines what it tried
+        raise UserError(f"{file} cannot be unpacked ({str(error).split(chr(10))[0].rstrip(':')})") from None
 
 
 def main(arguments: list[str] | None = None) -> int:

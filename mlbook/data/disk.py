@@ -13,7 +13,9 @@ BLOCK = 4096
 
 
 def reason(error: OSError) -> str:
-    """Why the system refused, in its own words."""
+    """Why the system refused, in its own words as far as they help."""
+    if isinstance(error, FileExistsError) and error.filename:  # of a folder that was to be made
+        return f"{error.filename} is no folder"
     return error.strerror or str(error)
 
 

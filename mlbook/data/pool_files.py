@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -63,7 +64,8 @@ def replace(
             os.replace(new[split], split_path(stem, split))
     finally:
         for path in new.values():
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # what went wrong is said already
+                path.unlink()
 
 
 def about(stem: Path) -> dict:

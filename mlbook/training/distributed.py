@@ -110,5 +110,10 @@ def processes(device: torch.device, meta_batch_size: int) -> Iterator[Processes]
             raise UserError(f"there are {torch.cuda.device_count()} GPUs for more processes; start fewer")
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    yield Processes(dist.get_rank(), count)
+    try:
+        yield Processes(dist.get_rank(), count)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "by peer" not in str(error):
+            raise
+        raise UserError("another process of this training ended; what it said is the reason") from None
     dist.destroy_process_group()  # not after an error: taking leave would wait for processes that wait for this one

@@ -20,7 +20,7 @@ import torch
 
 import mlbook
 from mlbook import experiments
-from mlbook.data.disk import reason
+from mlbook.data import disk
 from mlbook.data.progress import ProgressLine
 from mlbook.data.tensor_file import load_header, load_tensors, save_tensors, write_atomically
 from mlbook.engines import conv4_sweeps, fastest
@@ -44,8 +44,8 @@ from mlbook.training.records import commit, keep, today
 
 LOG_LINES = 400
 SUMS = "sums/"
-ROOM_FOR_TEXT = 16_384
-"""Bytes that headers, the log and the records of a small run take."""
+ROOM_FOR_TEXT = 100_000
+"""Bytes that headers, the log and a record take."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -116,11 +116,16 @@ def run(
     with ExitStack() as held:  # the folder is this run's until the records are written
         with join(where, config["meta_batch_size"]) as processes:
             processes.wait()  # until all have looked at the folder
-            best = _early_stopping(setup, learner) if processes.rank == 0 else None
             state = learner.init(torch.Generator().manual_seed(seed), where)
-            needed = _bytes_written(state, early_stopping=config.get("validate_every") is not None)
-            claim = run_folder.claimed(out, resume=resume, needed=needed)
-            processes.first_does(lambda: held.enter_context(claim))
+            best: EarlyStopping | None = None
+
+            def begin() -> None:
+                nonlocal best
+                best = _early_stopping(setup, learner)
+                needed = _bytes_written(state, early_stopping=best is not None)
+                held.enter_context(run_folder.claimed(out, resume=resume, needed=needed))
+
+            processes.first_does(begin)
             use_graph = graph and where.type == "cuda" and processes.count == 1 and learner.recordable
             with _interrupts_between_steps(out, processes) as interrupted:
                 trained = _train(
@@ -488,7 +493,7 @@ def _read_log(path: Path, last_step: int, columns: int) -> list[str]:
             if int(step) <= last_step:
                 kept.append(entry)
     except OSError as error:
-        raise StorageError(f"{path} cannot be read ({reason(error)})") from None
+        raise StorageError(f"{path} cannot be read ({disk.reason(error)})") from None
     except ValueError as error:
         raise CheckpointError(
             f"{path} is not the log of this run ({error}); move it away, and --resume goes on without its lines"
