@@ -394,9 +394,10 @@ def test_an_empty_folder_with_a_lock_file_is_no_run(place):
     assert train() == 0
 
 
-@pytest.mark.parametrize("number", [38, 95, 37])
+@pytest.mark.parametrize("number", [38, 95, 37, 22])  # not implemented, not supported, none left, invalid
 def test_a_file_system_without_locks_is_said_and_used(place, number, monkeypatch, capsys):
     def none(self):
+        open(self.lock_file, "w").close()
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(run_folder.FileLock, "acquire", none)

@@ -5,7 +5,6 @@ All that is found out before the training.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from mlbook.errors import StorageError, UserError
 LOCK = ".lock"
 """The lock file. In the folder of a run it stays: to remove it could give two trainings a lock each."""
 FILES = ("checkpoint.safetensors", "log.csv", "record.json")
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 def resume_file(out: Path) -> Path:
@@ -42,7 +40,8 @@ def locked(file: Path, refusal: str, name: str) -> Iterator[None]:
     except Timeout:
         raise UserError(refusal) from None
     except (OSError, NotImplementedError) as error:  # older versions of the library raise the latter
-        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+        # a file that can be written, but not locked: network and cloud disks answer in many ways
+        if isinstance(error, OSError) and not os.access(file, os.W_OK):
             raise StorageError(f"{name} cannot be written ({disk.reason(error)})") from None
         print(
             f"mlbook: {name} is on a file system without locks; train there once at a time", file=sys.stderr
