@@ -17,7 +17,7 @@ import venv
 from importlib import metadata
 from pathlib import Path
 
-NEEDS = ("torch", "numpy", "safetensors", "pillow")
+NEEDS = ("torch", "numpy", "safetensors", "filelock", "pillow")
 """What the benchmarks themselves and ``mlbook`` import."""
 LEARN2LEARN_NEEDS = (
     "torchvision",

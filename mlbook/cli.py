@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -149,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     try:
         options = _parser().parse_args(arguments)
-        return {
+        status = {
             "experiments": _experiments,
             "train": _train,
             "evaluate": _evaluate,
@@ -158,15 +159,45 @@ def main(arguments: list[str] | None = None) -> int:
             "data": _data,
             "features": _features,
         }[options.command](options)
-    except UserError as error:
-        print(f"mlbook: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nmlbook: interrupted; train again with --resume to go on", file=sys.stderr)
-        return 130
+        sys.stdout.flush()  # here, where a full disk can still be told
+        return status
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()
         return 0
+    except KeyboardInterrupt as error:
+        print(f"\nmlbook: {error.args[0] if error.args else 'interrupted'}", file=sys.stderr)
+        return 130
+    except (UserError, OSError, MemoryError, RuntimeError) as error:
+        if (said := sentence(error)) is None:
+            raise
+        print(f"mlbook: {said}", file=sys.stderr)
+        if isinstance(error, OSError):
+            _forget_output()
+        return 2
+
+
+def sentence(error: Exception) -> str | None:
+    """What the user is told of an error that bad input, a disk or a full memory can cause; None for a fault of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        return f"{names or 'a file'} cannot be used ({error.strerror or error})"
+    text = str(error)
+    if type(error).__name__ == "OutOfMemoryError" or "CUDA error: out of memory" in text:
+        return "the memory of the GPU is full; end what else runs there, or use --device cpu"
+    # torch reports the computer's memory as a RuntimeError
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return "the memory of this computer is full; end what else runs here, or take fewer or smaller tasks"
+    return None
+
+
+def _forget_output() -> None:
+    """Python would try again at its end to write what standard output could not take, with a message of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _experiments(options) -> int:
@@ -228,18 +259,16 @@ def _evaluate(options) -> int:
     from mlbook import experiments
     from mlbook.data.progress import ProgressLine
     from mlbook.training.memory import keep_freed_memory
-    from mlbook.training.runner import choose_device, evaluate_setup, use_precision
+    from mlbook.training.runner import check_data, choose_device, evaluate_setup, use_precision
 
     if options.tasks < 2:
         raise UserError(f"--tasks must be at least 2 (an interval needs two), not {options.tasks}")
     if options.seed < 0:
         raise UserError(f"--seed must not be negative, got {options.seed}")
     device = choose_device(options.device)
-    config, meta = _trained(options.name, device)
-    if options.name in experiments.get(config["name"]).shares_training_with:  # another protocol
-        config = experiments.config(
-            options.name, config["preset"], meta_steps=config["meta_steps"], seed=config["seed"]
-        )
+    path, config, meta = _trained(options.name, device)
+    if note := check_data(path, config):
+        print(f"mlbook: {note}", file=sys.stderr)
     setup = experiments.setup(config)
     use_precision("float32", device, setup.learner)
     if device.type == "cpu":
@@ -259,22 +288,28 @@ def _evaluate(options) -> int:
 
 
 def _trained(name: str, device):
-    """Configuration and meta-parameters of a checkpoint file, or of the checkpoint that is shipped for an experiment."""
+    """A checkpoint's file, its configuration and meta-parameters: of that path, or the one that is shipped for an experiment."""
     from mlbook import experiments, results
     from mlbook.training.runner import load_checkpoint
 
     path = Path(name)
     if path.suffix == ".safetensors" or path.exists():
-        return load_checkpoint(path, device)
+        return path, *load_checkpoint(path, device)
     experiments.get(name)
-    return results.pretrained(name, device)
+    path = results.pretrained_path(name)
+    config, meta = load_checkpoint(path, device)
+    if name != config["name"]:  # another protocol
+        config = experiments.config(
+            name, config["preset"], meta_steps=config["meta_steps"], seed=config["seed"]
+        )
+    return path, config, meta
 
 
 def _predict(options) -> int:
     from mlbook.training.prediction import predict, table
     from mlbook.training.runner import choose_device
 
-    config, meta = _trained(options.name, choose_device(options.device))
+    _, config, meta = _trained(options.name, choose_device(options.device))
     found = predict(
         config, meta, options.support, options.images, steps=options.steps, batch_norm=options.batch_norm
     )
@@ -363,14 +398,18 @@ def _features(options) -> int:
     if options.action == "import":
         print(f"{options.name}: ready at {feature_sets.import_from(options.name, options.source)}")
         return 0
+    from mlbook import experiments
     from mlbook.training.feature_extraction import extract
     from mlbook.training.memory import keep_freed_memory
-    from mlbook.training.runner import choose_device, load_checkpoint
+    from mlbook.training.runner import check_data, choose_device, load_checkpoint, use_precision
 
     device = choose_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
     config, meta = load_checkpoint(options.checkpoint, device)
+    if note := check_data(options.checkpoint, config):
+        print(f"mlbook: {note}", file=sys.stderr)
+    use_precision("float32", device, experiments.build_learner(config))
     name = options.name or config["name"].removeprefix("backbone-")
     print(f"{name}: ready at {extract(config, meta, name)}")
     return 0

@@ -11,3 +11,7 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint that is missing, damaged or belongs to another experiment."""
+
+
+class StorageError(UserError):
+    """A file or folder that cannot be made or written: no room, no permission, or something else in its place."""

@@ -2,13 +2,19 @@
 
 import json
 import math
+import os
+import re
+import subprocess
 import sys
 from functools import partial
+from importlib import metadata
 
 import numpy as np
 import pytest
 import torch
 from package_fixtures import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from test_layers import CORE_LIBRARIES, imports
 
 from benchmarks import compare, harness, install_peers
@@ -93,6 +99,49 @@ def test_the_environment_with_the_peers_has_all_that_the_benchmarks_import():
     roots = {n.split(".")[0] for f in files for n in imports(f.read_text(encoding="utf-8"), top_level=True)}
     needed = CORE_LIBRARIES | roots - set(sys.stdlib_module_names) - {"benchmarks", "mlbook"}
     assert {{"PIL": "pillow"}.get(name, name) for name in needed} <= set(install_peers.NEEDS)
+
+
+LOADED = """
+import json, sys
+import benchmarks.compare, benchmarks.harness, benchmarks.contenders, benchmarks.problems
+import mlbook.training.runner, mlbook.data.datasets, PIL.Image
+print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
+"""
+
+
+def test_what_the_benchmarks_load_comes_with_the_packages_of_that_environment():
+    """And what pyproject.toml asks for, as far as the core imports it, is among them."""
+    answer = subprocess.run(
+        [sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    there, todo = set(), list(install_peers.NEEDS)
+    while todo:
+        package = canonicalize_name(todo.pop())
+        if package in there:
+            continue
+        there.add(package)
+        try:
+            asked = [Requirement(line) for line in metadata.requires(package) or []]
+        except metadata.PackageNotFoundError:  # of another system or Python
+            continue
+        todo += [r.name for r in asked if r.marker is None or r.marker.evaluate({"extra": ""})]
+    owners = {
+        root: {canonicalize_name(package) for package in packages}
+        for root, packages in metadata.packages_distributions().items()
+    }
+    loaded = {root: owners[root] for root in json.loads(answer.stdout) if root in owners}
+    assert {"torch", "safetensors", "filelock", "PIL"} <= set(loaded)
+    # what a site's start-up files load is not ours
+    bare = subprocess.run(
+        [sys.executable, "-c", "import json, sys; print(json.dumps(list(sys.modules)))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    started = {name.split(".")[0] for name in json.loads(bare.stdout)}
+    assert [root for root, packages in loaded.items() if root not in started and not packages & there] == []
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    dependencies = re.findall(r'"([a-z]+)>=', pyproject.split("dependencies = [")[1].split("]")[0])
+    assert set(dependencies) & CORE_LIBRARIES == CORE_LIBRARIES <= set(install_peers.NEEDS)
 
 
 @pytest.mark.parametrize("folder", ("benchmarks", "studies"))

@@ -205,7 +205,7 @@ def test_train_then_evaluate(place, capsys, short, name, metric):
     assert name in capsys.readouterr().out
     assert files_below(place / "deep") == [
         f"run/{file}"
-        for file in ("checkpoint.safetensors", "log.csv", "record.json", "resume/state.safetensors")
+        for file in (".lock", "checkpoint.safetensors", "log.csv", "record.json", "resume/state.safetensors")
     ]
     evaluate = ["evaluate", "deep/run/checkpoint.safetensors", "--tasks", "3", "--device", "cpu"]
     assert main([*evaluate, "--json"]) == 0

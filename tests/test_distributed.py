@@ -14,6 +14,7 @@ from mlbook.cli import main
 from mlbook.data.tensor_file import load_tensors
 from mlbook.errors import UserError
 from mlbook.tasks import Sinusoids
+from mlbook.training import run_folder
 from mlbook.training.distributed import ALONE, Processes, processes
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -107,6 +108,70 @@ def test_wrong_settings_are_refused_by_all_processes(tmp_path):
     answer = together(2, *training("maml-sinusoid-5shot", tmp_path / "x", "--preset", "huge"))
     assert answer.returncode != 0 and "mlbook: maml-sinusoid-5shot has the presets" in answer.stderr
     assert not (tmp_path / "x").exists()
+
+
+def test_several_processes_share_one_lock_and_are_refused_together(tmp_path):
+    """Pairs that share a lock train in the tests above."""
+    with run_folder.claimed(tmp_path / "x", resume=False, needed=0):
+        answer = together(2, *training("maml-sinusoid-5shot", tmp_path / "x"))
+        assert answer.returncode != 0
+        said = [line for line in answer.stderr.splitlines() if line.startswith("mlbook: ")]
+        assert said and all(  # torchrun ends the others as soon as one has ended
+            "another training is writing to" in line for line in said
+        )
+        assert "Error: " not in answer.stderr.replace("ChildFailedError: ", "")
+    assert not (tmp_path / "x").exists()
+
+
+FULL = """
+import os, sys
+from mlbook.cli import main
+real = os.replace
+def replace(source, target):
+    if str(target).endswith("state.safetensors") and os.path.exists(target):
+        raise OSError(28, "No space left on device")
+    return real(source, target)
+os.replace = replace
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_full_disk_of_the_first_process_is_one_sentence_of_each(tmp_path):
+    port = str(free_port())
+    arguments = training("maml-sinusoid-5shot", tmp_path / "x", "--checkpoint-every", "0", steps=2000)
+    pair = []
+    for rank in "01":
+        own = {
+            **ENVIRONMENT,
+            "RANK": rank,
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        command = [sys.executable, "-c", FULL, *arguments]
+        pair.append(subprocess.Popen(command, env=own, cwd=ROOT, stderr=subprocess.PIPE, text=True))
+    errors = [process.communicate(timeout=120)[1] for process in pair]
+    assert [process.returncode for process in pair] == [2, 2], errors
+    said = [[line for line in text.splitlines() if line.startswith("mlbook: ")] for text in errors]
+    assert "No space left" in said[0][0] and "another process of this training ended" in said[1][0]
+    assert "Traceback" not in errors[0] + errors[1]
+    assert int(load_tensors(tmp_path / "x/resume/state.safetensors")[0]["meta_step"]) >= 1
+
+
+def test_what_the_first_process_meets_is_met_by_all(monkeypatch):
+    sent = []
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", lambda said, source: sent.append(said[0]))
+
+    def refuse():
+        raise UserError("no room")
+
+    with pytest.raises(UserError, match="no room"):
+        Processes(0, 2).first_does(refuse)
+    Processes(0, 2).first_does(lambda: None)
+    Processes(1, 2).first_does(refuse)  # it does nothing itself
+    assert sent == ["no room", None, None]
+    with pytest.raises(UserError, match="no room"):
+        ALONE.first_does(refuse)
 
 
 def test_the_parts_are_the_meta_batch():

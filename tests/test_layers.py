@@ -1,4 +1,4 @@
-"""Imports run downward only, and the core needs nothing but torch, numpy and safetensors."""
+"""Imports run downward only, and the core needs nothing but torch, numpy, safetensors and filelock."""
 
 import ast
 import json
@@ -29,7 +29,7 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 CORE = [name for names in LAYERS[:-2] for name in names]
-CORE_LIBRARIES = {"torch", "numpy", "safetensors"}
+CORE_LIBRARIES = {"torch", "numpy", "safetensors", "filelock"}
 # meta_learners sees of the tasks only what an episode is; that the two families below it stay apart is tested, too
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
@@ -84,7 +84,7 @@ def test_an_upward_import_is_found():
 @pytest.mark.parametrize(
     "path", [p for p in MODULES if unit(p) in CORE], ids=lambda path: path.relative_to(PACKAGE).as_posix()
 )
-def test_the_core_needs_torch_numpy_and_safetensors_only(path):
+def test_the_core_needs_few_libraries(path):
     source = path.read_text(encoding="utf-8")
     roots = {name.split(".")[0] for name in imports(source, top_level=True)}
     assert roots - set(sys.stdlib_module_names) - {"mlbook"} <= CORE_LIBRARIES

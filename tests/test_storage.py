@@ -19,7 +19,7 @@ from PIL import Image
 
 from mlbook.data import datasets, omniglot, pictures, storage
 from mlbook.data.tensor_file import load_tensors, save_tensors, write_atomically
-from mlbook.errors import DataError, UserError
+from mlbook.errors import DataError, StorageError, UserError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -188,7 +188,7 @@ def test_writing_is_atomic(tmp_path, monkeypatch):
         raise OSError("power cut")
 
     monkeypatch.setattr("mlbook.data.tensor_file.os.replace", power_cut)
-    with pytest.raises(UserError, match="x.bin cannot be written .power cut."):
+    with pytest.raises(StorageError, match="x.bin cannot be written .power cut."):
         write_atomically(target, b"new")
     assert target.read_bytes() == b"old" and files_below(tmp_path) == ["x.bin"]
 

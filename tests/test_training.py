@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ from mlbook.meta_learners.base import leaves, outer_step
 from mlbook.models import MLP, Conv4
 from mlbook.models.conv4 import adapted_names
 from mlbook.tasks import FewShot, MiniBatches, Sinusoids
+from mlbook.training import run_folder
 from mlbook.training.checkpoint import load_resume, save_resume
 from mlbook.training.loop import train
 from mlbook.training.runner import load_checkpoint, run
@@ -229,6 +231,7 @@ def quick(out, **options):
 def test_a_run_leaves_what_is_promised(short, tmp_path, capsys):
     record = quick(tmp_path / "run")
     assert files_below(tmp_path / "run") == [
+        ".lock",
         "checkpoint.safetensors",
         "log.csv",
         "record.json",
@@ -495,6 +498,61 @@ def test_a_list_is_trained_call_by_call_to_the_same_end(tmp_path, capsys, monkey
     assert (tmp_path / "b" / names[0] / "record.json").read_bytes() == before
 
 
+def test_a_list_leaves_a_folder_alone_that_another_training_has(tmp_path, capsys):
+    tool = train_list()
+    name, out = "maml-sinusoid-5shot", tmp_path / "runs"
+    arguments = [name, "--preset", "quick", "--device", "cpu", "--minutes", "1e-4", "--out", str(out)]
+    assert tool.main([*arguments, "--pack", str(tmp_path / "a.tar")]) == 3
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        assert not [member for member in tar.getnames() if "/." in member]
+    capsys.readouterr()
+    with run_folder.claimed(out / name, resume=True, needed=0):
+        before = {file: (out / file).read_bytes() for file in files_below(out)}
+        assert tool.main(arguments) == 3
+        assert "failed: another training is writing" in json.loads(capsys.readouterr().out)[name]
+        assert tool.main([*arguments, "--unpack", str(tmp_path / "a.tar")]) == 2
+        assert "a training is writing to" in one_line(capsys.readouterr().err)
+        assert {file: (out / file).read_bytes() for file in files_below(out)} == before
+
+
+@pytest.mark.parametrize("cut", [300, 3000])
+def test_a_pack_that_was_cut_short_overwrites_nothing(tmp_path, cut, capsys):
+    tool = train_list()
+    out, file = tmp_path / "runs", tmp_path / "a.tar"
+    arguments = ["maml-sinusoid-5shot", "--preset", "quick", "--device", "cpu", "--minutes", "1e-4", "--out"]
+    assert tool.main([*arguments, str(out), "--pack", str(file)]) == 3
+    file.write_bytes(file.read_bytes()[:cut])
+    before = {name: (out / name).read_bytes() for name in files_below(out)}
+    capsys.readouterr()
+    assert tool.main([*arguments, str(out), "--unpack", str(file)]) == 2
+    assert "cannot be unpacked" in one_line(capsys.readouterr().err)
+    assert {name: (out / name).read_bytes() for name in files_below(out)} == before
+
+
+@pytest.mark.parametrize("target", ["folder", "file/a.tar"])
+def test_a_pack_that_cannot_be_written_is_one_sentence(tmp_path, target, capsys):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(UserError, match="cannot be written") as refused:
+        train_list().pack(tmp_path / "runs", tmp_path / target)
+    one_line(refused.value)
+    assert files_below(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("content", [b"{broken", b"[1]", b"\xff\xfe"])
+def test_a_damaged_record_is_not_shipped(tmp_path, content):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("ship_run", ROOT / "tools" / "ship_run.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    (tmp_path / "record.json").write_bytes(content)
+    with pytest.raises(UserError, match="is not a record of a run") as refused:
+        tool.ship(tmp_path)
+    one_line(refused.value)
+
+
 def test_bad_lists_are_refused(tmp_path, capsys):
     tool = train_list()
     for arguments, says in (
@@ -508,9 +566,6 @@ def test_bad_lists_are_refused(tmp_path, capsys):
     ):
         assert tool.main([*arguments, "--out", str(tmp_path / "runs")]) == 2
         assert says in capsys.readouterr().err
-    import io
-    import tarfile
-
     with tarfile.open(tmp_path / "evil.tar", "w") as tar:
         member = tarfile.TarInfo("../outside")
         member.size = 1

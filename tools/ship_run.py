@@ -14,15 +14,28 @@ from mlbook import results
 from mlbook.data.tensor_file import write_atomically
 from mlbook.errors import UserError
 from mlbook.experiments import run_id
-from mlbook.training.runner import load_checkpoint
+from mlbook.training.runner import load_checkpoint, trained_on
+
+
+def read(path: Path) -> dict:
+    """A record; ``UserError`` where it is none."""
+    try:
+        record = json.loads(path.read_text())
+        if isinstance(record, dict):
+            return record
+        reason = "no object"
+    except ValueError as error:
+        reason = str(error)
+    raise UserError(f"{path} is not a record of a run ({reason})")
 
 
 def ship(folder: Path, *, with_checkpoint: bool = True) -> None:
-    record = json.loads((folder / "record.json").read_text())
-    others = [json.loads(path.read_text()) for path in sorted(folder.glob("record-*.json"))]
+    record = read(folder / "record.json")
+    others = [read(path) for path in sorted(folder.glob("record-*.json"))]
     checkpoint = folder / "checkpoint.safetensors"
     config, _ = load_checkpoint(checkpoint)
-    if config != record["config"] or run_id(config) != record["run"]:
+    same_data = trained_on(checkpoint) == record.get("data", {})
+    if config != record.get("config") or run_id(config) != record.get("run") or not same_data:
         raise UserError(f"{folder}: checkpoint and record are of different runs")
     if with_checkpoint and checkpoint.stat().st_size >= 1_000_000:
         raise UserError(

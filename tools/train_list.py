@@ -14,16 +14,22 @@ is a summary in JSON. Exit status: 0 when all are finished, 3 when some are not,
 
 import argparse
 import json
+import os
 import sys
 import tarfile
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from mlbook import experiments, results
+from mlbook.cli import sentence
 from mlbook.data import feature_sets
+from mlbook.data.disk import reason
+from mlbook.data.tensor_file import write_atomically
 from mlbook.errors import UserError
 from mlbook.training.feature_extraction import extract
-from mlbook.training.runner import choose_device, load_checkpoint, run
+from mlbook.training.run_folder import LOCK, locked
+from mlbook.training.runner import check_data, choose_device, load_checkpoint, run, use_precision
 
 
 def pending() -> list[str]:
@@ -40,15 +46,15 @@ def train_list(
     state = {}
     for name in names:
         folder = out / name
-        if (folder / "record.json").exists():
-            _features_of(name, folder, device)
-            state[name] = "finished"
-            continue
-        left = until - time.monotonic()
-        if left <= 0:
-            state[name] = _position(folder)
-            continue
         try:
+            if (folder / "record.json").exists():
+                _features_of(name, folder, device)
+                state[name] = "finished"
+                continue
+            left = until - time.monotonic()
+            if left <= 0:
+                state[name] = _position(folder)
+                continue
             record = run(
                 name,
                 preset=preset,
@@ -62,8 +68,10 @@ def train_list(
             state[name] = _position(folder) if record is None else "finished"
             if record is not None:
                 _features_of(name, folder, device)
-        except UserError as error:  # the others may still do
-            state[name] = f"failed: {error}"
+        except (UserError, OSError, MemoryError, RuntimeError) as error:  # the others may still do
+            if (said := sentence(error)) is None:
+                raise
+            state[name] = f"failed: {said}"
     return state
 
 
@@ -71,7 +79,10 @@ def _features_of(name: str, folder: Path, device: str) -> None:
     """The features that a finished backbone makes, where they are not there yet: the rows over them may come next."""
     own = name.removeprefix("backbone-")
     if own != name and not feature_sets.available(own):
-        config, meta = load_checkpoint(folder / "checkpoint.safetensors", choose_device(device))
+        path, where = folder / "checkpoint.safetensors", choose_device(device)
+        config, meta = load_checkpoint(path, where)
+        check_data(path, config)
+        use_precision("float32", where, experiments.build_learner(config))
         extract(config, meta, own)
 
 
@@ -79,30 +90,49 @@ def _position(folder: Path) -> str:
     log = folder / "log.csv"
     if not log.exists():
         return "not started"
-    return f"stopped after meta-step {log.read_text().splitlines()[-1].split(',')[0]}"
+    lines = log.read_text(errors="replace").splitlines() or [""]
+    return f"stopped after meta-step {lines[-1].split(',')[0]}"
 
 
 def pack(out: Path, file: Path) -> None:
-    """All run folders in one tar file."""
-    with tarfile.open(file, "w") as tar:
-        for path in sorted(out.rglob("*")):
-            if path.is_file():
-                tar.add(path, path.relative_to(out).as_posix())
+    """All run folders in one tar file, which is there whole or not at all."""
+    part = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with tarfile.open(part, "w") as tar:
+            for path in sorted(out.glob("*/**/*")):
+                if path.is_file() and not path.name.startswith("."):  # locks, and what is being written
+                    tar.add(path, path.relative_to(out).as_posix())
+        os.replace(part, file)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({reason(error)})") from None
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
 def unpack(file: Path, out: Path) -> None:
-    """Run folders from a file of ``pack``; nothing is written outside ``out``."""
+    """Run folders from a file of ``pack``. Nothing is written outside ``out``, into a folder that a training has, or
+    from a file that is damaged."""
     try:
-        with tarfile.open(file) as tar:
-            for member in tar:
+        with tarfile.open(file) as tar, ExitStack() as held:
+            members = tar.getmembers()
+            for member in members:
                 parts = Path(member.name).parts
                 if not member.isfile() or ".." in parts or Path(member.name).is_absolute():
                     raise UserError(f"{file} holds {member.name!r}, which is no file of a run")
-                target = out.joinpath(*parts)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(tar.extractfile(member).read())
+                tar.extractfile(member).read()  # raises where the file ends too early
+            for folder in sorted(
+                {out / Path(member.name).parts[0] for member in members if "/" in member.name}
+            ):
+                folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(
+                    locked(folder / LOCK, f"a training is writing to {folder}; wait for its end", str(folder))
+                )
+            for member in members:
+                write_atomically(out.joinpath(*Path(member.name).parts), tar.extractfile(member).read())
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"{file} cannot be unpacked ({error})") from None
+        # tarfile lists on further lines what it tried
+        raise UserError(f"{file} cannot be unpacked ({str(error).split(chr(10))[0].rstrip(':')})") from None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -139,8 +169,11 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if options.pack:
             pack(options.out, options.pack)
-    except UserError as error:
-        print(f"train_list: {error}", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"\ntrain_list: {error.args[0] if error.args else 'interrupted'}", file=sys.stderr)
+        return 130
+    except (UserError, OSError) as error:
+        print(f"train_list: {sentence(error)}", file=sys.stderr)
         return 2
     print(json.dumps(state))
     return 0 if all(value == "finished" for value in state.values()) else 3

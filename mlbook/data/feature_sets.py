@@ -88,6 +88,22 @@ def save_split(path: Path, split: str, classes: dict[str, Tensor], about: dict) 
     save_tensors(path, {"features": features, "counts": counts}, header)
 
 
+def digests(name: str) -> dict[str, str]:
+    """What tells the features of every split from others; empty for a set that is not here.
+
+    Features that a backbone of ours made are known by its weights and its pictures (``from`` in their header), not by their own
+    digits: the same backbone rounds differently on another device.
+    """
+    found = {}
+    for split, header in pool_files.headers(stem(name)).items():
+        try:
+            made_from = json.loads(header["about"]).get("from", {})
+            found[split] = str(made_from.get(split, header["sha256"]))
+        except (KeyError, ValueError, AttributeError):
+            raise DataError(f"the features {name} are damaged; make them again") from None
+    return found
+
+
 def load(name: str, split: str) -> FeaturePool:
     """The features of one split of a set; ``DataError`` if it is not here or is damaged."""
     if split not in SPLITS:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mlbook.data.pools import SPLITS, ClassPool, stack
-from mlbook.data.tensor_file import fingerprint, load_tensors, save_tensors, writing
+from mlbook.data.tensor_file import fingerprint, load_header, load_tensors, save_tensors, writing
 from mlbook.errors import CheckpointError, DataError
 
 __all__ = ["SPLITS", "about", "available", "load", "read", "replace", "save", "split_path", "stack"]
@@ -89,6 +89,20 @@ def about(stem: Path) -> dict:
             return found
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}); import {stem.name} again") from None
+
+
+def headers(stem: Path) -> dict[str, dict[str, str]]:
+    """The header of every split that is there, without reading the pictures; ``DataError`` if a file is damaged."""
+    paths = {split: split_path(stem, split) for split in SPLITS}
+    try:
+        return {split: load_header(path) for split, path in paths.items() if path.is_file()}
+    except CheckpointError as error:
+        raise DataError(f"{error}; import {stem.name} again") from None
+
+
+def digests(stem: Path) -> dict[str, str]:
+    """What tells the pictures of every split from others: the checksums that ``load`` compares. Empty for an absent set."""
+    return {split: header.get("sha256", "") for split, header in headers(stem).items()}
 
 
 def read(

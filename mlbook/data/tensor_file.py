@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from mlbook.errors import CheckpointError, UserError
+from mlbook.data.disk import reason
+from mlbook.errors import CheckpointError, StorageError
 
 
 @contextmanager
@@ -22,14 +23,15 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"{path} cannot be written ({reason}); what was there is as it was") from None
+        raise StorageError(
+            f"{path} cannot be written ({reason(error)}); what was there is as it was"
+        ) from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write next to ``path``, flush to disk, then rename: a reader sees the old file or the new one, never a part.
 
-    Raises ``UserError`` where that cannot be done; the old file is then as it was, and nothing else is left.
+    Raises ``StorageError`` where that cannot be done; the old file is then as it was, and nothing else is left.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -41,7 +43,7 @@ def write_atomically(path: Path, data: bytes) -> None:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
-        with suppress(OSError):
+        with suppress(OSError):  # what went wrong is said already
             temporary.unlink(missing_ok=True)
 
 
@@ -69,10 +71,29 @@ def fingerprint(tensor: torch.Tensor) -> str:
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and header of a safetensors file; ``CheckpointError`` if it is missing or damaged."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def load_header(path: Path) -> dict[str, str]:
+    """The header alone, without reading the tensors; ``CheckpointError`` as of ``load_tensors``."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator:
     try:
+        if path.is_dir():
+            raise CheckpointError(f"no checkpoint at {path}, which is a folder; name the file in it")
         if not path.is_file():
             raise CheckpointError(f"no checkpoint at {path}")
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from None
+        raise CheckpointError(f"{path} is not a readable checkpoint: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    """The message of a library on one line."""
+    return " ".join(str(error).split())

@@ -14,6 +14,7 @@ from mlbook.experiments import (
     imported,
     leo,
     optimizers,
+    provenance,
     regression,
     reinforcement,
     reptile,
@@ -34,6 +35,7 @@ __all__ = [
     "config",
     "get",
     "protocol",
+    "provenance",
     "run_id",
     "setup",
     "trained_by",
@@ -79,8 +81,8 @@ def config(
 
 
 def setup(config: dict) -> Setup:
-    """Learner, tasks and protocol of a configuration."""
-    family = FAMILIES[get(config["name"]).family]
+    """Learner, tasks and protocol of a configuration. The learner needs no data set to be here; the tasks do."""
+    family = FAMILIES[imported.family(config) or get(config["name"]).family]
     return Setup(config, family, family.learner(config))
 
 

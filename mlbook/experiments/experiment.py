@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from types import ModuleType
 
 from mlbook.errors import UserError
+from mlbook.experiments import provenance
 from mlbook.meta_learners.base import MetaLearner
 from mlbook.tasks.episode import TaskDistribution
 
@@ -118,3 +119,8 @@ class Setup:
         """What the files of this run carry: the experiment, the preset and the run id."""
         config = self.config
         return {"experiment": config["name"], "preset": config["preset"], "run": run_id(config)}
+
+    @property
+    def data(self) -> dict[str, str]:
+        """Fingerprints of the data that is here, by split: see ``provenance.digests``."""
+        return provenance.digests(self.config)

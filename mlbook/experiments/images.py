@@ -16,6 +16,7 @@ from torch import Tensor
 from mlbook.data import glyphs, mini_imagenet, omniglot, own_sets
 from mlbook.data.pictures import square
 from mlbook.data.pools import ClassPool
+from mlbook.experiments import provenance
 from mlbook.experiments.experiment import Experiment, Preset
 from mlbook.experiments.networks import build_model, channels_and_size, initialisation_learner
 from mlbook.meta_learners import Classifier, MetaLearner
@@ -61,6 +62,7 @@ def pool_of(config: dict, split: str) -> ClassPool:
         return source.load_as_reptile(split) if reptile else source.load(split)
     if config["dataset"] == "mini":
         return mini_imagenet.load(split)
+    provenance.check_shape(config)
     return own_sets.load(config["dataset"], split)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from mlbook.data import own_sets
 from mlbook.errors import DataError
-from mlbook.experiments import images, reptile
+from mlbook.experiments import images, provenance, reptile
 from mlbook.experiments.experiment import Experiment
 
 METHODS = ("maml", "fomaml", "anil", "metasgd", "reptile", "nearest", "finetuning")
@@ -59,3 +59,11 @@ def _of_arrays(own: Experiment, shape: tuple[int, ...]) -> Experiment:
     """The same experiment with a network that fits examples of this shape."""
     model = NETWORKS[len(shape)] or own.model
     return replace(own, model=model, options={**own.options, "shape": shape})
+
+
+def family(config: dict) -> str | None:
+    """The family of a configuration of imported pictures, which need not be here; None for a configuration of another kind."""
+    match = NAME.fullmatch(config["name"])
+    if match is None or match[2] != config.get("dataset") or not provenance.is_imported(config):
+        return None
+    return "reptile" if match[1] == "reptile" else "images"

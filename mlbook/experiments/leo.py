@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from mlbook.data import feature_sets
 from mlbook.data.pools import FeaturePool
+from mlbook.errors import DataError
 from mlbook.experiments.experiment import Experiment, Preset
 from mlbook.experiments.images import pool_of
 from mlbook.experiments.networks import build_model, initialisation_learner
@@ -44,8 +45,13 @@ def tasks(config: dict, learner: MetaLearner, split: str) -> TaskDistribution:
         k_shot = config.get("test_shot", config["k_shot"]) if test else config["k_shot"]
         n_query = config["test_query"] if test else config["n_query"]
         return with_noise(learner, BentSectors(k_shot, n_query, config["n_way"]), test=test)
-    name = config["features"][0]
+    name, size = config["features"]
     pool = feature_sets.load(name, split)
+    if pool.features.shape[2] != size:
+        raise DataError(
+            f"the features {name} here have {pool.features.shape[2]} numbers, and {config['name']} is for {size}; "
+            "make them with another backbone"
+        )
     if split == "train" and config.get("train_on") == "train+validation":
         pool = pool.joined(feature_sets.load(name, "validation"))
     return with_noise(learner, over_features(config, pool, test=test), test=test)

@@ -54,6 +54,21 @@ def load_resume(path: Path, state: State, generator: torch.Generator, header: di
                 f"{path} was made with {key} = {found.get(key)}, this run has {value}; "
                 "choose another --out or the same settings"
             )
+    try:
+        return _restore(path, tensors, state, generator)
+    except CheckpointError:
+        raise
+    except (LookupError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is damaged ({one_line(error)}); choose another --out") from None
+
+
+def one_line(error: Exception) -> str:
+    """The message of an exception without its line breaks."""
+    text = f"no entry {error}" if isinstance(error, KeyError) else str(error)
+    return " ".join(text.split())
+
+
+def _restore(path: Path, tensors: dict[str, torch.Tensor], state: State, generator: torch.Generator) -> State:
     meta = unflatten({k[5:]: t for k, t in tensors.items() if k.startswith("meta" + SEPARATOR)})
     targets, saved = leaves(state.meta), leaves(meta)
     if [t.shape for t in targets] != [t.shape for t in saved]:

@@ -7,7 +7,7 @@ take every Nth task of it, so the result is that of one process up to rounding.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -64,6 +64,21 @@ class Processes:
                 f"the processes do not agree on the {what} ({values}); give them the same --out folder"
             )
 
+    def first_does(self, action: Callable[[], None]) -> None:
+        """The first process acts and the others wait for it; where it meets a ``UserError``, all do."""
+        if self.count == 1:
+            action()
+            return
+        refusal: list[str | None] = [None]
+        if self.rank == 0:
+            try:
+                action()
+            except UserError as error:
+                refusal = [str(error)]
+        dist.broadcast_object_list(refusal, 0)
+        if refusal[0] is not None:
+            raise UserError(refusal[0])
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.count > 1:
@@ -95,5 +110,10 @@ def processes(device: torch.device, meta_batch_size: int) -> Iterator[Processes]
             raise UserError(f"there are {torch.cuda.device_count()} GPUs for more processes; start fewer")
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    yield Processes(dist.get_rank(), count)
+    try:
+        yield Processes(dist.get_rank(), count)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "by peer" not in str(error):
+            raise
+        raise UserError("another process of this training ended; what it said is the reason") from None
     dist.destroy_process_group()  # not after an error: taking leave would wait for processes that wait for this one

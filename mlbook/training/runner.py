@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import json
 import platform
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,17 +20,19 @@ import torch
 
 import mlbook
 from mlbook import experiments
+from mlbook.data import disk
 from mlbook.data.progress import ProgressLine
-from mlbook.data.tensor_file import load_tensors, save_tensors, write_atomically
+from mlbook.data.tensor_file import load_header, load_tensors, save_tensors, write_atomically
 from mlbook.engines import conv4_sweeps, fastest
 from mlbook.engines.convolutions import PRECISIONS
-from mlbook.errors import CheckpointError, UserError
-from mlbook.experiments import Setup
+from mlbook.errors import CheckpointError, StorageError, UserError
+from mlbook.experiments import Experiment, Setup, provenance
 from mlbook.meta_learners import MAML
-from mlbook.meta_learners.base import Meta, MetaLearner, map_leaves
+from mlbook.meta_learners.base import Meta, MetaLearner, State, leaves, map_leaves
 from mlbook.reinforcement import official_goals
 from mlbook.tasks.episode import TaskDistribution
-from mlbook.training.checkpoint import flatten, load_resume, save_resume, unflatten
+from mlbook.training import run_folder
+from mlbook.training.checkpoint import flatten, load_resume, one_line, save_resume, unflatten
 from mlbook.training.cuda_graph import can_capture
 from mlbook.training.distributed import Processes, started
 from mlbook.training.distributed import processes as join
@@ -38,6 +44,9 @@ from mlbook.training.memory import keep_freed_memory
 from mlbook.training.records import commit, keep, today
 
 LOG_LINES = 400
+SUMS = "sums/"
+ROOM_FOR_TEXT = 100_000
+"""Bytes that headers, the log and a record take."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -73,7 +82,8 @@ def run(
     products as well). graph: on one GPU, record the meta-step as a CUDA graph. evaluation_tasks: meta-test tasks at the end
     (default: the preset's). time_limit: seconds after which training stops with its state saved; None is returned then, and
     ``resume`` goes on. On a CPU this process keeps freed memory from then on (``mlbook.training.memory``). Raises ``UserError``
-    before anything is written if a setting is wrong.
+    before anything is written if a setting is wrong, if another training has the folder ``out``, or if what a run writes would
+    not fit there.
     """
     experiment = experiments.get(name)
     if meta_steps is not None and meta_steps < 1:
@@ -100,41 +110,73 @@ def run(
     learner = fastest(setup.learner, where, precision)
     tasks, test_tasks = setup.tasks("train"), setup.tasks("test")
     out = Path("runs") / f"{name}-{preset}-seed{seed}" if out is None else Path(out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file, not a folder")
-    if not resume and ((out / "checkpoint.safetensors").exists() or (out / "resume").exists()):
-        raise UserError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
+    run_folder.check(out, resume=resume)
     if where.type == "cpu":
         keep_freed_memory()
-    use_graph = False
 
-    with join(where, config["meta_batch_size"]) as processes:
-        processes.wait()  # until all have looked at the folder
-        use_graph = graph and where.type == "cuda" and processes.count == 1 and learner.recordable
-        trained = _train(
-            setup,
-            learner,
-            tasks.to(where),
-            where,
-            out,
-            resume=resume,
-            checkpoint_seconds=checkpoint_seconds,
-            processes=processes,
-            graph=use_graph,
-            time_limit=time_limit,
-        )
-    if trained is None:
-        return None
-    meta, record = trained
-    header = {**setup.identity, "config": json.dumps(config)}
+    with ExitStack() as held:  # the folder is this run's until the records are written
+        with join(where, config["meta_batch_size"]) as processes:
+            processes.wait()  # until all have looked at the folder
+            state = learner.init(torch.Generator().manual_seed(seed), where)
+            best: EarlyStopping | None = None
+
+            def begin() -> None:
+                nonlocal best
+                best = _early_stopping(setup, learner)
+                needed = _bytes_written(state, early_stopping=best is not None)
+                held.enter_context(run_folder.claimed(out, resume=resume, needed=needed))
+
+            processes.first_does(begin)
+            use_graph = graph and where.type == "cuda" and processes.count == 1 and learner.recordable
+            with _interrupts_between_steps(out, processes) as interrupted:
+                trained = _train(
+                    setup,
+                    learner,
+                    tasks.to(where),
+                    state,
+                    best,
+                    where,
+                    out,
+                    resume=resume,
+                    checkpoint_seconds=checkpoint_seconds,
+                    processes=processes,
+                    graph=use_graph,
+                    time_limit=time_limit,
+                    interrupted=interrupted,
+                )
+        if trained is None:
+            return None
+        meta, record = trained
+        record |= {"processes": processes.count, "graph": use_graph, "engine": learner.engine_used()}
+        use_precision("float32", where, learner)  # results are compared at one precision
+        with _saying_how_to_go_on():
+            return _finish(experiment, setup, meta, record, out, where, test_tasks, n_tasks)
+
+
+def _bytes_written(state: State, *, early_stopping: bool) -> int:
+    """What a run has on its disk at most: the checkpoint, the old state and the new one, log and record."""
+    parameters = sum(t.numel() * t.element_size() for t in leaves(state.meta))
+    copies = 1 + 2 + early_stopping  # parameters, two moments, the best so far
+    return (1 + 2 * copies) * parameters + ROOM_FOR_TEXT
+
+
+def _finish(
+    experiment: Experiment,
+    setup: Setup,
+    meta: Meta,
+    record: dict,
+    out: Path,
+    where: torch.device,
+    test_tasks: TaskDistribution,
+    n_tasks: int,
+) -> dict:
+    """Checkpoint, evaluation and records of a finished training; returns the record."""
+    config = setup.config
+    header = {**setup.identity, **_data_header(record.get("data", {})), "config": json.dumps(config)}
     save_tensors(out / "checkpoint.safetensors", flatten(meta), header)
-    use_precision("float32", where, learner)  # results are compared at one precision
     record |= {
         "device": _device_name(where),
         "threads": torch.get_num_threads(),
-        "processes": processes.count,
-        "graph": use_graph,
-        "engine": learner.engine_used(),
         "versions": {
             "mlbook": mlbook.__version__,
             "torch": torch.__version__,
@@ -151,8 +193,9 @@ def run(
         record["official_goals"] = {k: found[k] for k in ("mean", "ci95_by_step", "tasks")}
     keep(out / "record.json", record)
     for other in experiment.shares_training_with:
-        its = experiments.setup(experiments.config(other, preset, meta_steps=meta_steps, seed=seed))
-        shared = {**record, **its.identity, "config": its.config, "trained_as": name}
+        values = {key: config[key] for key in ("meta_steps", "seed")}
+        its = experiments.setup(experiments.config(other, config["preset"], **values))
+        shared = {**record, **its.identity, "config": its.config, "trained_as": config["name"]}
         shared["evaluation"] = evaluate_setup(its, meta, n_tasks=n_tasks).as_dict()
         keep(out / f"record-{other}.json", shared)
     return record
@@ -182,6 +225,8 @@ def _train(
     setup: Setup,
     learner: MetaLearner,
     tasks: TaskDistribution,
+    state: State,
+    best: EarlyStopping | None,
     where: torch.device,
     out: Path,
     *,
@@ -190,27 +235,32 @@ def _train(
     processes: Processes,
     graph: bool,
     time_limit: float | None,
+    interrupted: Callable[[], bool],
 ) -> tuple[Meta, dict] | None:
     """Meta-parameters and the training's part of the record; None in all processes but the first, and when time is up."""
     config, first = setup.config, processes.rank == 0
-    resume_file = out / "resume" / "state.safetensors"
-    state = learner.init(torch.Generator().manual_seed(config["seed"]), where)
+    resume_file = run_folder.resume_file(out)
+    data = setup.data
+    header = {**setup.identity, **_data_header(data)}
     generator = torch.Generator(device=where).manual_seed(config["seed"] + 1)
     log: list[str] = []
     seconds = 0.0
-    best = _early_stopping(setup, learner) if first else None
+    sums: dict[str, torch.Tensor] = {}
     if resume and resume_file.exists():
+        provenance.check(config, trained_on(resume_file), str(resume_file), go_on=True)
         state = load_resume(resume_file, state, generator, setup.identity)
         tensors, _ = load_tensors(resume_file)
-        seconds = float(tensors["seconds"])
-        if best is not None:
-            best.restore(tensors, where)
-        log = _read_log(out / "log.csv", state.meta_step)
-    if first:
         try:
-            out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of training
-        except OSError as error:
-            raise UserError(f"--out {out} cannot be made ({error.strerror})") from None
+            seconds = float(tensors["seconds"])
+            if best is not None:
+                best.restore(tensors, where)
+        except (LookupError, ValueError, TypeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{resume_file} is damaged ({one_line(error)}); choose another --out"
+            ) from None
+        # of the meta-steps since the last line of the log
+        sums = {k.removeprefix(SUMS): t.to(where) for k, t in tensors.items() if k.startswith(SUMS)}
+        log = _read_log(out / "log.csv", state.meta_step, len(learner.logged))
     # this waits for all, too: the first overwrites nothing that another has yet to read
     processes.check_same(state.meta_step, "meta-step to go on from")
 
@@ -218,16 +268,17 @@ def _train(
     columns = learner.logged
     every = max(1, total // LOG_LINES)
     began = saved = time.monotonic()
-    sums: dict[str, torch.Tensor] = {}
     line = ProgressLine(total, config["name"], start=state.meta_step) if first else None
     shown: dict[str, float] = {}
 
     def save_state() -> None:
         elapsed = torch.tensor(seconds + time.monotonic() - began, dtype=torch.float64)
         lines = [",".join(("meta_step", *columns)), *log]
-        write_atomically(out / "log.csv", ("\n".join(lines) + "\n").encode())
         extra = {"seconds": elapsed, **({} if best is None else best.tensors())}
-        save_resume(resume_file, state, generator, setup.identity, extra)
+        extra |= {SUMS + key: value for key, value in sums.items()}
+        with _saying_how_to_go_on():
+            write_atomically(out / "log.csv", ("\n".join(lines) + "\n").encode())
+            save_resume(resume_file, state, generator, header, extra)
 
     for progress in train(
         learner,
@@ -258,12 +309,16 @@ def _train(
         if first:
             line.label = f"{config['name']} ({learner.engine_used()})"  # known once a meta-step was computed
             line(progress.meta_step, **shown)
+        if interrupted():
+            break
         if time_limit is not None and time.monotonic() - began > time_limit:
             break
     if not first:
         return None
     line.close()
     save_state()
+    if interrupted():
+        raise KeyboardInterrupt
     if state.meta_step < total:
         return None
     seconds += time.monotonic() - began
@@ -271,6 +326,7 @@ def _train(
     return state.meta if best is None else best.meta, {
         **chosen,
         **setup.identity,
+        **({"data": data} if data else {}),
         "config": config,
         "meta_steps": total,
         "curve": [[float(v) for v in entry.split(",")] for entry in log],
@@ -278,6 +334,54 @@ def _train(
         "seconds": round(seconds, 1),
         "ms_per_meta_step": round(1000 * seconds / max(1, total), 3),
     }
+
+
+@contextmanager
+def _saying_how_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(
+            f"{error}; what was saved before is still there: make room, and the same command with --resume goes on"
+        ) from None
+
+
+@contextmanager
+def _interrupts_between_steps(out: Path, processes: Processes) -> Iterator[Callable[[], bool]]:
+    """Within the block the first Ctrl-C is only noted, so that no meta-step is left half done.
+
+    The function that is handed out tells of it; a second Ctrl-C interrupts at once. Several processes may each be
+    at another place when they are interrupted: there, the first Ctrl-C does it, and the last saved state remains.
+    A ``KeyboardInterrupt`` leaves the block with a sentence about where ``--resume`` goes on.
+    """
+    noted: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    # whoever has a handler of their own keeps it
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours := ours and processes.count == 1:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(noted)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {_where_to_go_on(run_folder.resume_file(out))}") from None
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
+
+
+def _where_to_go_on(path: Path) -> str:
+    try:
+        return (
+            f"the same command with --resume goes on from meta-step {int(load_tensors(path)[0]['meta_step'])}"
+        )
+    except (UserError, LookupError):
+        return "nothing was saved yet that --resume could go on from"
 
 
 def _early_stopping(setup: Setup, learner: MetaLearner) -> EarlyStopping | None:
@@ -334,28 +438,70 @@ def evaluate_setup(
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[dict, Meta]:
-    """Configuration and meta-parameters of a checkpoint file; ``CheckpointError`` if it is damaged or not ours."""
+    """Configuration and meta-parameters of a checkpoint file; ``CheckpointError`` if it is damaged or not ours.
+
+    The data set that it was trained on need not be here; ``check_data`` compares it with the one that is.
+    """
     tensors, header = load_tensors(path)
     try:
         config = json.loads(header["config"])
-        experiments.get(config["name"])
         expected = experiments.build_learner(config).init(torch.Generator().manual_seed(0)).meta
         meta = unflatten(tensors)
         shapes, wanted = (map_leaves(lambda t: tuple(t.shape), m) for m in (meta, expected))
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint of an mlbook experiment ({error})") from None
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of an mlbook experiment, or of another version ({one_line(error)})"
+        ) from None
     if shapes != wanted:
         raise CheckpointError(f"{path} does not hold the parameters that {config['name']} has")
     refuse_not_finite(meta, str(path), CheckpointError)
     return config, map_leaves(lambda t: t.to(device), meta)
 
 
-def _read_log(path: Path, last_step: int) -> list[str]:
+def trained_on(path: Path) -> dict[str, str]:
+    """{split: fingerprint} of the data that a checkpoint, or the state of a run, was trained on.
+
+    Empty where the file names none: for generated tasks, and in files from before there were fingerprints.
+    """
+    try:
+        return dict(json.loads(load_header(path).get("data", "{}")))
+    except (ValueError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise CheckpointError(f"{path} is damaged (its fingerprints of the data cannot be read)") from None
+
+
+def check_data(path: Path, config: dict) -> str | None:
+    """``DataError`` when the data here is not what the checkpoint at ``path`` was trained on.
+
+    Returns a note where it is nearly: see ``provenance.check``.
+    """
+    return provenance.check(config, trained_on(path), str(path))
+
+
+def _data_header(data: dict[str, str]) -> dict[str, str]:
+    return {"data": json.dumps(data)} if data else {}
+
+
+def _read_log(path: Path, last_step: int, columns: int) -> list[str]:
     """The log up to the meta-step that the resumed state stands at; later lines come again."""
     if not path.exists():
         return []
-    lines = path.read_text().splitlines()[1:]
-    return [entry for entry in lines if int(entry.split(",")[0]) <= last_step]
+    kept = []
+    try:
+        for number, entry in enumerate(path.read_text().splitlines()[1:], 2):
+            step, *values = entry.split(",")
+            if len(values) != columns or not [float(value) for value in values]:
+                raise ValueError(f"line {number} has {len(values)} values, not {columns}")
+            if int(step) <= last_step:
+                kept.append(entry)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read ({disk.reason(error)})") from None
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} is not the log of this run ({error}); move it away, and --resume goes on without its lines"
+        ) from None
+    return kept
 
 
 def _device_name(device: torch.device) -> str:
