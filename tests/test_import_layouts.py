@@ -148,7 +148,7 @@ def test_a_picture_that_is_there_twice_is_taken_once(data, pack):
     pack(data / "set", classes(LETTERS))
     pictures = read(data / "set")
     assert all_classes(pictures) == dict.fromkeys(LETTERS, 3)
-    assert "passed over: 36 copies" in said(pictures)
+    assert "passed over 36: copies" in said(pictures)
 
 
 def test_the_unpacked_splits_of_an_archive_are_taken_once(data):
@@ -163,7 +163,7 @@ def test_equal_pictures_of_a_class_are_taken_once_whatever_their_name_and_format
     its["b/copy.bmp"] = content(3, "bmp")  # the pixels of b/0.png
     pictures = read(write(data / "set", its))
     assert all_classes(pictures) == dict.fromkeys(LETTERS, 3)
-    assert "passed over: 2 copies of pictures of the same class (a/copy.png, b/copy.bmp)" in said(pictures)
+    assert "passed over 2: copies of pictures of the same class (a/copy.png, b/copy.bmp)" in said(pictures)
 
 
 def test_equal_pictures_of_different_classes_are_counted(data):
@@ -172,7 +172,7 @@ def test_equal_pictures_of_different_classes_are_counted(data):
     its["test/f/1.png"] = its["train/a/1.png"]
     pictures = read(write(data / "set", its))
     assert found(pictures) == THREE
-    assert "note: 2 pictures are the same in different classes, 1 of them in different splits" in said(
+    assert "note: pictures that are the same in different classes: 2, in different splits: 1 (a, " in said(
         pictures
     )
 
@@ -181,7 +181,7 @@ def test_a_class_of_copies_only_is_refused_with_the_reason(data):
     its = classes(LETTERS)
     its["a/1.png"] = its["a/2.png"] = its["a/0.png"]
     line = refused(write(data / "set", its))
-    assert "class a has 1 picture" in line and "2 copies of pictures of the same class" in line
+    assert "class a has 1 picture" in line and "2: copies of pictures of the same class" in line
 
 
 def test_an_archive_that_repeats_a_part_and_adds_to_it_is_refused(data):
@@ -202,7 +202,7 @@ def test_another_picture_of_the_same_path_in_an_archive_gives_way_to_the_folder(
     zipped(data / "set" / "old.zip", tree(["a/0.png"], 900))
     pictures = read(data / "set")
     assert all_classes(pictures) == dict.fromkeys(LETTERS, 3)
-    assert "1 other pictures of the same name in an archive" in said(pictures)
+    assert "1: other pictures of the same name in an archive" in said(pictures)
 
 
 ALPHABETS = ("Greek", "Latin", "Thai", "Tamil", "Hebrew", "Korean")
@@ -217,9 +217,9 @@ def test_equal_pictures_of_equal_names_in_different_classes_of_archives_stay(dat
         zipped(data / "set" / f"{kind}.zip", {n: d for n, d in its.items() if n.startswith(kind)})
     write(data / "set", classes(LETTERS))
     pictures = read(data / "set")
-    assert all_classes(pictures) == wanted and "1 pictures are the same in different classes" in said(
+    assert all_classes(
         pictures
-    )
+    ) == wanted and "the same in different classes: 1, in different splits" in said(pictures)
 
 
 # -- splits and classes ---------------------------------------------------------------------------------------------
@@ -394,7 +394,7 @@ def test_hidden_folders_and_files_are_no_classes(data, pack):
     pack(data / "set", classes(LETTERS) | {name: b"not a picture" for name in HIDDEN})
     pictures = read(data / "set")
     assert all_classes(pictures) == dict.fromkeys(LETTERS, 3)
-    assert "passed over: 6 hidden files or folders" in said(pictures)
+    assert "passed over 6: hidden files or folders" in said(pictures)
 
 
 def test_other_endings_are_counted_and_a_class_of_them_is_named(data):
@@ -407,16 +407,16 @@ def test_other_endings_are_counted_and_a_class_of_them_is_named(data):
     pictures = read(write(data / "set", its))
     assert all_classes(pictures) == dict.fromkeys(LETTERS, 3)
     text = said(pictures)
-    assert "2 files that are no pictures it can read, .heic (heron/1.HEIC, heron/2.heic)" in text
-    assert "1 files that are no pictures it can read, .txt (a/notes.txt)" in text
-    assert "1 files that are no pictures it can read, no ending (LICENSE)" in text
-    assert "passed over: 1 whole folders (heron (only .heic))" in text
+    assert "2: files that are no pictures it can read, .heic (heron/1.HEIC, heron/2.heic)" in text
+    assert "1: files that are no pictures it can read, .txt (a/notes.txt)" in text
+    assert "1: files that are no pictures it can read, no ending (LICENSE)" in text
+    assert "passed over 1: whole folders (heron (only .heic))" in text
     zipped(data / "all.zip", its)
-    assert "1 whole folders (heron (only .heic))" in said(read(data / "all.zip"))
+    assert "1: whole folders (heron (only .heic))" in said(read(data / "all.zip"))
 
 
 def test_nothing_but_other_endings_says_what_was_there(data):
-    assert "2 files that are no pictures it can read, .avif" in refused(
+    assert "2: files that are no pictures it can read, .avif" in refused(
         write(data / "set", {"a/1.avif": b"", "b/2.avif": b""})
     )
 
@@ -430,7 +430,7 @@ def test_of_a_large_class_the_first_ones_by_name_are_taken(data, pack, monkeypat
     pack(data / "set", its)
     pictures = read(data / "set")
     assert all_classes(pictures)["m"] == 4
-    assert "passed over: 3 pictures beyond the first 4 of a class (m/4.png, m/5.png, m/6.png)" in said(
+    assert "passed over 3: pictures beyond the first 4 of a class (m/4.png, m/5.png, m/6.png)" in said(
         pictures
     )
     kept = next(x["m"] for x in pictures.splits.values() if "m" in x)
@@ -449,7 +449,7 @@ def test_links_inside_the_folder_are_followed(data):
     (root / "a" / "link.png").symlink_to(".store/9.png")
     pictures = read(root)
     assert all_classes(pictures) == {**dict.fromkeys(LETTERS, 3), "a": 4, "z": 3}
-    assert "3 pictures are the same in different classes" in said(pictures)
+    assert "the same in different classes: 3, in different splits" in said(pictures)
 
 
 def test_links_in_a_circle_to_nothing_and_outside_are_passed_over(data):
@@ -463,8 +463,8 @@ def test_links_in_a_circle_to_nothing_and_outside_are_passed_over(data):
     pictures = read(root)
     assert all_classes(pictures) == {**dict.fromkeys(LETTERS, 3), "b": 4}
     text = said(pictures)
-    assert "2 links in a circle (a/up, self)" in text and "1 links to nothing (gone.png)" in text
-    assert "1 links to folders outside (outside)" in text and "1 links to files outside" in text
+    assert "2: links in a circle (a/up, self)" in text and "1: links to nothing (gone.png)" in text
+    assert "1: links to folders outside (outside)" in text and "that were followed: 1" in text
 
 
 def test_folders_that_link_into_each_other_come_to_an_end(data):
@@ -493,14 +493,14 @@ def test_links_in_archives(data):
             archive.addfile(info)
     pictures = read(data / "set")
     assert all_classes(pictures) == {**dict.fromkeys(LETTERS, 3), "m": 2}
-    assert "passed over: 5 links or devices in archives" in said(pictures)
+    assert "passed over 5: links or devices in archives" in said(pictures)
     with zipfile.ZipFile(data / "links.zip", "w") as archive:
         for name, its in classes(LETTERS).items():
             archive.writestr(name, its)
         info = zipfile.ZipInfo("a/link.png")
         info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
         archive.writestr(info, "0.png")
-    assert "passed over: 1 links or devices in archives (a/link.png)" in said(read(data / "links.zip"))
+    assert "passed over 1: links or devices in archives (a/link.png)" in said(read(data / "links.zip"))
 
 
 # -- files and archives that cannot be read -------------------------------------------------------------------------
@@ -521,7 +521,7 @@ def test_odd_paths_in_archives_write_nothing_elsewhere(data, pack):
         its.pop(odd, None)
     pictures = read(pack(path, its))
     assert all_classes(pictures) == {**dict.fromkeys(LETTERS, 3), "a": 4}
-    assert "passed over: 2 paths that lead out of an archive" in said(pictures)
+    assert "passed over 2: paths that lead out of an archive" in said(pictures)
     assert files_below(data) == before
 
 

@@ -54,7 +54,10 @@ class PassedOver:
 
     def lines(self, most: int = 3) -> list[str]:
         """One line a reason: how many, why, and the first ones by name."""
-        return [f"{len(its)} {reason} ({listed(sorted(its), most)})" for reason, its in self.names.items()]
+        return [
+            f"passed over {len(its):,}: {reason} ({listed(sorted(its), most)})"
+            for reason, its in self.names.items()
+        ]
 
 
 def listed(names: list[str], most: int) -> str:

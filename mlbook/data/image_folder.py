@@ -102,7 +102,7 @@ def read(name: str, source: Path, *, size: int = 84, grey: bool = False) -> Pict
     if not where:
         notes = "; ".join(passed.lines())
         raise DataError(
-            f"{shown(source)} holds no pictures in class folders{f' (passed over: {notes})' if notes else ''}; "
+            f"{shown(source)} holds no pictures in class folders{f' ({notes})' if notes else ''}; "
             "nothing was imported"
         )
     left = set(where)
@@ -242,9 +242,9 @@ def _arranged(name: str, source: Path, reading: _Reading, passed: PassedOver) ->
     stacked = {label: torch.stack([its[path] for path in sorted(its)]) for (_, label), its in classes.items()}
     for label in sorted_labels:
         splits[split_of[label]][names[label]] = stacked[label]
-    notes = [f"passed over: {line}" for line in passed.lines()]
+    notes = passed.lines()
     if passed.followed:
-        notes.append(f"{passed.followed} links to files outside {shown(source)} were followed")
+        notes.append(f"links to files outside {shown(source)} that were followed: {passed.followed}")
     notes += _shared(reading, split_of, names)
     try:
         own_sets.check_classes(splits, shown(source))
@@ -265,7 +265,7 @@ def _shared(reading: _Reading, split_of: dict[Parts, str], names: dict[Parts, st
     if not groups:
         return []
     apart = sum(len({split_of[label] for label in its}) > 1 for its in groups)
-    example = listed([names[label] for label in groups[0]], 3)
+    example = listed(sorted(names[label] for label in groups[0]), 3)
     return [
-        f"note: {len(groups)} pictures are the same in different classes, {apart} of them in different splits ({example})"
+        f"note: pictures that are the same in different classes: {len(groups)}, in different splits: {apart} ({example})"
     ]

@@ -110,7 +110,8 @@ class ClassPool:
         examples, counts = stack(classes)
         return cls(examples, names=tuple(str(label) for label in classes), split=split).with_counts(counts)
 
-    def __str__(self) -> str:
+    @property
+    def in_words(self) -> str:
         """What messages call it."""
         return f"the meta-{self.split} split" if self.split else "the pool"
 
@@ -198,7 +199,7 @@ class FeaturePool:
         if self.features.dim() != 3 or not self.features.is_floating_point():
             raise UserError("FeaturePool needs a floating-point tensor of shape [classes, examples, D]")
 
-    __str__ = ClassPool.__str__
+    in_words = ClassPool.in_words
 
     def to(self, device: torch.device | str) -> FeaturePool:
         """The same pool on another device."""

@@ -29,13 +29,13 @@ class FewShot(TaskDistribution):
                 raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.n_way > self.pool.n_classes:
             raise UserError(
-                f"{self.n_way}-way episodes need {self.n_way} classes; {self.pool} has {self.pool.n_classes}"
+                f"{self.n_way}-way episodes need {self.n_way} classes; {self.pool.in_words} has {self.pool.n_classes}"
             )
         fewest, name = self.pool.fewest
         if self.k_shot + self.n_query > fewest:
             raise UserError(
                 f"{self.k_shot} support and {self.n_query} query examples per class need "
-                f"{self.k_shot + self.n_query} examples; {name} of {self.pool} has {fewest}"
+                f"{self.k_shot + self.n_query} examples; {name} of {self.pool.in_words} has {fewest}"
             )
 
     def to(self, device: torch.device | str) -> FewShot:
@@ -94,12 +94,12 @@ class FewShotFeatures(TaskDistribution):
             raise UserError("n_way, k_shot and n_query must be at least 1")
         if self.n_way > len(self.pool.features):
             raise UserError(
-                f"{self.n_way}-way episodes need {self.n_way} classes; {self.pool} has {len(self.pool.features)}"
+                f"{self.n_way}-way episodes need {self.n_way} classes; {self.pool.in_words} has {len(self.pool.features)}"
             )
         if self.k_shot + queries > self.pool.fewest:
             raise UserError(
                 f"{self.k_shot} support and {queries} query examples per class need {self.k_shot + queries}; "
-                f"the smallest class of {self.pool} has {self.pool.fewest}"
+                f"the smallest class of {self.pool.in_words} has {self.pool.fewest}"
             )
 
     def to(self, device: torch.device | str) -> FewShotFeatures:
