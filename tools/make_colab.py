@@ -18,6 +18,7 @@ from pathlib import Path
 
 import myst_to_plain
 from book_labels import Book
+from colab_links import has_copy
 from set_repository import ROOT
 
 EXECUTED = ROOT / "executed"  # see build_book.py
@@ -125,7 +126,7 @@ def main(folder):
     folder = Path(folder)
     book = Book(ROOT)
     copies = {}
-    for path in sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb")):
+    for path in sorted(path for path in (ROOT / "book").glob("*.ipynb") if has_copy(f"book/{path.stem}")):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         twin = EXECUTED / path.name
         executed = json.loads(twin.read_text(encoding="utf-8")) if twin.exists() else None

@@ -4,7 +4,16 @@ MyST boxes, citations and cross-references are raw text in Colab. tools/make_col
 the Pages workflow pushes those to a branch of their own; the button leads there. The address comes from _config.yml.
 """
 
+from chapter_numbers import chapter_number
+
 COLAB = "https://colab.research.google.com"
+FURTHER = ("own_data", "engine")
+"""Pages beside the chapters that have a copy."""
+
+
+def has_copy(docname):
+    """Whether tools/make_colab.py writes a copy of a page."""
+    return bool(chapter_number(docname)) or docname.rsplit("/", 1)[-1] in FURTHER
 
 
 def colab_url(repository, branch, docname):
@@ -18,9 +27,11 @@ def _rewrite(app, pagename, templatename, context, doctree):
     target = colab_url(repository, app.config.colab_branch, pagename)
 
     def visit(buttons):
-        for button in buttons:
+        for button in [*buttons]:
             if button.get("url", "").startswith(COLAB):
                 button["url"] = target
+                if not has_copy(pagename):
+                    buttons.remove(button)
             visit(button.get("buttons", []))
 
     visit(context.get("header_buttons", []))

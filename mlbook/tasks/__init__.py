@@ -1,7 +1,7 @@
 """Where episodes come from. Every task distribution has one method: ``sample(n_tasks, generator) -> Episode``."""
 
 from mlbook.tasks.crops import Augmented
-from mlbook.tasks.episode import BatchedEpisode, Episode
+from mlbook.tasks.episode import BatchedEpisode, Episode, TaskDistribution
 from mlbook.tasks.families import Finite, Lines, Mixture, Waves
 from mlbook.tasks.few_shot import FewShot, FewShotFeatures, LabelledImages
 from mlbook.tasks.leo_noise import LEONoise, NoisyEpisode
@@ -28,5 +28,6 @@ __all__ = [
     "NoisyEpisode",
     "SinesAndLines",
     "Sinusoids",
+    "TaskDistribution",
     "Waves",
 ]
