@@ -284,7 +284,9 @@ def _import_own(options) -> int:
     from mlbook.data import image_folder, tensor_sets
 
     if options.action == "import-images":
-        found = image_folder.read(options.dataset, options.source, size=options.size, grey=options.grey)
+        found = image_folder.read(
+            options.dataset, options.source, size=options.size, grey=options.grey, progress=True
+        )
     else:
         found = tensor_sets.read(options.dataset, options.source)
     print("\n".join(found.lines()))
