@@ -172,7 +172,8 @@ def _experiments(options) -> int:
         presets = "  ".join(f"{name} {p['meta_steps']:,}" for name, p in row["presets"].items())
         print(f"{row['name']:28} {row['dataset']:9} {row['model']:14} meta-steps: {presets}")
     for name in own_sets.imported():
-        print(f"METHOD-{name}-NwKs with any N and K; METHOD is one of {', '.join(methods(name))}")
+        if its := methods(name):
+            print(f"METHOD-{name}-NwKs with any N and K; METHOD is one of {', '.join(its)}")
     return 0
 
 
