@@ -227,7 +227,8 @@ def _experiments(options) -> int:
         presets = "  ".join(f"{name} {p['meta_steps']:,}" for name, p in row["presets"].items())
         print(f"{row['name']:28} {row['dataset']:9} {row['model']:14} meta-steps: {presets}")
     for name in own_sets.imported():
-        print(f"METHOD-{name}-NwKs with any N and K; METHOD is one of {', '.join(methods(name))}")
+        if its := methods(name):
+            print(f"METHOD-{name}-NwKs with any N and K; METHOD is one of {', '.join(its)}")
     return 0
 
 
@@ -362,7 +363,9 @@ def _import_own(options) -> int:
     from mlbook.data import image_folder, tensor_sets
 
     if options.action == "import-images":
-        found = image_folder.read(options.dataset, options.source, size=options.size, grey=options.grey)
+        found = image_folder.read(
+            options.dataset, options.source, size=options.size, grey=options.grey, progress=True
+        )
     else:
         found = tensor_sets.read(options.dataset, options.source)
     print("\n".join(found.lines()))

@@ -7,11 +7,10 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-import hypothesis
 import numpy as np
-import pytest
 import torch
-from hypothesis import given, settings
+from fuzzing import fuzzed
+from hypothesis import given
 from hypothesis import strategies as st
 from package_fixtures import files_below, one_line
 from safetensors.numpy import save
@@ -20,18 +19,7 @@ from mlbook.data import own_sets, pool_files, tensor_sets
 from mlbook.data.pickles import load_arrays
 from mlbook.errors import UserError
 
-EXAMPLES = os.environ.get("MLBOOK_FUZZ")
-fuzzed = settings(
-    max_examples=int(EXAMPLES or 40), derandomize=EXAMPLES is None, deadline=None, database=None
-)
 DAMAGE = st.lists(st.tuples(st.floats(0, 0.9999), st.integers(0, 255)), max_size=3)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def nothing_is_kept(tmp_path_factory):
-    hypothesis.configuration.set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
-    yield
-    hypothesis.configuration.set_hypothesis_home_dir(None)
 
 
 def arrays():

@@ -601,3 +601,34 @@ def test_labelled_images_carry_the_number_of_their_class():
         assert label.unique().tolist() == list(range(classes))
         shown = (255 * drawn.support_x[:, 0, 0, 0, 0]).round().long()
         assert torch.equal(shown, label // 4 if rotations == "as_classes" else label)
+
+
+def test_files_of_two_imports_are_not_one_set(tmp_path, monkeypatch):
+    """A process that is killed between two renames leaves them; the old file has its name until the new one takes it."""
+    monkeypatch.setenv("MLBOOK_DATA", str(tmp_path / "data"))
+
+    def content(value):
+        classes = {name: torch.full((2, 1, 4, 4), value, dtype=torch.uint8) for name in ("a", "b")}
+        return {split: {split + n: x for n, x in classes.items()} for split in pool_files.SPLITS}
+
+    stem = tmp_path / "data/birds"
+    pool_files.save(stem, content(1), {})
+    assert int(pool_files.load(stem, "test", what="birds")[0].images.max()) == 1
+    done = []
+
+    def killed(source, target):
+        if str(target).endswith("validation.safetensors"):
+            raise KeyboardInterrupt  # nothing after it runs but what always does
+        done.append(target)
+        os.rename(source, target)
+
+    monkeypatch.setattr("mlbook.data.pool_files.os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pool_files.save(stem, content(2), {})
+    monkeypatch.undo()
+    assert len(done) == 4 and pool_files.available(stem)  # three files were written whole, one was exchanged
+    for split in pool_files.SPLITS:
+        with pytest.raises(DataError, match="of two imports"):
+            pool_files.load(stem, split, what="birds")
+    pool_files.save(stem, content(2), {})
+    assert int(pool_files.load(stem, "train", what="birds")[0].images.min()) == 2

@@ -1,7 +1,6 @@
 """Imports of pictures, fuzzed: layouts, modes, formats, archives, links and damage, in every combination Hypothesis thinks of.
 
-An import gives what an independent reading by Pillow and numpy gives, or one sentence and nothing on disk. The suite takes a few
-examples, always the same; MLBOOK_FUZZ=2000 takes so many, other ones each time.
+An import gives what an independent reading by Pillow and numpy gives, or one sentence and nothing on disk.
 """
 
 import io
@@ -16,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
-import hypothesis
 import numpy as np
-import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzing import fuzzed
+from hypothesis import given
 from hypothesis import strategies as st
 from package_fixtures import files_below, one_line
 from PIL import Image, ImageOps
@@ -29,27 +27,8 @@ from mlbook.data.layout import split_name
 from mlbook.data.pools import SPLITS
 from mlbook.errors import UserError
 
-EXAMPLES = os.environ.get("MLBOOK_FUZZ")
-fuzzed = settings(
-    max_examples=int(EXAMPLES or 40),
-    derandomize=EXAMPLES is None,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def nothing_is_kept(tmp_path_factory):
-    """What Hypothesis writes goes to a folder of the test."""
-    hypothesis.configuration.set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
-    yield
-    hypothesis.configuration.set_hypothesis_home_dir(None)
-
-
 # -- pictures, and what they are ------------------------------------------------------------------------------------
 
-MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16", "F")
 KINDS = {  # the modes that each format can hold
     "png": ("1", "L", "P", "RGB", "RGBA", "LA", "I;16"),
     "tif": ("1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16", "F"),

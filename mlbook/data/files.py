@@ -22,6 +22,8 @@ DEEPEST = 3
 """Archives in archives in archives are read; what lies deeper is not (an archive can hold itself)."""
 LINKS = 2
 """Linked folders on the way to a file. More of them are taken for folders that lead into each other."""
+WIDEST = 80
+"""Characters of the names that a message lists."""
 CHAIN = 4
 """Links in a tar archive that lead to each other before a file comes."""
 LONGEST = 1 << 30
@@ -61,7 +63,9 @@ class PassedOver:
 
 
 def listed(names: list[str], most: int) -> str:
-    """The first ``most`` names, and how many more there are."""
+    """The first ``most`` names, fewer where they are long, and how many more there are."""
+    while most > 1 and sum(len(name) for name in names[:most]) > WIDEST:
+        most -= 1
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(shown(name) for name in names[:most]) + more
 

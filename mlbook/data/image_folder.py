@@ -24,6 +24,7 @@ from mlbook.data.layout import Parts, Place, places, short_names
 from mlbook.data.own_sets import fewest, folder, imported, load, shape
 from mlbook.data.pictures import square
 from mlbook.data.pools import SPLITS, ClassPool, cut
+from mlbook.data.progress import ProgressLine
 from mlbook.data.tensor_file import fingerprint
 from mlbook.errors import DataError, UserError
 
@@ -84,14 +85,14 @@ def import_from(name: str, source: Path, *, size: int = 84, grey: bool = False) 
     return read(name, source, size=size, grey=grey).save()
 
 
-def read(name: str, source: Path, *, size: int = 84, grey: bool = False) -> Pictures:
+def read(name: str, source: Path, *, size: int = 84, grey: bool = False, progress: bool = False) -> Pictures:
     """Class folders of pictures (``ENDINGS``, in any case) from a folder or archive, and from archives in it. Writes nothing.
 
     Splits and classes are read from the paths as ``layout`` says; where no folder is called train, val or test, the
     classes are shuffled with a fixed seed and cut 64 : 16 : 20. Pictures are cut to their central square and resized to
-    size × size, in colour or grey. Classes may have different numbers of pictures; what is twice in a class is taken once.
-    Raises ``UserError`` on a bad name or size, ``DataError`` on unreadable or too few pictures, or a layout that can be read
-    in two ways.
+    size × size, in colour or grey. Classes may have different numbers of pictures; of pictures of a class that are then the
+    same to the pixel, one is taken. progress: draw a line with the time left. Raises ``UserError`` on a bad name or size,
+    ``DataError`` on unreadable or too few pictures, or a layout that can be read in two ways.
     """
     own_sets.check_name(name)
     if not 16 <= size <= 512:
@@ -107,10 +108,19 @@ def read(name: str, source: Path, *, size: int = 84, grey: bool = False) -> Pict
         )
     left = set(where)
     reading = _Reading(size, grey, passed, where)
-    for file in files_in(source, PassedOver()):
-        if file.path in where:
-            left.discard(file.path)
-            reading.take(file.path, file.path[: file.archives[-1] + 1] if file.archives else (), file.read)
+    line = ProgressLine(len(where), name) if progress else None
+    try:
+        for file in files_in(source, PassedOver()):
+            if file.path in where:
+                left.discard(file.path)
+                reading.take(
+                    file.path, file.path[: file.archives[-1] + 1] if file.archives else (), file.read
+                )
+                if line is not None and left:  # of a short reading, nothing is drawn
+                    line(len(where) - len(left))
+    finally:
+        if line is not None:
+            line.close()
     if left:
         raise DataError(
             f"{listed(sorted('/'.join(path) for path in left), 3)} vanished from {shown(source)} while it was read; "
@@ -172,7 +182,7 @@ class _Reading:
         digest, image = self._decoded(content(), "/".join(path))
         holders = self.holders[digest]
         if key in holders:
-            self.passed.add("copies of pictures of the same class", "/".join(path))
+            self.passed.add("pictures that are the same as another one of their class", "/".join(path))
             return
         if place.path in self.classes[key]:
             self.passed.add("other pictures of the same name in an archive", "/".join(path))
@@ -242,6 +252,11 @@ def _arranged(name: str, source: Path, reading: _Reading, passed: PassedOver) ->
     stacked = {label: torch.stack([its[path] for path in sorted(its)]) for (_, label), its in classes.items()}
     for label in sorted_labels:
         splits[split_of[label]][names[label]] = stacked[label]
+    how = (
+        "the splits are the folders of these names"
+        if by_folder
+        else "no folder names a split, so the classes were shuffled and cut 64 : 16 : 20"
+    )
     notes = passed.lines()
     if passed.followed:
         notes.append(f"links to files outside {shown(source)} that were followed: {passed.followed}")
@@ -249,12 +264,7 @@ def _arranged(name: str, source: Path, reading: _Reading, passed: PassedOver) ->
     try:
         own_sets.check_classes(splits, shown(source))
     except DataError as error:
-        raise DataError(f"{error} ({'; '.join(notes)})" if notes else str(error)) from None
-    how = (
-        "the splits are the folders of these names"
-        if by_folder
-        else "no folder names a split, so the classes were shuffled and cut 64 : 16 : 20"
-    )
+        raise DataError(f"{error} ({'; '.join([how, *notes])})") from None
     about = {"channels": 1 if reading.grey else 3, "size": reading.size}
     return Pictures(name, splits, about, how, notes)
 

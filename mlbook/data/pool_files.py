@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -31,12 +32,23 @@ def available(stem: Path) -> bool:
 def save(stem: Path, splits: dict[str, dict[str, Tensor]], header: dict[str, str]) -> None:
     """Write all splits, {split: {class: [n, ...]}}, as ``replace`` does."""
 
+    together = _of_all(splits)
+
     def write(path: Path, split: str, classes: dict[str, Tensor]) -> None:
         images, counts = stack(classes)
-        its = {"names": json.dumps(list(classes)), "sha256": fingerprint(images), "split": split}
+        its = {"names": json.dumps(list(classes)), "sha256": fingerprint(images), "split": split, "set": together}
         save_tensors(path, {"images": images, "counts": counts}, {**header, **its})
 
     replace(stem, splits, write)
+
+
+def _of_all(splits: dict[str, dict[str, Tensor]]) -> str:
+    """A checksum of all splits, which each of their files carries: files of two imports are not one set."""
+    total = hashlib.sha256()
+    for split, classes in splits.items():
+        for name, examples in classes.items():
+            total.update(f"{split}/{name}/{fingerprint(examples)}\n".encode())
+    return total.hexdigest()
 
 
 def replace(
@@ -62,13 +74,17 @@ def replace(
 
 
 def _exchange(stem: Path, new: dict[str, Path], old: dict[str, Path]) -> None:
-    """Give all new files their names, or none: whatever was moved before a failure goes back."""
+    """Give all new files their names, or none: whatever was done before a failure is undone.
+
+    An old file keeps its name until the new one takes it, so a process that is killed here leaves files of the old set or of the
+    new one; ``load`` sees where they are mixed.
+    """
     moved: list[tuple[Path, Path]] = []
     try:
         for split in SPLITS:
             path = split_path(stem, split)
             if path.exists():
-                os.replace(path, old[split])
+                _keep(path, old[split])
                 moved.append((path, old[split]))
             os.replace(new[split], path)
             moved.append((new[split], path))
@@ -76,6 +92,15 @@ def _exchange(stem: Path, new: dict[str, Path], old: dict[str, Path]) -> None:
         for before, now in reversed(moved):
             os.replace(now, before)
         raise
+
+
+def _keep(path: Path, old: Path) -> None:
+    """A second name for a file; on file systems without links it is moved."""
+    old.unlink(missing_ok=True)
+    try:
+        os.link(path, old)
+    except OSError:
+        os.replace(path, old)
 
 
 def about(stem: Path) -> dict:
@@ -138,4 +163,6 @@ def read(
 def load(stem: Path, split: str, *, what: str) -> tuple[ClassPool, dict[str, str]]:
     """One split and its header; ``DataError`` if the file is damaged or is not ``split``. ``what``: the data set, in words."""
     examples, counts, names, header = read(split_path(stem, split), split, "images", f"import {what} again")
+    if len({its.get("set") for its in headers(stem).values()}) > 1:
+        raise DataError(f"the splits of {what} are of two imports, one of which was broken off; import {what} again")
     return ClassPool(examples, names=names, split=split).with_counts(counts), header

@@ -41,7 +41,7 @@ class ProgressLine:
         self.stream.flush()
 
     def close(self) -> None:
-        """End the line, where it is redrawn."""
-        if self.live:
+        """End the line, where it is redrawn and was drawn."""
+        if self.live and self.drawn > self.began:
             self.stream.write("\n")
             self.stream.flush()
