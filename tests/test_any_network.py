@@ -636,6 +636,22 @@ def test_a_network_that_cannot_be_mapped_is_computed_task_by_task_and_says_so_on
     assert learner.engine_used() == "loop" and learner.engine == "vmap"
 
 
+@pytest.mark.parametrize("kind", ["maml", "reptile"])
+def test_a_network_may_turn_out_later_to_be_one_that_cannot_be_mapped(kind, caplog):
+    """Here with longer inputs than those of the first meta-step."""
+
+    def forward(layers, x):
+        h = layers[0](x.mean(1))
+        return h if x.shape[1] < 4 or float(h.mean()) < 100 else -h
+
+    learner = KINDS[kind](Forward(forward, nn.Linear(6, N)))
+    meta = learner.init(rng()).meta
+    learner.meta_gradient(meta, episodes_for((3, 6)))
+    assert learner.engine_used() == "vmap" and not caplog.records
+    learner.meta_gradient(meta, episodes_for((5, 6)))
+    assert learner.engine_used() == "loop" and len(caplog.records) == 1
+
+
 LOOPED_BY_TORCH = {
     "weight_norm": (lambda: nn.Sequential(weight_norm(nn.Linear(6, 8)), nn.Linear(8, N)), lambda x: x),
     "EmbeddingBag": (
