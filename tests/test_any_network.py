@@ -193,7 +193,7 @@ NETWORKS = {
     "GroupNorm": (lambda: convolutional(nn.GroupNorm(2, 4)), (2, 5, 5)),
     "layer_norm in forward": (Functional, (6,)),
     "TransformerEncoderLayer": (Sequence, (3, 6)),
-    "resnet18": (resnet, (3, 16, 16)),
+    "resnet18": (resnet, (3, 8, 8)),
     "BatchNorm1d with averages": (lambda: dense(nn.BatchNorm1d(8)), (6,)),
     "InstanceNorm2d with averages": (
         lambda: convolutional(nn.InstanceNorm2d(4, affine=True, track_running_stats=True)),
@@ -221,7 +221,7 @@ NETWORKS = {
     "a forward that looks at values": (looks_at_values, (6,)),
     "an autograd.Function": (own_function, (6,)),
     "frozen first layer": (lambda: frozen(dense(nn.LayerNorm(8)), "0"), (6,)),
-    "frozen norm of a resnet18": (lambda: frozen(resnet(), "bn1", "layer1"), (3, 16, 16)),
+    "frozen norm": (lambda: frozen(convolutional(nn.BatchNorm2d(4)), "1"), (2, 5, 5)),
     "frozen LSTM": (lambda: frozen(recurrent(nn.LSTM), "layers.0"), (3, 6)),
 }
 ONE_BY_ONE = {
@@ -395,10 +395,11 @@ class Positions(nn.Module):
         super().__init__()
         self.register_buffer("table", torch.randn(3, 6, generator=rng(1)), persistent=False)
         self.register_buffer("order", torch.tensor([2, 0, 1]))
+        self.register_buffer("turn", torch.randn(6, 6, generator=rng(2)))
         self.head = nn.Linear(6, N)
 
     def forward(self, x):
-        return self.head((x + self.table)[:, self.order].mean(1))
+        return self.head(((x + self.table)[:, self.order].cumsum(1).tanh() @ self.turn).mean(1))
 
 
 HOLDERS = {"batch norm and a frozen layer": (with_table, (6,)), "positions": (Positions, (3, 6))}
@@ -633,6 +634,22 @@ def test_a_network_that_cannot_be_mapped_is_computed_task_by_task_and_says_so_on
     (said,) = (record.getMessage() for record in caplog.records)
     assert said.startswith("Forward is computed task by task") and "\n" not in said
     assert learner.engine_used() == "loop" and learner.engine == "vmap"
+
+
+@pytest.mark.parametrize("kind", ["maml", "reptile"])
+def test_a_network_may_turn_out_later_to_be_one_that_cannot_be_mapped(kind, caplog):
+    """Here with longer inputs than those of the first meta-step."""
+
+    def forward(layers, x):
+        h = layers[0](x.mean(1))
+        return h if x.shape[1] < 4 or float(h.mean()) < 100 else -h
+
+    learner = KINDS[kind](Forward(forward, nn.Linear(6, N)))
+    meta = learner.init(rng()).meta
+    learner.meta_gradient(meta, episodes_for((3, 6)))
+    assert learner.engine_used() == "vmap" and not caplog.records
+    learner.meta_gradient(meta, episodes_for((5, 6)))
+    assert learner.engine_used() == "loop" and len(caplog.records) == 1
 
 
 LOOPED_BY_TORCH = {

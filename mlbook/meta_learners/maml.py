@@ -7,7 +7,7 @@ steps ``inner_steps``, θᴺ ``adapted``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +35,9 @@ from mlbook.meta_learners.inner_loop import inner_path
 from mlbook.models.functional import Params, check_names, learning
 from mlbook.models.mapping import at_once_or_one_by_one, grad, task_by_task
 from mlbook.tasks.episode import Episode
+
+OVER_TASKS = {"in_dims": (None, 0), "randomness": "different"}
+"""How ``vmap`` maps: all tasks have the same θ, and each its own dropout."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +145,7 @@ class MAML(InitialisationLearner):
         adapted from the same θ."""
 
         def at_once(episodes: Episode) -> tuple[Tensor, Metrics]:
-            options = {"in_dims": (None, 0), "randomness": "different"}
-            losses, metrics = vmap(self.task_loss, **options)(meta, episodes)
+            losses, metrics = vmap(self.task_loss, **OVER_TASKS)(meta, episodes)
             return losses.mean(), {n: v.mean() for n, v in metrics.items()}
 
         def one_by_one(episodes: Episode) -> tuple[Tensor, Metrics]:
@@ -172,8 +174,7 @@ class MAML(InitialisationLearner):
         task_gradient = grad(self.task_loss, has_aux=True)
 
         def at_once(episodes: Episode) -> tuple[Meta, Metrics]:
-            options = {"in_dims": (None, 0), "randomness": "different"}
-            over_tasks = vmap(task_gradient, **options)
+            over_tasks = vmap(task_gradient, **OVER_TASKS)
             gradients, metrics = over_tasks(meta, episodes)  # [MAML 4]
             return mean_over_tasks(gradients, metrics)
 
@@ -182,6 +183,16 @@ class MAML(InitialisationLearner):
             results = (task_gradient(meta, task) for task in tasks)
             return running_mean(results, episodes.n_tasks)
 
+        return self.by_engine(at_once, one_by_one, episodes)
+
+    def by_engine(
+        self,
+        at_once: Callable[[Episode], tuple[Meta, Metrics]],
+        one_by_one: Callable[[Episode], tuple[Meta, Metrics]],
+        episodes: Episode,
+    ) -> tuple[Meta, Metrics]:
+        """The one or the other of ``episodes``, as ``engine`` says and the network
+        allows; dropout is on."""
         with learning():
             if self.engine == "loop":
                 return task_by_task(self.model, lambda: one_by_one(episodes))

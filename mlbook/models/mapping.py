@@ -12,7 +12,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Literal, TypeVar
 from weakref import WeakKeyDictionary
@@ -63,17 +63,15 @@ def at_once_or_one_by_one(
     if not is_mapped(module, kind):
         return task_by_task(module, lambda: one_by_one(episodes))
     known = _MAPPED.setdefault(module, {})
-    if kind in known:
-        return at_once(episodes)
-    reason = None
+    new, reason = kind not in known, None
     try:
-        with _no_operator_loops():
+        with _no_operator_loops() if new else nullcontext():
             result = at_once(episodes)
     except (UserError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:  # torch says in many ways, and with many types, what it cannot do
         reason = _first_sentence(error)
-    if reason is None and compare and not type(module).__module__.startswith("mlbook."):
+    if reason is None and new and compare and not type(module).__module__.startswith("mlbook."):
         reason = _difference(module, at_once, one_by_one, episodes)
     if reason is None:
         known[kind] = True
