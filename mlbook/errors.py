@@ -1,5 +1,7 @@
 """The one family of errors that a user can cause: each carries one clear sentence that says what to do."""
 
+__all__ = ["CheckpointError", "DataError", "StorageError", "UserError"]
+
 
 class UserError(ValueError):
     """Bad input. The command line prints the message on one line and exits with status 2."""

@@ -10,6 +10,7 @@ import inspect
 import pkgutil
 
 PLACE = "<!-- api -->"
+PUBLIC = "<!-- public -->"
 
 
 def _modules():
@@ -92,7 +93,21 @@ def api_markdown(note_dependency=lambda path: None):
     return "\n".join(lines)
 
 
+def public_table():
+    """The packages with an `__all__`, and the names in it."""
+    import mlbook
+
+    lines = ["| from | import |", "| --- | --- |"]
+    for package in pkgutil.iter_modules(mlbook.__path__, "mlbook."):
+        names = getattr(importlib.import_module(package.name), "__all__", ())
+        if names and package.name != "mlbook.pages":
+            lines.append(f"| `{package.name}` | {', '.join(f'`{name}`' for name in names)} |")
+    return "\n".join(lines)
+
+
 def _fill(app, docname, source):
+    if PUBLIC in source[0]:
+        source[0] = source[0].replace(PUBLIC, public_table())
     if PLACE in source[0]:
         source[0] = source[0].replace(PLACE, api_markdown(app.env.note_dependency))
 

@@ -153,8 +153,8 @@ class ClassPool:
         return rows.view(*index.shape, *self.images.shape[2:])
 
     def labelled(self) -> tuple[Tensor, Tensor]:
-        """All examples, upright, as ordinary training wants them: x float32 [n, ...] (images of uint8 from 0 to 1) and the numbers
-        of their classes, y int64 [n]."""
+        """All examples, upright, as ordinary training wants them: x float32 [n, ...] (images of uint8 from 0 to 1) and the
+        numbers of their classes, y int64 [n]."""
         classes, most = self.images.shape[:2]
         numbers = torch.arange(classes, device=self.images.device).repeat_interleave(most)
         there = torch.arange(classes * most, device=self.images.device)

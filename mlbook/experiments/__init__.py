@@ -35,7 +35,6 @@ __all__ = [
     "config",
     "get",
     "protocol",
-    "provenance",
     "run_id",
     "setup",
     "trained_by",

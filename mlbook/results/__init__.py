@@ -18,6 +18,8 @@ from mlbook.experiments import EXPERIMENTS, trained_by
 from mlbook.meta_learners.base import Meta
 from mlbook.training.runner import load_checkpoint
 
+__all__ = ["benchmark", "ledger", "pretrained", "published", "run_record", "runs", "study"]
+
 FOLDER = Path(__file__).parent
 RUNS, PRETRAINED = FOLDER / "runs", FOLDER / "pretrained"
 BENCHMARKS, STUDIES = FOLDER / "benchmarks", FOLDER / "studies"
