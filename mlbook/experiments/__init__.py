@@ -14,7 +14,6 @@ from mlbook.experiments import (
     imported,
     leo,
     optimizers,
-    provenance,
     regression,
     reinforcement,
     reptile,
