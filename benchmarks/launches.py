@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mlbook import experiments
 from mlbook.data import ClassPool
 from mlbook.engines import fast
+from mlbook.meta_learners import first_look
 from mlbook.meta_learners.base import State, leaves
 from mlbook.tasks import FewShot, Sinusoids
 from mlbook.training.cuda_graph import rates_on_device
@@ -72,6 +73,8 @@ def count(name: str, engine: str, device: str, fault: str | None = None) -> dict
     learner = experiments.build_learner(config)
     learner = fast(learner) if engine == "fast" else replace(learner, engine=engine)
     with FakeTensorMode(), draws_without_values():
+        if config["dataset"] != "sinusoid":  # the first meta-step reads its labels, and these have no values
+            first_look.OUTPUTS[learner.model] = (config["n_way"],)
         if config["dataset"] == "sinusoid":
             tasks = Sinusoids(config["k_shot"], config["n_query"])
         else:

@@ -152,16 +152,15 @@ def test_a_network_without_batch_norm_has_biases_and_no_memory_of_the_batch():
 # -- functional calls -----------------------------------------------------------------------------------------------
 
 
-def test_call_refuses_modules_that_change_state_on_the_side():
-    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.InstanceNorm2d])
+def test_call_leaves_running_statistics_alone(norm):
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), norm(2, track_running_stats=True))
+    stateless = nn.Sequential(module[0], norm(2, track_running_stats=False))
     params = {name: p.detach() for name, p in module.named_parameters()}
     x = torch.rand(4, 1, 6, 6)
-    with pytest.raises(UserError, match="running statistics"):
-        call(module, params, x)
-    assert int(module[1].num_batches_tracked) == 0
-    call(module.eval(), params, x)  # reading the averages is no side effect
-    stateless = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False))
-    call(stateless, {name: p.detach() for name, p in stateless.named_parameters()}, x)
+    torch.testing.assert_close(call(module, params, x), stateless(x).detach())
+    assert int(module[1].num_batches_tracked) == 0 and not module[1].running_mean.any()
+    torch.testing.assert_close(call(module.eval(), params, x), module(x).detach())
 
 
 def test_call_uses_the_given_parameters_and_not_the_modules_own():
