@@ -62,8 +62,8 @@ def test_a_readers_folder_takes_the_place_of_the_pages_pictures(tmp_path, capsys
 
 @pytest.mark.site
 def test_what_the_page_says_of_its_table_is_what_the_table_says():
-    """Executed by `make book`: pixels below the small network, that below the features; heads no better than the features' nearest
-    mean; signals learned; the springs' error halved at least."""
+    """Pixels below the small network, that below the features; heads no better than the features' nearest mean; signals learned;
+    the springs' error halved at least."""
     executed = json.loads((ROOT / "executed/own_data.ipynb").read_text(encoding="utf-8"))
     printed = "".join(
         "".join(output.get("text", ""))

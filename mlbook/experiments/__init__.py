@@ -62,6 +62,8 @@ def get(name: str) -> Experiment:
 
     near = difflib.get_close_matches(name, EXPERIMENTS, n=2, cutoff=0.3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    if dataset := imported.missing(name):
+        hint += f" For a set of your own named {dataset}: python -m mlbook data import-images {dataset} --from FOLDER"
     raise UserError(f"no experiment is named {name!r}{hint} (python -m mlbook experiments lists them)")
 
 

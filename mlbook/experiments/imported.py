@@ -55,6 +55,12 @@ def experiment(name: str) -> Experiment | None:
     return own if array is None else _of_arrays(own, array)
 
 
+def missing(name: str) -> str | None:
+    """The set that an experiment of that name would need, if it could be one of a user's own and is not here."""
+    match = NAME.fullmatch(name)
+    return None if match is None or match[2] in (*own_sets.RESERVED, *own_sets.imported()) else match[2]
+
+
 def _of_arrays(own: Experiment, shape: tuple[int, ...]) -> Experiment:
     """The same experiment with a network that fits examples of this shape."""
     model = NETWORKS[len(shape)] or own.model

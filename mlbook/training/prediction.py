@@ -94,7 +94,7 @@ def predict(
     picture.
     """
     learner = experiments.setup(config).learner
-    if "features" in config or learner.metric != "accuracy" or not learner.query_sets:
+    if "features" in config or "shape" in config or learner.metric != "accuracy" or not learner.query_sets:
         raise UserError(
             f"{config['name']} does not classify pictures; predict needs an experiment on pictures"
         )
