@@ -132,7 +132,7 @@ def predict(
         COSINE if compares else PROBABILITY,
         steps,
         "running" if learner.inductive else mode,
-        tuple(f"passed over: {line}" for line in passed.lines()),
+        tuple(passed.lines()),
     )
 
 
