@@ -99,8 +99,9 @@ def public_table():
 
     lines = ["| from | import |", "| --- | --- |"]
     for package in pkgutil.iter_modules(mlbook.__path__, "mlbook."):
-        names = getattr(importlib.import_module(package.name), "__all__", ())
-        if names and package.name != "mlbook.pages":
+        if package.name in ("mlbook.__main__", "mlbook.cli", "mlbook.pages"):
+            continue
+        if names := getattr(importlib.import_module(package.name), "__all__", ()):
             lines.append(f"| `{package.name}` | {', '.join(f'`{name}`' for name in names)} |")
     return "\n".join(lines)
 
