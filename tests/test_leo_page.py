@@ -15,6 +15,7 @@ from mlbook.pages.figures import leo_diagrams, leo_figures
 from mlbook.pages.labs.latent_map import shipped_leo
 from mlbook.tasks import BentSectors, FewShotFeatures, LEONoise
 from mlbook.tasks.hidden_subspace import hidden_subspace
+from studies import latent_space
 
 N, K, D, LATENT = 3, 2, 12, 4
 
