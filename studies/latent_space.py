@@ -47,7 +47,7 @@ BASE = {
 """The rate is twenty times the official one, for much shorter runs; the terms weigh so much that each can be seen."""
 WIDTHS = (8, 16, 64, 256, 640)
 REFERENCE_RATES = (1, 3, 10, 30, 100)
-"""Of the methods that are not trained. The features have length 1, so rate 1 is short where little of that lies in the subspace."""
+"""Of the methods that are not trained. Features have length 1, so rate 1 is short where little of that lies in the subspace."""
 CODES = (1, 2, 4, 6, 8, 16)
 TERMS = {
     "all terms": {},

@@ -1,10 +1,10 @@
-"""Sine-wave starts from joint training, from Reptile and from the two leading terms of Reptile's direction: ten seeds, every step.
+"""Sine-wave starts from joint training, from Reptile and from the two leading terms of its direction: ten seeds, every step.
 
 python -m studies.two_terms [--out FILE]
 
-The problem is that of chapter 12: 200 meta-steps on five tasks each, five mini-batches of ten points; then ten steps at the rate
-0.02 on ten points of each of 200 new tasks. Seed s draws the first weights and the tasks of meta-training; the three directions of
-a seed share both, and all share the new tasks.
+The problem is that of chapter 12: 200 meta-steps on five tasks each, five mini-batches of ten points; then ten steps at rate 0.02
+on ten points of each of 200 new tasks. Seed s draws the first weights and the tasks of meta-training; the three directions of a
+seed share both, and all share the new tasks.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ def main(arguments: list[str] | None = None) -> None:
             name: torch.stack([errors(start(direction, alpha, seed)) for seed in SEEDS])
             for name, direction in DIRECTIONS.items()
         }
-        row = rates[f"{alpha:g}"] = {"error": {name: e.mean(0).tolist() for name, e in found.items()}, "difference": {}}
+        row = rates[f"{alpha:g}"] = {
+            "error": {name: e.mean(0).tolist() for name, e in found.items()},
+            "difference": {},
+        }
         for name in ("two terms", "Reptile"):
             gain = found[name] - found["joint training"]  # [seeds, steps + 1]
             row["difference"][name] = {

@@ -359,6 +359,8 @@ def test_the_sentences_on_ten_seeds():
         two, all_terms = (row["difference"][name] for name in ("two terms", "Reptile"))
         for gain in (two, all_terms):
             assert abs(gain["mean"][1]) < gain["ci95"][1]  # after one step nothing is decided
-            assert gain["mean"][10] < -gain["ci95"][10] and gain["better"][10] == seeds  # after ten both are ahead
+            assert (
+                gain["mean"][10] < -gain["ci95"][10] and gain["better"][10] == seeds
+            )  # after ten both are ahead
             assert 0.01 < -gain["mean"][10] / row["error"]["joint training"][10] < 0.1  # "a few hundredths"
         assert two["mean"][10] / all_terms["mean"][10] == pytest.approx(1, abs=0.2)

@@ -247,7 +247,10 @@ def test_the_sentences_on_widths():
     for row in widths.values():
         behind = max(row["known subspace"]["accuracy"]) - row["LEO"]["accuracy"][-1]
         assert 0 < behind < 0.03 and row["known subspace"]["rate"] in latent_space.REFERENCE_RATES
-        assert abs(row["neighbour in the subspace"]["accuracy"][0] - max(row["known subspace"]["accuracy"])) < 0.01
+        assert (
+            abs(row["neighbour in the subspace"]["accuracy"][0] - max(row["known subspace"]["accuracy"]))
+            < 0.01
+        )
 
 
 def test_the_sentences_on_lengths():
