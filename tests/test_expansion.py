@@ -5,6 +5,7 @@ import torch
 from package_fixtures import rng
 from torch.func import grad
 
+from mlbook import results
 from mlbook.errors import UserError
 from mlbook.meta_learners.inner_loop import inner_path
 from mlbook.pages.checks import compare_gradient, hessian_vector, worst
@@ -348,3 +349,18 @@ def test_the_figures_say_what_they_show():
     for fig, alt in figures:
         assert len(fig.axes) >= 1 and len(alt) > 80
     assert "1.0e-04" in figures[1][1] and "0.30" in figures[2][1]
+
+
+def test_the_sentences_on_ten_seeds():
+    """Chapter 12, recorded by `studies.two_terms`: what Reptile and its two terms gain over joint training."""
+    record = results.study("two_terms")
+    seeds = record["setup"]["seeds"]
+    for row in record["rates"].values():
+        two, all_terms = (row["difference"][name] for name in ("two terms", "Reptile"))
+        for gain in (two, all_terms):
+            assert abs(gain["mean"][1]) < gain["ci95"][1]  # after one step nothing is decided
+            assert (
+                gain["mean"][10] < -gain["ci95"][10] and gain["better"][10] == seeds
+            )  # after ten both are ahead
+            assert 0.01 < -gain["mean"][10] / row["error"]["joint training"][10] < 0.1  # "a few hundredths"
+        assert two["mean"][10] / all_terms["mean"][10] == pytest.approx(1, abs=0.2)

@@ -67,6 +67,8 @@ def test_the_sentences_on_the_matrix():
     )
     assert 0.01 < one_each - support < 0.06 and abs(support - both) < 0.01
     assert running < support - cells["running", "one batch"]["ci95"]
+    assert 4.25 < (1 - support) / (1 - one_each) < 4.75  # "about four and a half times the errors"
+    assert PAGE.count("about four and a half times") == 2
     assert none < 0.35
 
 

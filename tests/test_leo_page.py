@@ -15,6 +15,7 @@ from mlbook.pages.figures import leo_diagrams, leo_figures
 from mlbook.pages.labs.latent_map import shipped_leo
 from mlbook.tasks import BentSectors, FewShotFeatures, LEONoise
 from mlbook.tasks.hidden_subspace import hidden_subspace
+from studies import latent_space
 
 N, K, D, LATENT = 3, 2, 12, 4
 
@@ -242,6 +243,14 @@ def test_the_sentences_on_widths():
     assert all(
         row["LEO"]["accuracy"][-1] > weights[width] for width, row in widths.items() if int(width) >= 64
     )
+    # "within a few points of the method that knows the subspace", and never ahead of it once its rate is tuned
+    for row in widths.values():
+        behind = max(row["known subspace"]["accuracy"]) - row["LEO"]["accuracy"][-1]
+        assert 0 < behind < 0.03 and row["known subspace"]["rate"] in latent_space.REFERENCE_RATES
+        assert (
+            abs(row["neighbour in the subspace"]["accuracy"][0] - max(row["known subspace"]["accuracy"]))
+            < 0.01
+        )
 
 
 def test_the_sentences_on_lengths():

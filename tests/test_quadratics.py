@@ -368,3 +368,13 @@ def test_every_figure_has_an_alt_text_with_numbers():
     ]
     for fig, alt in figures:
         assert fig.axes and len(alt) > 80 and "nan" not in alt
+
+
+def test_with_many_odd_steps_fomaml_may_be_driven_away():
+    """Chapter 3's example: the slowest task overshoots, so the sum of FOMAML's weights is negative, and MAML's is not."""
+    curvature, options = torch.tensor([3.0, 0.4], dtype=torch.float64), {"inner_lr": 0.6, "steps": 9}
+    left = (1 - 0.6 * curvature).abs()
+    assert left[0] == left.max() < 1
+    assert float(quadratics.weights("fomaml", curvature, **options).sum()) == pytest.approx(-0.37, abs=0.005)
+    assert quadratics.attracts("maml", curvature, **options)
+    assert not quadratics.attracts("fomaml", curvature, **options)

@@ -106,7 +106,7 @@ def idea():
     fig, axes = figure(1, 2, width=7.4, height=3.3)
     corner = torch.tensor([[0.6, 0.5], [4.4, 1.3], [5.6, 3.7], [1.8, 2.9], [0.6, 0.5]])
     tasks = torch.tensor([[2.1, 2.25], [3.5, 2.6], [4.2, 1.75]])
-    for ax, title in zip(axes, ("steps among all weights", "steps among decoded weights"), strict=True):
+    for ax, title in zip(axes, ("steps on all weights", "steps on decoded weights"), strict=True):
         ax.set(xlim=(0, 6), ylim=(0, 4.3), xticks=[], yticks=[], title=title)
         ax.title.set_fontsize(11)
         ax.grid(False)

@@ -83,7 +83,7 @@ def present_and_potential(inner_lr: float = 0.3, steps: int = 12):
 
 
 def weights_by_curvature(steps: tuple[int, ...] = (1, 4), inner_lr: float = 1.0):
-    """How loudly each method hears a task, against α·a."""
+    """How much weight each method gives a task, against α·a."""
     u = torch.linspace(0, 2, 401, dtype=torch.float64)
     fig, axes = figure(1, len(steps), width=3.8 * len(steps), height=3.4, sharey=True, squeeze=False)
     for ax, n in zip(axes[0], steps, strict=True):
