@@ -112,6 +112,7 @@ def measured_flops(learner: MetaLearner, meta: Meta, episodes: Episode) -> int:
     """Floating-point operations in the matrix products of one meta-gradient, counted by torch while it is computed."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    learner.check_episodes(meta, episodes)  # the first look at a network, which costs a forward pass once
     with FlopCounterMode(display=False) as counter:
         learner.meta_gradient(meta, episodes)
     return counter.get_total_flops()
