@@ -27,7 +27,6 @@ from mlbook.meta_learners.base import (
 from mlbook.models.functional import Params, rest_of
 from mlbook.tasks.episode import Episode
 
-
 HALF = {"bf16": torch.bfloat16, "float16": torch.float16}
 
 
