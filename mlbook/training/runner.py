@@ -150,8 +150,12 @@ def run(
                 held.enter_context(run_folder.claimed(out, resume=resume, needed=needed))
 
             processes.first_does(begin)
-            use_graph = graph and where.type == "cuda" and processes.count == 1 and learner.recordable
-            now = {"device": where.type, "precision": precision, "graph": use_graph and can_capture(state)}
+            alone = processes.count == 1
+            now = {
+                "device": where.type,
+                "precision": precision,
+                "graph": graph and alone and recordable(learner, state, where),
+            }
             with _interrupts_between_steps(out, processes) as interrupted:
                 trained = _train(
                     setup,
@@ -177,6 +181,11 @@ def run(
         use_precision("float32", where, learner)  # results are compared at one precision
         with _saying_how_to_go_on():
             return _finish(experiment, setup, meta, record, out, where, test_tasks, n_tasks)
+
+
+def recordable(learner: MetaLearner, state: State, device: torch.device) -> bool:
+    """Whether meta-steps there can be recorded as a CUDA graph: the learner's, by this optimiser."""
+    return device.type == "cuda" and learner.recordable and can_capture(state)
 
 
 def _bytes_written(state: State, *, early_stopping: bool) -> int:
