@@ -114,6 +114,7 @@ class PolicySearch(MetaLearner):
     inductive = True
     engine = "autograd"
     recordable = False  # the random numbers of a child come from the seed of its task
+    shared_result = "each process trains its children with random numbers of its own"
 
     def policy(self, meta: Meta) -> Params:
         """The policy found."""

@@ -55,6 +55,7 @@ class Backbone(InitialisationLearner):
     inductive = True
     vmappable = False
     recordable = False
+    shared_result = "each process normalises its own part of a mini-batch"
 
     def __post_init__(self) -> None:
         super().__post_init__()

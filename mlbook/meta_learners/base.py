@@ -81,6 +81,8 @@ class MetaLearner:
     query_sets: bool = True
     """Whether tasks have query sets. Where they have none (functions to be
     minimised, environments), ``scores`` is asked."""
+    shared_result: str = "the result of one process"
+    """What several processes that share every meta-batch arrive at."""
     is_search: bool = False
     """Whether the run itself is what is judged; then ``trials`` is asked."""
 
