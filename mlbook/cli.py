@@ -192,6 +192,8 @@ def sentence(error: Exception) -> str | None:
     text = str(error)
     if type(error).__name__ == "OutOfMemoryError" or "CUDA error: out of memory" in text:
         return "the memory of the GPU is full; end what else runs there, or use --device cpu"
+    if "no kernel image is available" in text:
+        return "this build of torch has no code for this GPU; use --device cpu, or install another build"
     if "does not have a deterministic implementation" in text:
         return f"torch has no repeatable form of {text.split()[0]}; train without --deterministic"
     # torch reports the computer's memory as a RuntimeError

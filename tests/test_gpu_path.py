@@ -481,6 +481,10 @@ def test_repeatable_operations_are_asked_for_and_the_switches_put_back(monkeypat
     assert not torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.deterministic
     with repeatable(False):
         assert not torch.are_deterministic_algorithms_enabled()
+    error = RuntimeError(
+        "CUDA error: no kernel image is available for execution on the device\nCUDA kernel ..."
+    )
+    assert sentence(error).startswith("this build of torch has no code for this GPU; use --device cpu")
     error = RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation, but you set ...")
     assert (
         sentence(error) == "torch has no repeatable form of cumsum_cuda_kernel; train without --deterministic"

@@ -47,7 +47,7 @@ from mlbook.tasks.episode import Episode, TaskDistribution  # noqa: E402
 from mlbook.training.checkpoint import one_line  # noqa: E402
 from mlbook.training.cuda_graph import first_cause  # noqa: E402
 from mlbook.training.loop import train  # noqa: E402
-from mlbook.training.precision import has_short_units, use_precision  # noqa: E402
+from mlbook.training.precision import for_device, has_short_units, use_precision  # noqa: E402
 from mlbook.training.records import keep, machine, provenance  # noqa: E402
 from mlbook.training.runner import choose_device, load_checkpoint, run  # noqa: E402
 
@@ -134,7 +134,7 @@ def tasks_of(name: str, config: dict, setup: experiments.Setup) -> TaskDistribut
 def go(name: str, preset: str, steps: int, device: torch.device, *, graph: bool) -> tuple[State, Meta]:
     """So many meta-steps of an experiment; the state that they end in and the parameters that they began from."""
     setup = experiments.setup(experiments.config(name, preset))
-    learner = fastest(setup.learner, device)
+    learner = for_device(fastest(setup.learner, device), device)
     use_precision("float32", device, learner)
     tasks = tasks_of(name, setup.config, setup).to(device)
     state = learner.init(generator("cpu"), device)
@@ -219,7 +219,8 @@ def pooled() -> tuple[MAML, Meta, int, dict[str, float]]:
 def gradient(setting: Callable) -> Callable[[torch.device], Facts]:
     def check(device: torch.device) -> Facts:
         one, meta, n_tasks, bounds = setting()
-        episodes = FewShot(glyphs.load("train"), 5, 1, 2).sample(n_tasks, generator("cpu", 2))
+        pool = glyphs.load("train") if setting is strided else random_pool(20, 5, 1, 28)
+        episodes = FewShot(pool, 5, 1, 2).sample(n_tasks, generator("cpu", 2))
         exact, _ = replace(one, engine="loop").meta_gradient(to_float64(meta), episodes.to(torch.float64))
         found: Facts = {}
         for precision, most in bounds.items():
@@ -241,8 +242,7 @@ def gradient(setting: Callable) -> Callable[[torch.device], Facts]:
 def learner(name: str) -> Callable[[torch.device], Facts]:
     def check(device: torch.device) -> Facts:
         quick = experiments.get(name).preset("quick").meta_steps
-        steps = min(quick, 100) if device.type == "cuda" else min(quick, 3)
-        tasks = 50 if device.type == "cuda" else 5
+        steps, tasks = (min(quick, 100), 50) if device.type == "cuda" else (1, 2)
         with tempfile.TemporaryDirectory() as folder:
             try:
                 record = run(
@@ -261,9 +261,9 @@ def learner(name: str) -> Callable[[torch.device], Facts]:
     return check
 
 
-def training(out: Path, device: torch.device, *options: str) -> list[str]:
+def training(out: Path, device: torch.device, *options: str, name: str = "maml-glyphs-5w1s") -> list[str]:
     """The arguments of a short training that saves its state often."""
-    asked = ["train", "maml-glyphs-5w1s", "--meta-steps", "20", "--tasks", "2", "--device", device.type]
+    asked = ["train", name, "--meta-steps", "20", "--tasks", "2", "--device", device.type]
     return [*asked, "--checkpoint-every", "0", "--out", str(out), *options]
 
 
@@ -283,8 +283,9 @@ def parameters(out: Path) -> dict[str, Tensor]:
 def kill_and_resume(device: torch.device) -> Facts:
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        said(training(whole, device))
-        command = [sys.executable, "-m", "mlbook", *training(killed, device)]
+        name = "maml-glyphs-5w1s" if device.type == "cuda" else "maml-sinusoid-5shot"
+        said(training(whole, device, name=name))
+        command = [sys.executable, "-m", "mlbook", *training(killed, device, name=name)]
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         state = killed / "resume" / "state.safetensors"
         while process.poll() is None and not state.exists():
@@ -292,7 +293,7 @@ def kill_and_resume(device: torch.device) -> Facts:
         process.kill()
         process.wait()
         at = int(load_tensors(state)[0]["meta_step"])
-        said(training(killed, device, "--resume"))
+        said(training(killed, device, "--resume", name=name))
         a, b = parameters(whole), parameters(killed)
         config, meta = load_checkpoint(whole / "checkpoint.safetensors")
         start = experiments.build_learner(config).init(generator("cpu")).meta
