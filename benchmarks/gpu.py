@@ -2,8 +2,8 @@
 
     python -m benchmarks.gpu [--out FILE]          # --device cpu --meta-steps 3: only to see that it runs
 
-Before timing, the gradient on the device is held against float64 on the CPU, and a recorded training against a plain one.
-Images are random bytes; real ones would take the same time.
+Every variant runs in a process of its own. Before timing, the gradient on the device is held against float64 on the CPU, and a
+recorded training against a plain one. Images are random bytes; real ones would take the same time.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,12 +28,15 @@ from mlbook.meta_learners.base import leaves
 from mlbook.pages.checks import relative_distance, to_float64
 from mlbook.results import BENCHMARKS
 from mlbook.tasks import FewShot, Sinusoids
+from mlbook.training.checkpoint import one_line
+from mlbook.training.finite import STEPS_BETWEEN_LOOKS
 from mlbook.training.loop import train
+from mlbook.training.precision import use_precision
 from mlbook.training.records import keep, machine, provenance
-from mlbook.training.runner import use_precision
 
 RECORD = BENCHMARKS / "gpu.json"
 NAMES = ("maml-omniglot-5w1s", "fomaml-omniglot-5w1s", "maml-omniglot-20w1s", "maml-sinusoid-5shot")
+QUIET = 5
 VARIANTS = (  # engine, recorded as a graph, precision, share of the meta-steps
     ("fast", True, "float32", 1.0),
     ("fast", True, "tf32", 1.0),
@@ -82,6 +88,19 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+@contextmanager
+def no_waiting(device: torch.device) -> Iterator[None]:
+    """On a GPU any wait for it within the block is an error."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def gradient_error(setting: Setting) -> float:
     """Relative distance of one meta-gradient on the device to the same in float64 on the CPU."""
     meta = setting.learner.init(torch.Generator().manual_seed(0)).meta
@@ -101,25 +120,25 @@ def graph_distance(setting: Setting, n: int = 20) -> float:
 
 
 def measure(setting: Setting, n: int, *, graph: bool, rounds: int) -> dict:
-    """Milliseconds per meta-step: median and range over ``rounds`` stretches of n meta-steps. On a GPU any wait for the device
-    inside a stretch is an error."""
+    """Milliseconds per meta-step: median and range over ``rounds`` stretches of n meta-steps. On a GPU a wait for the device is
+    an error in the ``QUIET`` meta-steps before them; later ones look at the loss now and then, as every training does."""
     cuda = setting.device.type == "cuda"
-    warm = max(5, n // 10)
-    running = setting.steps(warm + n * rounds, graph=graph)
+    warm = min(50, max(5, n // 10))
+    assert warm + QUIET < STEPS_BETWEEN_LOOKS
+    running = setting.steps(warm + QUIET + n * rounds, graph=graph)
     for _ in range(warm):
         next(running)
+    with no_waiting(setting.device):
+        for _ in range(QUIET):
+            next(running)
     wait(setting.device)
     if cuda:
         torch.cuda.reset_peak_memory_stats(setting.device)
     times = []
     for _ in range(rounds):
-        if cuda:
-            torch.cuda.set_sync_debug_mode("error")
         began = time.perf_counter()
         for _ in range(n):
             next(running)
-        if cuda:
-            torch.cuda.set_sync_debug_mode("default")
         wait(setting.device)
         times.append(1000 * (time.perf_counter() - began) / n)
     return {
@@ -129,46 +148,70 @@ def measure(setting: Setting, n: int, *, graph: bool, rounds: int) -> dict:
     }
 
 
+def row(name: str, variant: tuple, device: torch.device, meta_steps: int, rounds: int) -> dict:
+    """What there is to say of one variant; ``error`` where it failed."""
+    engine, graph, precision, share = variant
+    found = {"experiment": name, "engine": engine, "graph": graph, "precision": precision}
+    try:
+        setting = Setting(name, engine, precision, device)
+        use_precision(precision, device, setting.learner)
+        found["gradient_error"] = gradient_error(setting)
+        if graph:
+            found["graph_distance"] = graph_distance(setting)
+        found |= measure(setting, max(2, int(share * meta_steps)), graph=graph, rounds=rounds)
+    except Exception as error:
+        found["error"] = f"{type(error).__name__}: {one_line(error)[:300]}"
+    return found
+
+
+def in_a_process(arguments: list[str], seconds: float) -> dict:
+    """``row`` in a process of its own: after a CUDA error nothing works in the one that met it."""
+    command = [sys.executable, "-m", "benchmarks.gpu", *arguments]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {seconds:.0f} s"}
+    if answer.returncode:
+        said = answer.stderr.strip().splitlines() or ["no word"]
+        return {"error": f"ended with status {answer.returncode}: {said[-1][:300]}"}
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--meta-steps", type=int, default=500, help="meta-steps in a timed stretch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=NAMES, metavar="EXPERIMENT")
+    parser.add_argument("--seconds", type=float, default=120.0, help="for each variant")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--row", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
+    cuda = device.type == "cuda"
+    if cuda and not torch.cuda.is_available():
         print("benchmarks.gpu: no CUDA GPU is available here", file=sys.stderr)
         raise SystemExit(2)
-    cuda = device.type == "cuda"
+    if options.row is not None:
+        found = row(options.only[0], VARIANTS[options.row], device, options.meta_steps, options.rounds)
+        print(json.dumps(found))
+        return
     record = {
         **provenance(),
         "machine": {**machine(), "gpu": torch.cuda.get_device_name() if cuda else None},
         "rows": [],
     }
+    settings = ["--device", options.device, "--meta-steps", options.meta_steps, "--rounds", options.rounds]
     for name in options.only:
-        for engine, graph, precision, share in VARIANTS:
+        for number, (engine, graph, precision, _) in enumerate(VARIANTS):
             if graph and not cuda:
                 continue
-            row = {"experiment": name, "engine": engine, "graph": graph, "precision": precision}
-            try:
-                setting = Setting(name, engine, precision, device)
-                use_precision(precision, device, setting.learner)
-                row["gradient_error"] = gradient_error(setting)
-                if graph:
-                    row["graph_distance"] = graph_distance(setting)
-                n = max(2, int(share * options.meta_steps))
-                row |= measure(setting, n, graph=graph, rounds=options.rounds)
-            except (
-                Exception
-            ) as error:  # one variant that fails must not cost the others their time on the machine
-                row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
-            record["rows"].append(row)
-            print(json.dumps(row), flush=True)
+            asked = [str(a) for a in (*settings, "--only", name, "--row", number)]
+            labels = {"experiment": name, "engine": engine, "graph": graph, "precision": precision}
+            record["rows"].append({**labels, **in_a_process(asked, options.seconds)})
+            print(json.dumps(record["rows"][-1]), flush=True)
             if options.out or cuda:
-                out = options.out or RECORD
-                keep(out, record)
+                keep(options.out or RECORD, record)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
         help="on one GPU: start every kernel by itself, without a CUDA graph",
     )
 
+    training.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="on a GPU: only operations that give the same bits every time (slower)",
+    )
+
     evaluating = commands.add_parser("evaluate", help="evaluate a shipped or an own checkpoint")
     evaluating.add_argument("name", metavar="NAME|CHECKPOINT")
     evaluating.add_argument("--tasks", type=int, default=600, metavar="N")
@@ -186,6 +192,10 @@ def sentence(error: Exception) -> str | None:
     text = str(error)
     if type(error).__name__ == "OutOfMemoryError" or "CUDA error: out of memory" in text:
         return "the memory of the GPU is full; end what else runs there, or use --device cpu"
+    if "no kernel image is available" in text:
+        return "this build of torch has no code for this GPU; use --device cpu, or install another build"
+    if "does not have a deterministic implementation" in text:
+        return f"torch has no repeatable form of {text.split()[0]}; train without --deterministic"
     # torch reports the computer's memory as a RuntimeError
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return "the memory of this computer is full; end what else runs here, or take fewer or smaller tasks"
@@ -248,6 +258,7 @@ def _train(options) -> int:
         graph=not options.no_graph,
         evaluation_tasks=options.tasks,
         time_limit=None if options.time_limit is None else 60 * options.time_limit,
+        deterministic=options.deterministic,
     )
     if record is not None:  # of several processes, the first one speaks
         print(_sentence(options.name, record["evaluation"]))

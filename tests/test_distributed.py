@@ -8,11 +8,14 @@ import sys
 
 import pytest
 import torch
-from package_fixtures import ROOT, rng
+from package_fixtures import ROOT, one_line, rng
+from test_provenance import store_mini
 
+from mlbook import experiments
 from mlbook.cli import main
 from mlbook.data.tensor_file import load_tensors
 from mlbook.errors import UserError
+from mlbook.models import WideResNet
 from mlbook.tasks import Sinusoids
 from mlbook.training import run_folder
 from mlbook.training.distributed import ALONE, Processes, processes
@@ -44,12 +47,27 @@ def parameters(out):
     return load_tensors(out / "checkpoint.safetensors")[0]
 
 
-NAMES = ["maml-sinusoid-5shot", "maml-glyphs-5w1s", "reptile-sinusoid-5shot"]
+NAMES = [
+    "maml-sinusoid-5shot",
+    "maml-glyphs-5w1s",
+    "reptile-sinusoid-5shot",
+    "leo-plane-3w1s",
+    "leo-sines-lines-5shot",
+    "learned-optimizer-quadratic",
+]
+STEPS = {"leo-plane-3w1s": 5, "leo-sines-lines-5shot": 5, "learned-optimizer-quadratic": 3}
+OWN_WAY = ["nearest-mini-5w1s", "backbone-mini-wrn-10-4", "dada-search-glyphs", "augment-random-glyphs"]
+"""Several processes train these, but do not arrive at the result of one."""
 
 
 ALL = """
 import json, os, sys
+from mlbook import experiments
 from mlbook.cli import main
+from mlbook.models import WideResNet
+build = experiments.leo.build_model
+small = WideResNet(64, depth=10, width=1, stride=2)  # in place of the large ones
+experiments.leo.build_model = lambda name, *rest: small if name.startswith("wrn") else build(name, *rest)
 for arguments, port in json.loads(sys.argv[1]):
     os.environ["MASTER_PORT"] = str(port)
     assert main(arguments) == 0
@@ -60,12 +78,17 @@ for arguments, port in json.loads(sys.argv[1]):
 def by_one_and_by_two(tmp_path_factory):
     """A folder with ``1/NAME``, trained in this process, and ``2/NAME``, all by one pair of processes."""
     folder = tmp_path_factory.mktemp("runs")
-    lists = [[training(name, folder / count / name) for name in NAMES] for count in "12"]
-    assert [main(arguments) for arguments in lists[0]] == [0, 0, 0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLBOOK_DATA", str(folder / "data"))
+        store_mini(examples=20)
+    lists = [[training(n, folder / count / n, steps=STEPS.get(n, 20)) for n in NAMES] for count in "12"]
+    assert [main(arguments) for arguments in lists[0]] == [0] * len(NAMES)
+    lists[1] += [training(name, folder / "2" / name, steps=1) for name in OWN_WAY]
     calls = [(arguments, free_port()) for arguments in lists[1]]
     pair = []
     for rank in "01":  # as torchrun would start them, but once for all
         own = {**ENVIRONMENT, "RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        own["MLBOOK_DATA"] = str(folder / "data")
         command = [sys.executable, "-c", ALL, json.dumps(calls)]
         pair.append(subprocess.Popen(command, env=own, cwd=ROOT, stderr=subprocess.PIPE, text=True))
     for process in pair:
@@ -85,9 +108,45 @@ def test_two_processes_give_the_result_of_one(name, by_one_and_by_two):
         assert (value - two[key]).abs().max() < 1e-5, key
     assert [r["processes"] for r in records] == [1, 2]
     assert records[0]["run"] == records[1]["run"]
-    assert len(logs[0]) == len(logs[1]) == 21 and logs[0][0] == logs[1][0]
+    assert len(logs[0]) == len(logs[1]) == STEPS.get(name, 20) + 1 and logs[0][0] == logs[1][0]
     for a, b in zip(logs[0][1:], logs[1][1:], strict=True):
         assert [float(v) for v in a.split(",")] == pytest.approx([float(v) for v in b.split(",")], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", OWN_WAY)
+def test_some_learners_run_in_two_processes_on_a_way_of_their_own(name, by_one_and_by_two):
+    record = json.loads((by_one_and_by_two / "2" / name / "record.json").read_text())
+    assert record["processes"] == 2
+    assert "each process" in experiments.build_learner(record["config"]).shared_result
+
+
+def kind(learner):
+    """What the table of the engine page says of a learner."""
+    return type(learner).__name__, learner.one_process_because() or learner.shared_result
+
+
+def test_every_kind_of_learner_is_tried_in_two_processes_or_refuses():
+    small = WideResNet(64, depth=10, width=1, stride=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiments.networks, "WideResNet", lambda *_, **__: small)
+        learners = {
+            n: experiments.build_learner(experiments.config(n, "quick")) for n in experiments.EXPERIMENTS
+        }
+    tried = {kind(learners[name]) for name in (*NAMES, *OWN_WAY)}
+    assert {kind(learners[name])[1] for name in NAMES} == {"the result of one process"}
+    refused = {kind(learner) for learner in learners.values() if learner.one_process_because()}
+    assert not tried & refused and tried | refused == {kind(learner) for learner in learners.values()}
+    assert {name for name, _ in refused} == {
+        "Reptile", "MAMLRL", "LinearHead", "ControllerSearch", "RelaxedSearch",
+    }  # fmt: skip
+
+
+def test_what_cannot_be_shared_is_one_sentence(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("nas-controller", "maml-navigation-2d", "reptile-glyphs-5w1s"):
+        assert main(training(name, tmp_path / name)) == 2
+        assert "; train it in one process" in one_line(capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_of_one_process_goes_on_in_three(tmp_path):

@@ -42,9 +42,9 @@ def store_images(name, *, seed=0, size=20, channels=1, classes=(4, 2, 3)):
     pool_files.save(image_folder.folder() / name, splits, {"about": json.dumps(about)})
 
 
-def store_mini(*, seed=0, size=84):
+def store_mini(*, seed=0, size=84, examples=7):
     splits = {
-        split: {w: noise((7, 3, size, size), 100 * seed + 10 * n + c) for c, w in enumerate(names[:6])}
+        split: {w: noise((examples, 3, size, size), 100 * seed + 10 * n + c) for c, w in enumerate(names[:6])}
         for n, (split, names) in enumerate(mini_imagenet.CLASSES.items())
     }
     pool_files.save(mini_imagenet.stem(), splits, {"duplicates": "[]"})

@@ -104,6 +104,9 @@ class ArchitectureSearch(MetaLearner):
         if self.searches < 2 or self.steps < 1:
             raise UserError("a run needs at least 2 searches and 1 step")
 
+    def one_process_because(self) -> str | None:
+        return "computes all its searches at once"
+
     @property
     def seeds(self) -> Tensor:
         """The seed that rewards each search: [S]."""

@@ -41,10 +41,11 @@ class Chance(NamedTuple):
 
     @classmethod
     def draw(cls, images: Tensor, generator: torch.Generator) -> Chance:
-        """For images [B, C, H, W], on the generator's device."""
-        B, H, W, options = len(images), *images.shape[-2:], {"generator": generator, "device": images.device}
-        uniform = torch.rand(B, len(OPERATIONS) + 2, **options).to(images.dtype)
-        noise = torch.randn(B, 1, H, W, **options).to(images.dtype)
+        """For images [B, C, H, W]; drawn on the generator's device, then moved to that of the images."""
+        B, H, W = len(images), *images.shape[-2:]
+        options = {"generator": generator, "device": generator.device}
+        uniform = torch.rand(B, len(OPERATIONS) + 2, **options).to(images)
+        noise = torch.randn(B, 1, H, W, **options).to(images)
         return cls(1 - 2 * (uniform[:, :-2] < 0.5).to(images.dtype), 2 * uniform[:, -2:] - 1, noise)
 
 
@@ -182,10 +183,11 @@ def strengths(choice: Tensor, on: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def draw_strengths(policy: Params, n: int, generator: torch.Generator) -> Tensor:
-    """n independent draws from the policy, as strengths [n, operations]."""
-    choice = torch.multinomial(policy["logits"].softmax(0), n, replacement=True, generator=generator)
+    """n independent draws from the policy, as strengths [n, operations]. The generator's device draws, the policy's has them."""
+    where, p = policy["logits"].device, policy["logits"].softmax(0).to(generator.device)
+    choice = torch.multinomial(p, n, replacement=True, generator=generator).to(where)
     p = policy["probability"][choice].sigmoid()
-    on = (torch.rand(n, 2, generator=generator, device=p.device) < p).to(p.dtype)
+    on = (torch.rand(n, 2, generator=generator, device=generator.device).to(where) < p).to(p.dtype)
     return strengths(choice, on, policy["magnitude"][choice])
 
 

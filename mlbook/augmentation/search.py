@@ -54,12 +54,12 @@ class Child:
     momentum: float = 0.9
 
     def start(self, n: int, generator: torch.Generator, device) -> Tensor:
-        """θ_0 of n children, [n, P]: weights N(0, 2 / inputs), biases 0. ``generator`` lives on ``device``."""
+        """θ_0 of n children, [n, P] on ``device``: weights N(0, 2 / inputs), biases 0."""
         parts, sizes = [], self.network.sizes
         for a, b in zip(sizes[:-1], sizes[1:], strict=True):
-            weights = (2 / a) ** 0.5 * torch.randn(n, a * b, generator=generator, device=device)
-            parts += [weights, torch.zeros(n, b, device=device)]
-        return torch.cat(parts, 1)
+            weights = (2 / a) ** 0.5 * torch.randn(n, a * b, generator=generator, device=generator.device)
+            parts += [weights, torch.zeros_like(weights[:, :b])]
+        return torch.cat(parts, 1).to(device)
 
     def losses(self, theta: Tensor, x: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of every child: theta [T, P], x [T, B, C, H, W], labels [T, B] -> [T]."""
@@ -103,8 +103,8 @@ class Child:
 
 
 def generator_of(problems: SmallSet) -> torch.Generator:
-    """A generator seeded by the first problem, on the device of the images."""
-    return torch.Generator(problems.x.device).manual_seed(int(problems.seed[0]))
+    """A generator seeded by the first problem. It draws on the CPU: children then see the same numbers on every device."""
+    return torch.Generator().manual_seed(int(problems.seed[0]))
 
 
 class PolicySearch(MetaLearner):
@@ -114,6 +114,7 @@ class PolicySearch(MetaLearner):
     inductive = True
     engine = "autograd"
     recordable = False  # the random numbers of a child come from the seed of its task
+    shared_result = "each process trains its children with random numbers of its own"
 
     def policy(self, meta: Meta) -> Params:
         """The policy found."""
@@ -134,10 +135,10 @@ class Uniform(NamedTuple):
     q: Tensor  # [T, 2, 2], for its z̃
 
     @classmethod
-    def draw(cls, n_tasks: int, generator: torch.Generator) -> Uniform:
-        """On the generator's device."""
+    def draw(cls, n_tasks: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Uniform:
+        """Drawn on the generator's device, then moved to ``device``."""
         shapes = (n_tasks, len(PAIRS)), (n_tasks, len(PAIRS)), (n_tasks, 2, 2), (n_tasks, 2, 2)
-        return cls(*(torch.rand(s, generator=generator, device=generator.device) for s in shapes))
+        return cls(*(torch.rand(s, generator=generator, device=generator.device).to(device) for s in shapes))
 
 
 class SubPolicy(NamedTuple):
@@ -294,7 +295,7 @@ class DADA(PolicySearch):
         outer: ψ, and the control variates as ``control/NAME``.
         """
         psi, control = separate(outer)
-        uniform = Uniform.draw(len(theta), generator)
+        uniform = Uniform.draw(len(theta), generator, theta.device)
         chance = Chance.draw(problems.x.flatten(0, 1), generator)
         drawn = self.draw(psi, uniform)
         x = self.augmented(drawn, problems, chance)

@@ -27,6 +27,8 @@ from mlbook.meta_learners.base import (
 from mlbook.models.functional import Params, rest_of
 from mlbook.tasks.episode import Episode
 
+HALF = {"bf16": torch.bfloat16, "float16": torch.float16}
+
 
 @dataclass(frozen=True)
 class Backbone(InitialisationLearner):
@@ -44,19 +46,23 @@ class Backbone(InitialisationLearner):
     meta_lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16", "float16"] = "float32"
     """``bf16``: convolutions and matrix products round to bfloat16 in training
-    (torch's autocast)."""
+    (torch's autocast); ``float16``: to float16, and the loss is scaled
+    (``torch.amp.GradScaler``). A WRN-28-10 on 128 crops of 80×80 needs 14.6 GiB
+    in float32 and 7.6 GiB in half precision."""
     engine = "library"
     inductive = True
     vmappable = False
     recordable = False
+    shared_result = "each process normalises its own part of a mini-batch"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.precision not in ("float32", "bf16"):
+        if self.precision not in ("float32", *HALF):
             raise UserError(
-                f"precision must be float32 or bf16, not {self.precision!r}"
+                f"precision must be one of float32, {', '.join(HALF)}, "
+                f"not {self.precision!r}"
             )
         if not hasattr(self.model, "features"):
             raise UserError("a backbone needs a network with features")
@@ -76,7 +82,10 @@ class Backbone(InitialisationLearner):
             name: t.detach().clone().to(device)
             for name, t in self.model.named_buffers()
         }
-        return State(meta, optimizer)
+        scaled = self.precision == "float16"
+        kind = torch.device(device).type
+        scaler = torch.amp.GradScaler(kind) if scaled else None
+        return State(meta, optimizer, scaler=scaler)
 
     def meta_lr_at(self, progress: float) -> float:
         return self.meta_lr * cosine(progress)
@@ -96,9 +105,8 @@ class Backbone(InitialisationLearner):
             name: p.requires_grad_() for name, p in state.meta["params"].items()
         }
         self.model.train()
-        with torch.autocast(
-            x.device.type, torch.bfloat16, enabled=self.precision == "bf16"
-        ):
+        half = HALF.get(self.precision)
+        with torch.autocast(x.device.type, half, enabled=half is not None):
             x = x.contiguous(memory_format=torch.channels_last)
             held = rest_of(self.model, params)
             tensors = {**held, **params, **state.meta["running"]}
@@ -106,13 +114,9 @@ class Backbone(InitialisationLearner):
         loss = F.cross_entropy(
             prediction.to(torch.promote_types(prediction.dtype, torch.float32)), y
         )
-        gradient = dict(
-            zip(
-                params,
-                torch.autograd.grad(loss, list(params.values())),
-                strict=True,
-            )
-        )
+        scaled = loss if state.scaler is None else state.scaler.scale(loss)
+        found = torch.autograd.grad(scaled, list(params.values()))
+        gradient = dict(zip(params, found, strict=True))
         for p in params.values():
             p.requires_grad_(False)
         gradient, metrics = all_reduce(

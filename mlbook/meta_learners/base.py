@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -49,6 +49,9 @@ class State:
     meta: Meta
     optimizer: torch.optim.Optimizer
     meta_step: int = 0
+    scaler: torch.amp.GradScaler | None = None
+    """In float16: the factor of the loss that keeps small gradients above
+    zero."""
 
 
 class MetaLearner:
@@ -78,6 +81,8 @@ class MetaLearner:
     query_sets: bool = True
     """Whether tasks have query sets. Where they have none (functions to be
     minimised, environments), ``scores`` is asked."""
+    shared_result: str = "the result of one process"
+    """What several processes that share every meta-batch arrive at."""
     is_search: bool = False
     """Whether the run itself is what is judged; then ``trials`` is asked."""
 
@@ -272,7 +277,11 @@ def outer_step(
         # memory
         if not isinstance(group["lr"], Tensor):
             group["lr"] = lr
-    state.optimizer.step()
+    if state.scaler is None:
+        state.optimizer.step()
+    else:  # no step where a gradient has overflowed
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
     for tensor in learned:
         tensor.grad = None
-    return State(state.meta, state.optimizer, state.meta_step + 1)
+    return replace(state, meta_step=state.meta_step + 1)

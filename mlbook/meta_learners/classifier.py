@@ -77,6 +77,7 @@ class Classifier(InitialisationLearner):
             )
 
     engine = "library"
+    shared_result = "each process normalises its own part of a mini-batch"
     inductive = True
 
     def init(

@@ -45,6 +45,9 @@ class LinearHead(MetaLearner):
         scale = torch.tensor(self.scale, device=device)
         return State({"params": {"scale": scale}}, torch.optim.SGD([scale], lr=0.0))
 
+    def one_process_because(self) -> str | None:
+        return "has no meta-training"
+
     def meta_lr_at(self, progress: float) -> float:
         return 0.0
 

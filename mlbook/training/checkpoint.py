@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,6 +13,10 @@ from mlbook.errors import CheckpointError
 from mlbook.meta_learners.base import Meta, State, leaves
 
 SEPARATOR = "/"
+SCALER = ("scale", "_growth_tracker")
+"""What changes of a ``GradScaler``."""
+DEVICE = "device"
+"""The entry of a resume file's header that names the kind of device; its generator's state is of no use to another kind."""
 
 
 def flatten(meta: Meta) -> dict[str, torch.Tensor]:
@@ -38,6 +44,9 @@ def save_resume(
         for key, value in moments.items():
             tensors[f"optimizer{SEPARATOR}{index}{SEPARATOR}{key}"] = torch.as_tensor(value)
     tensors["meta_step"] = torch.tensor(state.meta_step)
+    if state.scaler is not None:
+        scaler = state.scaler.state_dict()
+        tensors["scaler"] = torch.tensor([scaler[key] for key in SCALER], dtype=torch.float64)
     tensors["generator"] = generator.get_state()
     save_tensors(path, {**tensors, **extra}, header)
 
@@ -45,7 +54,8 @@ def save_resume(
 def load_resume(path: Path, state: State, generator: torch.Generator, header: dict[str, str]) -> State:
     """The saved state in place of ``state`` (which gives shapes, device and optimiser); sets the generator.
 
-    Refuses a file whose header differs from ``header``: it belongs to another run.
+    Refuses a file whose header differs from ``header``: it belongs to another run. A state that was saved on another kind of
+    device goes on with a new stream of random numbers, which depends on the run's seed and on the meta-step only.
     """
     tensors, found = load_tensors(path)
     for key, value in header.items():
@@ -55,7 +65,7 @@ def load_resume(path: Path, state: State, generator: torch.Generator, header: di
                 "choose another --out or the same settings"
             )
     try:
-        return _restore(path, tensors, state, generator)
+        return _restore(path, tensors, state, generator, device_of(tensors, found))
     except CheckpointError:
         raise
     except (LookupError, ValueError, TypeError, RuntimeError) as error:
@@ -68,7 +78,23 @@ def one_line(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _restore(path: Path, tensors: dict[str, torch.Tensor], state: State, generator: torch.Generator) -> State:
+def device_of(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> str:
+    """The kind of device that a state was saved on: ``cpu`` or ``cuda``.
+
+    Files from before it stood in the header tell it by the generator's state: 16 bytes on a GPU, thousands on a CPU.
+    """
+    return header.get(DEVICE) or ("cuda" if tensors["generator"].numel() == 16 else "cpu")
+
+
+def begin_new_stream(generator: torch.Generator, meta_step: int) -> None:
+    """Seed a generator by its seed and the meta-step."""
+    digest = hashlib.sha256(f"{generator.initial_seed()} {meta_step}".encode()).digest()
+    generator.manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+def _restore(
+    path: Path, tensors: dict[str, torch.Tensor], state: State, generator: torch.Generator, saved_on: str
+) -> State:
     meta = unflatten({k[5:]: t for k, t in tensors.items() if k.startswith("meta" + SEPARATOR)})
     targets, saved = leaves(state.meta), leaves(meta)
     if [t.shape for t in targets] != [t.shape for t in saved]:
@@ -83,5 +109,13 @@ def _restore(path: Path, tensors: dict[str, torch.Tensor], state: State, generat
             moments.setdefault(int(index), {})[name] = tensor
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    generator.set_state(tensors["generator"])
-    return State(state.meta, state.optimizer, int(tensors["meta_step"]))
+    if state.scaler is not None and "scaler" in tensors:
+        scale, tracker = tensors["scaler"].tolist()
+        changed = dict(zip(SCALER, (scale, int(tracker)), strict=True))
+        state.scaler.load_state_dict({**state.scaler.state_dict(), **changed})
+    meta_step = int(tensors["meta_step"])
+    if saved_on == generator.device.type:
+        generator.set_state(tensors["generator"])
+    else:
+        begin_new_stream(generator, meta_step)
+    return replace(state, meta_step=meta_step)

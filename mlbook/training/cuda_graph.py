@@ -8,10 +8,13 @@ and moments are updated in place, the outer rate is a tensor, and random numbers
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from mlbook.errors import UserError
 from mlbook.meta_learners.base import MetaLearner, State
 
 Step = Callable[[State, float], tuple[State, dict[str, Tensor]]]
@@ -45,10 +48,15 @@ class CapturedStep:
     """``step`` after the third call as one graph launch; called like it.
 
     step: (state, progress) -> (state, metrics); it must update the tensors of ``state`` in place and draw random numbers from
-    ``generator`` only. The metrics of a call are overwritten by the next one.
+    ``generator`` only. The metrics of a call are overwritten by the next one. Raises ``UserError`` where the recording fails.
     """
 
+    failure: ClassVar[str | None] = None
+    """Why a recording failed in this process. CUDA may then be in a state in which nothing works: there is no second attempt."""
+
     def __init__(self, step: Step, learner: MetaLearner, state: State, generator: torch.Generator) -> None:
+        if CapturedStep.failure is not None:
+            raise UserError(refusal(CapturedStep.failure))
         self.step, self.learner, self.generator = step, learner, generator
         self.rates = rates_on_device(state)
         self.stream = torch.cuda.Stream()
@@ -69,11 +77,29 @@ class CapturedStep:
         if self.graph is None:
             self.graph = self._record(state)
         self.graph.replay()
-        return State(state.meta, state.optimizer, state.meta_step + 1), self.metrics
+        return replace(state, meta_step=state.meta_step + 1), self.metrics
 
     def _record(self, state: State) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self.generator)
-        with torch.cuda.graph(graph):  # takes down what would run; nothing is computed
-            _, self.metrics = self.step(state, 0.0)
+        try:
+            graph = torch.cuda.CUDAGraph()
+            if torch.__version__ < (2, 14):  # later versions know of every generator that is used
+                graph.register_generator_state(self.generator)
+            with torch.cuda.graph(graph):  # takes down what would run; nothing is computed
+                _, self.metrics = self.step(state, 0.0)
+        except Exception as error:
+            CapturedStep.failure = first_cause(error)
+            raise UserError(refusal(CapturedStep.failure)) from None
         return graph
+
+
+def first_cause(error: BaseException) -> str:
+    """One line about what went wrong first: an error within a recording makes its end fail as well, with a message of its own."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(". ") if lines else type(error).__name__
+
+
+def refusal(reason: str) -> str:
+    """What the user is told."""
+    return f"the meta-step could not be recorded as a CUDA graph ({reason}); start again with --no-graph"

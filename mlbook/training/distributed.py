@@ -104,12 +104,15 @@ def processes(device: torch.device, meta_batch_size: int) -> Iterator[Processes]
         raise UserError(
             f"{count} processes cannot share a meta-batch of {meta_batch_size} tasks; start fewer"
         )
+    options: dict = {"backend": "gloo"}
     if device.type == "cuda":
         local = int(os.environ.get("LOCAL_RANK", 0))
         if local >= torch.cuda.device_count():
             raise UserError(f"there are {torch.cuda.device_count()} GPUs for more processes; start fewer")
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # without it the first collective has to guess which GPU is whose
+        options = {"backend": "nccl", "device_id": torch.device("cuda", local)}
+    dist.init_process_group(**options)
     try:
         yield Processes(dist.get_rank(), count)
     except RuntimeError as error:

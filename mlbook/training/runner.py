@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,17 +24,24 @@ from mlbook import experiments
 from mlbook.data import disk
 from mlbook.data.progress import ProgressLine
 from mlbook.data.tensor_file import load_header, load_tensors, save_tensors, write_atomically
-from mlbook.engines import conv4_sweeps, fastest
-from mlbook.engines.convolutions import PRECISIONS
+from mlbook.engines import fastest
 from mlbook.errors import CheckpointError, StorageError, UserError
 from mlbook.experiments import Experiment, Setup, provenance
-from mlbook.meta_learners import MAML
+from mlbook.meta_learners import Backbone
 from mlbook.meta_learners.base import Meta, MetaLearner, State, leaves, map_leaves
 from mlbook.reinforcement import official_goals
 from mlbook.tasks.episode import TaskDistribution
 from mlbook.training import run_folder
-from mlbook.training.checkpoint import flatten, load_resume, one_line, save_resume, unflatten
-from mlbook.training.cuda_graph import can_capture
+from mlbook.training.checkpoint import (
+    DEVICE,
+    device_of,
+    flatten,
+    load_resume,
+    one_line,
+    save_resume,
+    unflatten,
+)
+from mlbook.training.cuda_graph import WARM_UP, can_capture
 from mlbook.training.distributed import Processes, started
 from mlbook.training.distributed import processes as join
 from mlbook.training.early_stopping import EarlyStopping
@@ -41,10 +49,14 @@ from mlbook.training.evaluation import Evaluation, evaluate
 from mlbook.training.finite import refuse_not_finite
 from mlbook.training.loop import train
 from mlbook.training.memory import keep_freed_memory
+from mlbook.training.precision import for_device, repeatable, use_precision
 from mlbook.training.records import commit, keep, today
 
 LOG_LINES = 400
 SUMS = "sums/"
+STRETCHES = "stretches"
+"""The entry of a resume file's header that says how the run was computed, and from which meta-step on."""
+KINDS = {"cpu": "a CPU", "cuda": "a GPU"}
 ROOM_FOR_TEXT = 100_000
 """Bytes that headers, the log and a record take."""
 
@@ -72,18 +84,22 @@ def run(
     graph: bool = True,
     evaluation_tasks: int | None = None,
     time_limit: float | None = None,
+    deterministic: bool = False,
 ) -> dict | None:
     """Train experiment ``name`` and return its record, which is also written to ``out``.
 
-    Experiments that share this meta-training are evaluated too, into ``record-NAME.json``. Killed at any moment and
-    called again with ``resume``, it ends in the same parameters (bit for bit on a CPU with the same number of threads). Started
-    by ``torchrun``, every process calls it; they share each meta-batch, the first one writes and returns the record, the others
-    return None. precision: how the factors of matrix products are rounded (``float32``, ``tf32``, or ``bf16``, which rounds the
-    products as well). graph: on one GPU, record the meta-step as a CUDA graph. evaluation_tasks: meta-test tasks at the end
-    (default: the preset's). time_limit: seconds after which training stops with its state saved; None is returned then, and
-    ``resume`` goes on. On a CPU this process keeps freed memory from then on (``mlbook.training.memory``). Raises ``UserError``
-    before anything is written if a setting is wrong, if another training has the folder ``out``, or if what a run writes would
-    not fit there.
+    Experiments that share this meta-training are evaluated too, into ``record-NAME.json``. Killed at any moment and called
+    again with ``resume``, it ends in the same parameters: bit for bit on a CPU with the same number of threads, and on a GPU as
+    far as its operations repeat themselves. A run that goes on on another kind of device has other random numbers from there on;
+    stderr and the record say so. Started by ``torchrun``, every process calls it; they share each meta-batch, the first one
+    writes and returns the record, the others return None.
+
+    precision: how the factors of matrix products are rounded (``float32``, ``tf32``, or ``bf16``, which rounds the products as
+    well). graph: on one GPU, record the meta-step as a CUDA graph. evaluation_tasks: meta-test tasks at the end (default: the
+    preset's). time_limit: seconds after which training stops with its state saved; None is returned then, and ``resume`` goes
+    on. deterministic: take only operations that give the same bits every time. On a CPU this process keeps freed memory from
+    then on (``mlbook.training.memory``). Raises ``UserError`` before anything is written if a setting is wrong, if another
+    training has the folder ``out``, or if what a run writes would not fit there.
     """
     experiment = experiments.get(name)
     if meta_steps is not None and meta_steps < 1:
@@ -107,7 +123,9 @@ def run(
     use_precision(precision, where, setup.learner)
     if started() > 1 and (reason := setup.learner.one_process_because()):
         raise UserError(f"{name} {reason}; train it in one process")
-    learner = fastest(setup.learner, where, precision)
+    learner = for_device(fastest(setup.learner, where, precision), where)
+    if isinstance(learner, Backbone):
+        precision = learner.precision
     tasks, test_tasks = setup.tasks("train"), setup.tasks("test")
     out = Path("runs") / f"{name}-{preset}-seed{seed}" if out is None else Path(out)
     run_folder.check(out, resume=resume)
@@ -115,8 +133,13 @@ def run(
         keep_freed_memory()
 
     with ExitStack() as held:  # the folder is this run's until the records are written
+        held.enter_context(repeatable(deterministic))
         with join(where, config["meta_batch_size"]) as processes:
             processes.wait()  # until all have looked at the folder
+            if isinstance(learner, Backbone) and precision != setup.learner.precision and not processes.rank:
+                print(
+                    f"mlbook: this GPU has no bf16 units; {name} is trained in {precision}", file=sys.stderr
+                )
             state = learner.init(torch.Generator().manual_seed(seed), where)
             best: EarlyStopping | None = None
 
@@ -127,7 +150,12 @@ def run(
                 held.enter_context(run_folder.claimed(out, resume=resume, needed=needed))
 
             processes.first_does(begin)
-            use_graph = graph and where.type == "cuda" and processes.count == 1 and learner.recordable
+            alone = processes.count == 1
+            now = {
+                "device": where.type,
+                "precision": precision,
+                "graph": graph and alone and recordable(learner, state, where),
+            }
             with _interrupts_between_steps(out, processes) as interrupted:
                 trained = _train(
                     setup,
@@ -140,17 +168,24 @@ def run(
                     resume=resume,
                     checkpoint_seconds=checkpoint_seconds,
                     processes=processes,
-                    graph=use_graph,
+                    now=now,
                     time_limit=time_limit,
                     interrupted=interrupted,
                 )
         if trained is None:
             return None
         meta, record = trained
-        record |= {"processes": processes.count, "graph": use_graph, "engine": learner.engine_used()}
+        record |= {"processes": processes.count, "engine": learner.engine_used()}
+        if deterministic:
+            record["deterministic"] = True
         use_precision("float32", where, learner)  # results are compared at one precision
         with _saying_how_to_go_on():
             return _finish(experiment, setup, meta, record, out, where, test_tasks, n_tasks)
+
+
+def recordable(learner: MetaLearner, state: State, device: torch.device) -> bool:
+    """Whether meta-steps there can be recorded as a CUDA graph: the learner's, by this optimiser."""
+    return device.type == "cuda" and learner.recordable and can_capture(state)
 
 
 def _bytes_written(state: State, *, early_stopping: bool) -> int:
@@ -201,26 +236,6 @@ def _finish(
     return record
 
 
-def use_precision(precision: str, device: torch.device, learner: MetaLearner) -> None:
-    """Set torch's switches for matrix products and convolutions to ``precision``; ``UserError`` where it cannot be had."""
-    if precision not in PRECISIONS:
-        raise UserError(f"--precision must be {', '.join(PRECISIONS)}, not {precision!r}")
-    cuda = device.type == "cuda"
-    if precision == "bf16" or (precision == "tf32" and not cuda):
-        if not (isinstance(learner, MAML) and conv4_sweeps.fits(learner.model)):
-            place = "a GPU or " if precision == "tf32" else ""
-            raise UserError(
-                f"--precision {precision} needs {place}one of the convolutional networks, trained by MAML"
-            )
-    if not cuda:
-        return
-    if precision == "bf16" and torch.cuda.get_device_capability() < (8, 0):
-        raise UserError("this GPU has no bf16 units; use --precision float32")
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # sums are kept in float32
-
-
 def _train(
     setup: Setup,
     learner: MetaLearner,
@@ -233,15 +248,18 @@ def _train(
     resume: bool,
     checkpoint_seconds: float,
     processes: Processes,
-    graph: bool,
+    now: dict,
     time_limit: float | None,
     interrupted: Callable[[], bool],
 ) -> tuple[Meta, dict] | None:
-    """Meta-parameters and the training's part of the record; None in all processes but the first, and when time is up."""
+    """Meta-parameters and the training's part of the record; None in all processes but the first, and when time is up.
+
+    now: the kind of device, the precision, and whether meta-steps are recorded as a graph.
+    """
     config, first = setup.config, processes.rank == 0
     resume_file = run_folder.resume_file(out)
     data = setup.data
-    header = {**setup.identity, **_data_header(data)}
+    before, stretches = "", []
     generator = torch.Generator(device=where).manual_seed(config["seed"] + 1)
     log: list[str] = []
     seconds = 0.0
@@ -249,8 +267,11 @@ def _train(
     if resume and resume_file.exists():
         provenance.check(config, trained_on(resume_file), str(resume_file), go_on=True)
         state = load_resume(resume_file, state, generator, setup.identity)
-        tensors, _ = load_tensors(resume_file)
+        tensors, found = load_tensors(resume_file)
         try:
+            stretches = [dict(its) for its in json.loads(found.get(STRETCHES, "[]"))]
+            stretches = stretches or [{"from": 0, **now, "device": device_of(tensors, found)}]
+            before = KINDS.get(stretches[-1]["device"], "another device")
             seconds = float(tensors["seconds"])
             if best is not None:
                 best.restore(tensors, where)
@@ -265,6 +286,18 @@ def _train(
     processes.check_same(state.meta_step, "meta-step to go on from")
 
     total = config["meta_steps"]
+    # a run that ends with the warm-up records nothing
+    now["graph"] = now["graph"] and total - state.meta_step > WARM_UP
+    if state.meta_step < total or not stretches:
+        if stretches and stretches[-1]["device"] != where.type and first:
+            print(
+                f"mlbook: {config['name']} was trained on {before} up to meta-step {state.meta_step}; "
+                f"on {KINDS[where.type]} it goes on with other random numbers",
+                file=sys.stderr,
+            )
+        if not stretches or {**stretches[-1], "from": 0} != {**now, "from": 0}:
+            stretches.append({"from": state.meta_step, **now})
+    header = {**setup.identity, **_data_header(data), DEVICE: where.type, STRETCHES: json.dumps(stretches)}
     columns = learner.logged
     every = max(1, total // LOG_LINES)
     began = saved = time.monotonic()
@@ -288,7 +321,7 @@ def _train(
         state=state,
         generator=generator,
         processes=processes,
-        graph=graph and can_capture(state),
+        graph=now["graph"],
     ):
         state = progress.state
         if best is not None:
@@ -323,8 +356,13 @@ def _train(
         return None
     seconds += time.monotonic() - began
     chosen = {} if best is None else {"early_stopping": best.record()}
+    last = stretches[-1]
+    ran = {"precision": last["precision"], "graph": last["graph"]}
+    if len(stretches) > 1:
+        ran[STRETCHES] = stretches
     return state.meta if best is None else best.meta, {
         **chosen,
+        **ran,
         **setup.identity,
         **({"data": data} if data else {}),
         "config": config,
