@@ -60,6 +60,16 @@ class OnGPU(torch.Tensor):
     def __repr__(self) -> str:
         return f"OnGPU({self.host})"
 
+    def __getitem__(self, index):
+        parts = index if isinstance(index, tuple) else (index,)
+        return super().__getitem__(tuple(torch.tensor(p) if isinstance(p, list) else p for p in parts))
+
+    def tolist(self):
+        return self.host.tolist()
+
+    def __format__(self, how: str) -> str:
+        return format(self.host, how)
+
 
 GENERATORS: dict[int, torch.Generator] = {}
 """The generators of the GPU, by what torch's own code knows them by; they are kept, or another would get the same number."""
@@ -129,6 +139,9 @@ def make_up() -> torch.device:
     """From now on this process has the GPU."""
     torch.utils.backend_registration._setup_privateuseone_for_python_backend("gpu")
     torch.Generator = Generator
+    make = torch.tensor
+    # torch's own way from numbers to a device does not ask Python
+    torch.tensor = lambda data, *, device=None, **rest: make(data, **rest).to(device or "cpu")
     Everywhere().__enter__()
     return torch.device(GPU)
 
@@ -231,6 +244,8 @@ def main() -> None:
         for row in rows:
             if row["error"]:
                 print(f"{path.stem} {row['cell']} {row['error']}", file=sys.stderr)
+        slow = sorted(rows, key=lambda r: -r["seconds"])[:4]
+        print(f"{path.stem} slowest", [(r["cell"], r["seconds"]) for r in slow], file=sys.stderr)
         print(f"{path.stem}: {len(rows)} cells, {sum(r['seconds'] for r in rows):.1f} s", file=sys.stderr)
     if options.json:
         options.json.write_text(json.dumps(found), encoding="utf-8")
