@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from package_fixtures import ROOT
 
-from mlbook import experiments
+from mlbook import experiments, results
 from mlbook.data.tensor_file import load_tensors
 from mlbook.errors import UserError
 from mlbook.meta_learners.base import leaves
@@ -37,12 +38,19 @@ def test_it_is_the_run_of_the_command_line(env, tmp_path, capsys):
     """The same parameters, scores and record, bit for bit; then it is read, not trained again."""
     direct = runner.run(NAME, preset="quick", device="cpu", out=tmp_path / "direct", **SHORT)
     trained = notebook.train(env, NAME, runs=tmp_path / "page", **SHORT)
-    assert trained.evaluation == json.loads(json.dumps(direct["evaluation"])) and trained.config == direct["config"]
+    assert (
+        trained.evaluation == json.loads(json.dumps(direct["evaluation"]))
+        and trained.config == direct["config"]
+    )
     assert same(trained.meta, runner.load_checkpoint(tmp_path / "direct/checkpoint.safetensors")[1])
     assert trained.curve(4)[-1][0] == 40 and len(trained.curve(4)) == 4
     assert trained.learner.inner_lr == direct["config"]["learner"]["inner_lr"]
     said = capsys.readouterr().out
-    assert "40 meta-steps on the CPU; about 0:0" in said and "on 25 tasks" in said and str(tmp_path) in said
+    assert (
+        "40 meta-steps on the CPU; the time left is known once" in said
+        and "on 25 tasks" in said
+        and str(tmp_path) in said
+    )
     again = notebook.train(env, NAME, runs=tmp_path / "page", **SHORT)
     assert same(again.meta, trained.meta) and "meta-steps on" not in capsys.readouterr().out
     (folder,) = (tmp_path / "page").iterdir()
@@ -143,13 +151,15 @@ def test_characters_and_their_twins(env):
 
 
 def test_the_time_said_beforehand_is_that_of_a_run_like_it_on_such_a_device():
-    config = experiments.config(NAME, "quick")
-    expected = live.milliseconds_expected(config, torch.device("cpu"))
-    assert 1 < expected < 100
-    assert live.milliseconds_expected({**config, "meta_batch_size": 7}, torch.device("cpu")) is None
-    assert (
-        live.milliseconds_expected(experiments.config("maml-omniglot-5w1s", "quick"), torch.device("cpu"))
-        is None
+    config = experiments.config("reptile-sinusoid-5shot", "quick")
+    record = results.run_record("reptile-sinusoid-5shot")
+    cpu = torch.device("cpu")
+    assert live.milliseconds_expected(config, cpu) == record["ms_per_meta_step"]
+    assert live.milliseconds_expected({**config, "meta_batch_size": 7}, cpu) is None
+    assert live.milliseconds_expected(config, torch.device("cuda")) is None  # recorded on a CPU
+    env = live.Environment(cpu, "quick", "glyphs")
+    assert "2,000 meta-steps on the CPU; about 0:21 at the pace" in live._announcement(
+        env, config, Path("nowhere")
     )
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,21 +108,16 @@ def train(
         trained = _finished(env, out, config)
         if trained is None:
             print(_announcement(env, config, out))
-            with _progress_line():
+            where = {"device": env.device.type, "out": out, "resume": True}
+            with _progress_line() as say:
                 try:
-                    run(
-                        wanted,
-                        preset=env.preset,
-                        seed=seed,
-                        device=env.device.type,
-                        out=out,
-                        resume=True,
-                        **options,
-                    )
+                    run(wanted, preset=env.preset, seed=seed, **where, **options)
                 except KeyboardInterrupt:
                     raise KeyboardInterrupt(f"interrupted; run this cell again to go on ({out})") from None
-            trained = _finished(env, out, config)
-        print(_result(trained) + (f" ({out})" if runs else ""))
+                trained = _finished(env, out, config)
+                say(_result(trained) + (f" ({out})" if runs else ""))
+        else:
+            print(f"{_result(trained)} (trained before, {out})")
     return trained
 
 
@@ -180,13 +175,12 @@ def milliseconds_expected(config: dict, device: torch.device) -> float | None:
         record
         for record in results.runs()
         if record["experiment"] == config["name"]
+        and "ms_per_meta_step" in record
         and ("cpu" if record["device"].startswith("CPU") else "gpu") == kind
         and all(record["config"][key] == config[key] for key in ("meta_batch_size", "k_shot", "n_query"))
     ]
     best = min(alike, key=lambda r: (r["preset"] != config["preset"], -r["meta_steps"]), default=None)
-    if best is None:
-        return None
-    return best.get("ms_per_meta_step") or 1000 * best["seconds"] / best["meta_steps"]
+    return best and best["ms_per_meta_step"]
 
 
 def _announcement(env: Environment, config: dict, out: Path) -> str:
@@ -202,7 +196,7 @@ def _announcement(env: Environment, config: dict, out: Path) -> str:
     each = milliseconds_expected(config, env.device)
     if each is None:
         return text + "the time left is known once the first steps are timed"
-    return text + f"about {duration(left * each / 1000)} at the pace of the recorded run, and the evaluation"
+    return text + f"about {duration(left * each / 1000)} at the pace of the recorded run, then the evaluation"
 
 
 def _result(trained: Trained) -> str:
@@ -232,15 +226,15 @@ class _Redrawn(io.TextIOBase):
 
 
 @contextmanager
-def _progress_line() -> Iterator[None]:
-    """In a notebook the line is an output that is redrawn, and empty at the end; elsewhere it goes where it always goes."""
+def _progress_line() -> Iterator[Callable[[str], None]]:
+    """In a notebook the line is an output that is redrawn, elsewhere it goes where it always goes. What is handed out says the
+    last word, in the place of the line."""
     handle = display({"text/plain": ""}, raw=True, display_id=True) if _in_notebook() else None
     if handle is None:
-        yield
+        yield print
         return
     with redirect_stderr(_Redrawn(handle)):
-        yield
-    handle.update({"text/plain": ""}, raw=True)
+        yield lambda text: handle.update({"text/plain": text}, raw=True)
 
 
 def _in_notebook() -> bool:

@@ -129,10 +129,8 @@ def results_table(
     body = []
     for name in experiments:
         rows = {f"`{name}`": ledger[name]}
-        for its_name, where in (
-            (name, "this machine"),
-            (name.replace("omniglot", "glyphs"), "generated glyphs"),
-        ):
+        twin = name.replace("omniglot", "glyphs")
+        for its_name, where in {twin: "generated glyphs", name: "this machine"}.items():
             if record := fresh.get(its_name):
                 made = {
                     "published": None,
