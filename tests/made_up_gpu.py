@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.utils.backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
@@ -161,9 +162,10 @@ def shorten(meta_steps: int, n_tasks: int) -> None:
     from mlbook import training
     from mlbook.experiments import Experiment
     from mlbook.pages.checks import comparison
-    from mlbook.training import early_stopping, evaluation, loop, runner
+    from mlbook.training import evaluation, loop, runner
 
-    train, fixed = loop.train, evaluation.fixed_episodes
+    train, scores, preset = loop.train, evaluation.fixed_scores, Experiment.preset
+    limit, most = meta_steps, n_tasks
 
     def few_steps(*args, meta_steps: int, **rest):
         for progress in train(*args, meta_steps=meta_steps, **rest):
@@ -171,21 +173,17 @@ def shorten(meta_steps: int, n_tasks: int) -> None:
             if progress.meta_step >= limit:
                 return
 
-    def few_tasks(tasks, n, seed):
-        return fixed(tasks, min(n, n_tasks), seed)
+    def few_tasks(*args, n_tasks: int, **rest):
+        return scores(*args, n_tasks=min(n_tasks, most), **rest)
 
     def short_preset(self, name):
         full = preset(self, name)
-        steps, tasks = min(full.meta_steps, meta_steps), min(full.evaluation_tasks, n_tasks)
+        steps, tasks = min(full.meta_steps, limit), min(full.evaluation_tasks, most)
         return replace(full, meta_steps=steps, evaluation_tasks=tasks)
 
-    limit = meta_steps
-    preset, Experiment.preset = Experiment.preset, short_preset
+    Experiment.preset, evaluation.fixed_scores = short_preset, few_tasks
     for module in (loop, training, runner, comparison):
         module.train = few_steps
-    for module in (evaluation, comparison, early_stopping):
-        if hasattr(module, "fixed_episodes"):
-            module.fixed_episodes = few_tasks
 
 
 def code_cells(path: Path) -> list[tuple[str, str]]:
@@ -221,6 +219,7 @@ def execute(path: Path, device: torch.device, wanted=None) -> list[dict]:
             line = here[-1].lineno if here else 0
             last = traceback.extract_tb(found.__traceback__)[-1]
             error = f"line {line}: {type(found).__name__}: {str(found)[:300]} ({Path(last.filename).name}:{last.lineno})"
+            print(f"{path.stem} {name} {error}", file=sys.stderr, flush=True)
         rows.append({"cell": name, "seconds": round(time.monotonic() - began, 2), "error": error})
     return rows
 
@@ -232,6 +231,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write what was found there")
     options = parser.parse_args()
     os.environ.setdefault("MPLBACKEND", "agg")
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from mlbook.pages import notebook
 
     for name in ("figure", "display"):
@@ -241,9 +241,6 @@ def main() -> None:
     found = {}
     for path in options.notebooks:
         rows = found[path.stem] = execute(path, device, options.cells)
-        for row in rows:
-            if row["error"]:
-                print(f"{path.stem} {row['cell']} {row['error']}", file=sys.stderr)
         slow = sorted(rows, key=lambda r: -r["seconds"])[:4]
         print(f"{path.stem} slowest", [(r["cell"], r["seconds"]) for r in slow], file=sys.stderr)
         print(f"{path.stem}: {len(rows)} cells, {sum(r['seconds'] for r in rows):.1f} s", file=sys.stderr)
