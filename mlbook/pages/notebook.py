@@ -133,6 +133,7 @@ def results_table(
         for its_name, where in {twin: "generated glyphs", name: "this machine"}.items():
             if record := fresh.get(its_name):
                 made = {
+                    "now": True,
                     "published": None,
                     "ours": results.ours(record),
                     "deviation": results.deviations(record),
@@ -244,7 +245,7 @@ def how_cell(row: dict) -> str:
     ours = row["ours"]
     if ours is None:
         return ""
-    short = " (the short run)" if ours["preset"] == "quick" else ""
+    short = " (the short run)" if row.get("now") and ours["preset"] == "quick" else ""
     minutes, seconds = ours["seconds"] / 60, ours["seconds"]
     took = f"{minutes:.0f} min" if minutes >= 0.5 else f"{seconds:.0f} s"
     text = (
