@@ -176,12 +176,16 @@ def shorten(meta_steps: int, n_tasks: int) -> None:
     def few_tasks(*args, n_tasks: int, **rest):
         return scores(*args, n_tasks=min(n_tasks, most), **rest)
 
+    def few_marks(*args, marks, **rest):
+        return follow(*args, marks=(1, limit), **rest)
+
     def short_preset(self, name):
         full = preset(self, name)
         steps, tasks = min(full.meta_steps, limit), min(full.evaluation_tasks, most)
         return replace(full, meta_steps=steps, evaluation_tasks=tasks)
 
     Experiment.preset, evaluation.fixed_scores = short_preset, few_tasks
+    follow, comparison.follow = comparison.follow, few_marks
     for module in (loop, training, runner, comparison):
         module.train = few_steps
 
