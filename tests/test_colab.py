@@ -198,8 +198,30 @@ def test_solutions_and_hidden_cells_are_folded(toy):
     assert solution["source"].startswith("#@title Solution") and solution["metadata"]["cellView"] == "form"
     assert hidden["source"].startswith("#@title") and hidden["metadata"]["cellView"] == "form"
     assert "".join(plain["source"]) == "answer = 42" and "cellView" not in plain["metadata"]
-    assert copy["metadata"]["accelerator"] == "GPU"
     assert "colab" not in notebook["metadata"], "the source notebook was changed"
+
+
+def test_a_gpu_is_asked_for_where_a_cell_trains_what_it_speeds_up(toy):
+    notebook, book = toy
+    copy = make_colab.convert(notebook, "book/04_maml", book)
+    assert "accelerator" not in copy["metadata"] and "gpuType" not in copy["metadata"]["colab"]
+    assert "needs no GPU" in copy["cells"][0]["source"]
+    training = json.loads(json.dumps(notebook))
+    training["cells"][-1] = {**notebook["cells"][4], "source": 'notebook.train(env, "maml-sinusoid-5shot")'}
+    copy = make_colab.convert(training, "book/04_maml", book)
+    assert copy["metadata"]["accelerator"] == "GPU" and copy["metadata"]["colab"]["gpuType"] == "T4"
+    assert "T4 GPU" in copy["cells"][0]["source"]
+
+
+def test_the_page_about_colab_names_the_chapters_that_train_longer_on_a_gpu():
+    chapters = []
+    for path in sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        if make_colab.wants_gpu(notebook):
+            chapters.append(str(int(path.name[:2])))
+        assert "accelerator" not in notebook["metadata"]  # the copies have it where it is due
+    sentence = f"chapters {', '.join(chapters[:-1])} and {chapters[-1]}"
+    assert sentence in " ".join((ROOT / "book/colab.md").read_text(encoding="utf-8").split())
 
 
 def test_outputs_come_along_and_labs_say_what_they_are(toy):
@@ -244,7 +266,9 @@ def test_copies_of_the_chapters(tmp_path):
         exercises = sum("".join(cell["source"]).count("{exercise}") for cell in original["cells"])
         assert len(answers) == exercises >= (4 if path.name in chapters else 0)
         stubs = [cell for cell in answers if cell["cell_type"] == "code"]
-        assert (stubs or not answers) and len(code[0]) == len(code[1]) + 1 + len(stubs)  # one switches on the labs
+        assert (stubs or not answers) and len(code[0]) == len(code[1]) + 1 + len(
+            stubs
+        )  # one switches on the labs
         assert len({cell["id"] for cell in copy["cells"]}) == len(copy["cells"])
         for cell in copy["cells"]:
             if cell["cell_type"] == "markdown":

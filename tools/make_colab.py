@@ -4,7 +4,8 @@
 
 The chapters are written in MyST Markdown, whose boxes, citations and cross-references are raw text outside the built
 site. Here boxes become HTML boxes, solutions and drop-downs become <details>, references become links with the numbers
-they have on the site, and a GPU is asked for. Every exercise gets a cell to answer in. Where the site has been built, the copies
+they have on the site, and a GPU is asked for where a cell trains what a GPU speeds up. Every exercise gets a cell to answer in.
+Where the site has been built, the copies
 have its outputs, so that there is something to see before anything is run; a lab comes alive when its cell is run.
 tools/myst_to_plain.py translates the Markdown; this file knows notebooks.
 """
@@ -25,6 +26,9 @@ EXECUTED = ROOT / "executed"  # see build_book.py
 EXERCISE = re.compile(r"^:{3,}\{exercise\}[^\S\n]*(.*)\n:label: *(\S+)", re.MULTILINE)
 LAB = "A lab. It comes alive when this cell is run."
 HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+
+# What a GPU speeds up: the named experiments that a page trains, and networks of torchvision's size.
+GPU_WORK = re.compile(r"\bnotebook\.train\(|\btorchvision\(\)\.models\b")
 
 # Colab draws labs only after this; plain Jupyter needs nothing.
 WIDGETS = """#@title Switch on the labs (Colab only)
@@ -67,6 +71,11 @@ def stub(label, title, book):
     return {"id": f"answer-{label}", "metadata": {"tags": ["answer"]}, "source": source, **code}
 
 
+def wants_gpu(notebook):
+    """Whether a cell trains something that a GPU speeds up."""
+    return any(cell["cell_type"] == "code" and GPU_WORK.search(_source(cell)) for cell in notebook["cells"])
+
+
 def outputs_of(executed):
     """[(source, outputs)] of an executed notebook's code cells; of a lab only that it is one."""
     found = []
@@ -85,9 +94,11 @@ def convert(notebook, docname, book, executed=None):
     """The Colab copy of one notebook (as parsed JSON), with the outputs of its executed twin where there is one."""
     result = copy.deepcopy(notebook)
     translate = myst_to_plain.Translator(book, docname)
-    note = (
-        f"*Colab copy of [{book.title(docname)}]({book.page_url(docname)}). For a GPU: Runtime → Change runtime "
-        "type → T4 GPU; the quick settings need none.*"
+    gpu = wants_gpu(notebook)
+    note = f"*Colab copy of [{book.title(docname)}]({book.page_url(docname)}). " + (
+        "With a GPU (Runtime → Change runtime type → T4 GPU) it trains for minutes; without one it runs, too, and trains less.*"
+        if gpu
+        else "It needs no GPU.*"
     )
     cells, twins = _first_cells(note), iter(outputs_of(executed))
     for cell in result["cells"]:
@@ -115,8 +126,8 @@ def convert(notebook, docname, book, executed=None):
     result["cells"] = cells
     result["metadata"] = {
         **result.get("metadata", {}),
-        "accelerator": "GPU",
-        "colab": {"gpuType": "T4", "provenance": [], "toc_visible": True},
+        **({"accelerator": "GPU"} if gpu else {}),
+        "colab": {**({"gpuType": "T4"} if gpu else {}), "provenance": [], "toc_visible": True},
     }
     result["nbformat"], result["nbformat_minor"] = 4, 5
     return result

@@ -164,9 +164,9 @@ def rand_augment(count: int, magnitude: float) -> Params:
     return policy
 
 
-def no_augmentation() -> Params:
+def no_augmentation(device: torch.device | str = "cpu") -> Params:
     """The policy that never applies an operation."""
-    policy = start_policy()
+    policy = start_policy(device)
     policy["probability"] -= SURE
     return policy
 

@@ -41,7 +41,8 @@ def classifier_training(
     """Pre-training in the ordinary sense: tell all classes of the meta-train
     pool apart, each under one fixed label.
 
-    model: a network with one output per class of ``pool``. Adam; ``lr`` rises
+    model: a network with one output per class of ``pool``, on whose device it is
+        trained and ``generator`` lives. Adam; ``lr`` rises
         over ``warm_up`` updates and falls linearly to zero over the run. Yields
         the parameters (the same tensors every time, changed in place) and the
         loss after every update. Rotations of the pool are not used. What is
@@ -56,8 +57,11 @@ def classifier_training(
             f"the network tells {model.head.out_features} classes apart; the pool has {classes}"
         )
     images = pool.images.flatten(0, 1)
-    labels = torch.arange(classes).repeat_interleave(examples)
-    params = initial_params(model, generator)
+    device = images.device
+    labels = torch.arange(classes, device=device).repeat_interleave(examples)
+    params = {
+        name: p.to(device) for name, p in initial_params(model, generator).items()
+    }
     # the official head starts from N(0, 1), made for five classes; over
     # hundreds its first losses are enormous
     if "head.weight" in params:
@@ -67,9 +71,8 @@ def classifier_training(
     optimizer = torch.optim.Adam(params.values(), lr=lr)
     total, step = epochs * -(-len(images) // batch_size), 0
     for _ in range(epochs):
-        for index in torch.randperm(len(images), generator=generator).split(
-            batch_size
-        ):
+        order = torch.randperm(len(images), generator=generator, device=device)
+        for index in order.split(batch_size):
             loss = F.cross_entropy(
                 call(model, params, images[index] / 255), labels[index]
             )

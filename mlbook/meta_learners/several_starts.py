@@ -108,7 +108,10 @@ class SeveralStarts:
         every start on its share."""
         if meta_step < self.random_steps:
             group = torch.randint(
-                self.n_starts, (episodes.n_tasks,), generator=generator
+                self.n_starts,
+                (episodes.n_tasks,),
+                generator=generator,
+                device=generator.device,
             )
         else:
             group = self.group([state.meta for state in states], episodes)

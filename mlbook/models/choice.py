@@ -70,7 +70,7 @@ def enumerate_choices(
     support set. support_x, support_y [T, K, 1] -> errors [T, n], amplitudes [T, n, 2]."""
     waves = waves_of(support_x, choices).transpose(1, 2)  # [T, n, K, 2]
     K = waves.shape[2]
-    gram = waves.mT @ waves / K + ridge * torch.eye(2, dtype=waves.dtype)
+    gram = waves.mT @ waves / K + ridge * torch.eye(2, dtype=waves.dtype, device=waves.device)
     right = waves.mT @ support_y[:, None] / K
     amplitude = torch.linalg.solve(gram, right)  # [T, n, 2, 1]
     errors = (waves @ amplitude - support_y[:, None]).square().mean((2, 3))

@@ -185,14 +185,14 @@ def _is_copy_of(entry: tuple[Tensor, int, Tensor] | None, tensor: Tensor) -> boo
 def initial_params(module: nn.Module, generator: torch.Generator | None = None) -> Params:
     """The parameters that learning starts from, as plain tensors; the module's own ones are left as they are.
 
-    A module whose ``reset_parameters`` takes a ``generator`` (all of this package) is drawn anew with it. Any other module starts
-    at its present values: a new one is random already (seed it with ``torch.manual_seed``), and a pretrained one has to stay what
-    it is. Frozen parameters (``requires_grad`` is False) are not among them: ``call`` takes the module's own. Raises
-    ``UserError`` where nothing is left to learn.
+    A module whose ``reset_parameters`` takes a ``generator`` (all of this package) is drawn anew, on the generator's device. Any
+    other module starts at its present values: a new one is random already (seed it with ``torch.manual_seed``), and a pretrained
+    one has to stay what it is. Frozen parameters (``requires_grad`` is False) are not among them: ``call`` takes the module's
+    own. Raises ``UserError`` where nothing is left to learn.
     """
     check_trainable(module)
     if generator is not None and _can_be_drawn(module):
-        module = copy.deepcopy(module)
+        module = copy.deepcopy(module).to(generator.device)
         module.reset_parameters(generator)
     return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
 

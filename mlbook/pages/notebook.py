@@ -1,6 +1,6 @@
 """What a chapter needs around the algorithms: setup, shown source, figures with alt text, tables, exercise checks.
 
-The only module that imports IPython.
+It and ``live``, whose ``train`` it hands on, are the only modules that import IPython.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import os
 import platform
 import re
 import textwrap
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -27,25 +26,17 @@ import mlbook
 from mlbook import results
 from mlbook.data import mini_imagenet, omniglot
 from mlbook.errors import UserError
+from mlbook.pages.live import Environment, Trained, train
 
-
-@dataclass(frozen=True)
-class Environment:
-    """Where a chapter runs."""
-
-    device: torch.device
-    preset: str
-    """``quick`` (default), ``colab`` or ``paper``; set the variable MLBOOK_PRESET to change it."""
-    characters: str
-    """The data set behind the image experiments: ``omniglot``, or ``glyphs`` (generated) where Omniglot is not there."""
+__all__ = ["Environment", "Trained", "setup", "train"]
 
 
 def setup(chapter: str | None = None, *, quiet: bool = False) -> Environment:
     """Choose device, preset and data, and say so in two lines. Changes no global state and fetches nothing."""
-    preset = os.environ.get("MLBOOK_PRESET", "quick")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    preset = os.environ.get("MLBOOK_PRESET", "quick" if device.type == "cpu" else "colab")
     if preset not in ("quick", "colab", "paper"):
         raise UserError(f"MLBOOK_PRESET must be quick, colab or paper, not {preset!r}")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     characters = "omniglot" if omniglot.available() else "glyphs"
     if not quiet:
         where = (
@@ -122,21 +113,38 @@ def table(header: list[str], rows: list[list[str]], caption: str | None = None) 
 
 
 def results_table(
-    experiments: list[str], *, steps: tuple[int, ...] | None = None, caption: str | None = None
+    experiments: list[str],
+    *,
+    steps: tuple[int, ...] | None = None,
+    caption: str | None = None,
+    now: Trained | None = None,
 ) -> None:
     """Published beside ours for the named experiments, straight from the ledger.
 
-    steps: show these inner steps, separated by slashes (sinusoids); default: the reported step.
+    steps: show these inner steps, separated by slashes (sinusoids); default: the reported step. now: a training of this page;
+    what it has a record of gets a row of its own.
     """
     ledger = {row["experiment"]: row for row in results.ledger()}
+    fresh = {} if now is None else now.records
     body = []
     for name in experiments:
-        row = ledger[name]
-        cells = [published_cell(row, steps), ours_cell(row, steps)]
-        cells = [
-            text.replace(" ", "\u00a0").replace("\u00a0/\u00a0", " / ") for text in cells
-        ]  # a number stays in one line
-        body.append([f"`{name}`", *cells, how_cell(row)])
+        rows = {f"`{name}`": ledger[name]}
+        twin = name.replace("omniglot", "glyphs")
+        for its_name, where in {twin: "generated glyphs", name: "this machine"}.items():
+            if record := fresh.get(its_name):
+                made = {
+                    "now": True,
+                    "published": None,
+                    "ours": results.ours(record),
+                    "deviation": results.deviations(record),
+                }
+                rows[f"just now, on {where}"] = made
+        for title, row in rows.items():
+            cells = [published_cell(row, steps), ours_cell(row, steps)]
+            cells = [
+                text.replace(" ", "\u00a0").replace("\u00a0/\u00a0", " / ") for text in cells
+            ]  # a number stays in one line
+            body.append([title, *cells, how_cell(row)])
     table(["experiment", "published", "ours", "how ours was made"], body, caption)
 
 
@@ -237,9 +245,11 @@ def how_cell(row: dict) -> str:
     ours = row["ours"]
     if ours is None:
         return ""
-    minutes = ours["seconds"] / 60
+    short = " (the short run)" if row.get("now") and ours["preset"] == "quick" else ""
+    minutes, seconds = ours["seconds"] / 60, ours["seconds"]
+    took = f"{minutes:.0f} min" if minutes >= 0.5 else f"{seconds:.0f} s"
     text = (
-        f"preset {ours['preset']}: {ours['meta_steps']:,} meta-steps, {minutes:.0f} min on "
+        f"preset {ours['preset']}{short}: {ours['meta_steps']:,} meta-steps, {took} on "
         f"{ours['device'].replace(' 1 threads', ' 1 thread')}; "
         f"{ours['tasks']:,} test tasks"
     )

@@ -35,10 +35,11 @@ class Waves(TaskDistribution):
         """The episodes and the frequency of every task, [T]."""
         A, phase = (_uniform(n_tasks, bounds, generator) for bounds in (self.amplitude, self.phase))
         if isinstance(self.frequency, tuple):
-            choices = torch.tensor(self.frequency, dtype=A.dtype)
-            omega = choices[torch.randint(len(choices), (n_tasks,), generator=generator)]
+            choices = torch.tensor(self.frequency, dtype=A.dtype, device=A.device)
+            drawn = torch.randint(len(choices), (n_tasks,), generator=generator, device=A.device)
+            omega = choices[drawn]
         else:
-            omega = torch.full((n_tasks,), float(self.frequency))
+            omega = torch.full((n_tasks,), float(self.frequency), device=A.device)
         shape = (-1, 1, 1)
         x = _inputs(self, n_tasks, generator)
         y = A.view(shape) * torch.sin(omega.view(shape) * x - phase.view(shape))
@@ -81,8 +82,8 @@ class Mixture(TaskDistribution):
     def sample_labelled(self, n_tasks: int, generator: torch.Generator) -> tuple[Episode, Tensor]:
         """The episodes and the number of every task's family, [T] (what a learner is not told)."""
         drawn = [family.sample(n_tasks, generator) for family in self.families]
-        label = torch.randint(len(drawn), (n_tasks,), generator=generator)
-        rows = torch.arange(n_tasks)
+        label = torch.randint(len(drawn), (n_tasks,), generator=generator, device=generator.device)
+        rows = torch.arange(n_tasks, device=generator.device)
         return Episode(*(torch.stack(fields)[label, rows] for fields in zip(*drawn, strict=True))), label
 
 
@@ -96,7 +97,8 @@ class Finite(TaskDistribution):
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
         """``n_tasks`` of the episodes, with replacement."""
-        index = torch.randint(self.episodes.n_tasks, (n_tasks,), generator=generator)
+        device = generator.device
+        index = torch.randint(self.episodes.n_tasks, (n_tasks,), generator=generator, device=device)
         return Episode(*(field[index] for field in self.episodes))
 
 
@@ -107,12 +109,13 @@ def _check(k_shot: int, n_query: int) -> None:
 
 def _uniform(n: int, bounds: tuple[float, float], generator: torch.Generator) -> Tensor:
     low, high = bounds
-    return low + (high - low) * torch.rand(n, generator=generator)
+    return low + (high - low) * torch.rand(n, generator=generator, device=generator.device)
 
 
 def _inputs(tasks: Waves | Lines, n_tasks: int, generator: torch.Generator) -> Tensor:
     low, high = tasks.x_range
-    return low + (high - low) * torch.rand(n_tasks, tasks.k_shot + tasks.n_query, 1, generator=generator)
+    shape = (n_tasks, tasks.k_shot + tasks.n_query, 1)
+    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
 
 
 def _divided(x: Tensor, y: Tensor, k: int) -> Episode:

@@ -148,8 +148,12 @@ def scores(
     """Query score of every test task after 0..``steps`` inner steps, [tasks, steps + 1] in float64: the same inner loop and the
     same fixed tasks for all methods. Scores that are not finite (the inner loop diverged) become infinite."""
     tester = MAML(model, loss=loss, inner_lr=test_lr)
+    device = next(iter(meta["params"].values())).device
     with torch.no_grad():
-        blocks = [task_scores(tester, meta, e, steps=steps) for e in fixed_episodes(tasks, n_tasks, seed)]
+        blocks = [
+            task_scores(tester, meta, e.to(device), steps=steps).cpu()
+            for e in fixed_episodes(tasks, n_tasks, seed)
+        ]
     return torch.cat(blocks).double().nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
@@ -163,10 +167,11 @@ def _states(
     seed: int = 0,
     loss: str = "mse",
     engine: str = "fast",
+    device: torch.device | str = "cpu",
 ) -> Iterator[State]:
     """The state before training and after every meta-step."""
     learner = contender.learner(model, loss=loss, engine=engine)
-    state = learner.init(torch.Generator().manual_seed(seed))
+    state = learner.init(torch.Generator().manual_seed(seed), device)
     yield state
     run = train(
         learner,
@@ -174,7 +179,7 @@ def _states(
         meta_steps=meta_steps,
         meta_batch_size=meta_batch_size,
         state=state,
-        generator=torch.Generator().manual_seed(seed + 1),
+        generator=torch.Generator(device).manual_seed(seed + 1),
     )
     for progress in run:
         yield progress.state
@@ -182,7 +187,8 @@ def _states(
 
 def trained(contender: Contender, model: nn.Module, tasks: TaskDistribution, **options) -> State:
     """Meta-train. options: ``meta_steps``, ``meta_batch_size`` (25), ``seed`` (0) of the first parameters and of the meta-train
-    tasks, ``loss`` and ``engine``. Methods with the same seed start at the same point and see the same meta-batches."""
+    tasks, ``loss``, ``engine`` and ``device``. Methods with the same seed start at the same point and see the same meta-batches.
+    """
     return deque(_states(contender, model, tasks, **options), maxlen=1).pop()
 
 
