@@ -52,6 +52,7 @@ from mlbook.training.records import keep, machine, provenance  # noqa: E402
 from mlbook.training.runner import choose_device, load_checkpoint, run  # noqa: E402
 
 Facts = dict[str, object]
+RECORD = "mlbook/results/benchmarks/first_contact.json"
 RECORDED = (
     "maml-sinusoid-5shot",
     "pretraining-sinusoid-5shot",
@@ -603,7 +604,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", help="these checks, or all that begin with NAME:"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write a record there")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help=f"write a record there; the status page shows {RECORD}"
+    )
     parser.add_argument("--list", action="store_true", help="name the checks")
     parser.add_argument("--seconds", type=float, help="time limit of each check (default: its own)")
     parser.add_argument("--perform", choices=list(CHECKS), help=argparse.SUPPRESS)
