@@ -46,7 +46,7 @@ ON_THE_CPU = {
 
 
 FAST = ("04_maml", "10_leo_images")
-"""Notebooks that the suite always runs on the made-up GPU. The others take minutes there: MLBOOK_EVERY_CHAPTER=1 runs them, too."""
+"""Notebooks that the suite always runs on the made-up GPU. The others take minutes: MLBOOK_EVERY_CHAPTER=1 runs them, too."""
 EVERY = pytest.mark.skipif(
     not os.environ.get("MLBOOK_EVERY_CHAPTER"), reason="takes minutes; MLBOOK_EVERY_CHAPTER=1 runs it"
 )
