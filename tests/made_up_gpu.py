@@ -164,7 +164,8 @@ def shorten(meta_steps: int, n_tasks: int) -> None:
     from mlbook.pages.checks import comparison
     from mlbook.training import evaluation, loop, runner
 
-    train, scores, preset = loop.train, evaluation.fixed_scores, Experiment.preset
+    train, scores = loop.train, evaluation.fixed_scores
+    preset, config = Experiment.preset, Experiment.config
     limit, most = meta_steps, n_tasks
 
     def few_steps(*args, meta_steps: int, **rest):
@@ -184,7 +185,11 @@ def shorten(meta_steps: int, n_tasks: int) -> None:
         steps, tasks = min(full.meta_steps, limit), min(full.evaluation_tasks, most)
         return replace(full, meta_steps=steps, evaluation_tasks=tasks)
 
-    Experiment.preset, evaluation.fixed_scores = short_preset, few_tasks
+    def short_config(self, preset, *, meta_steps: int | None = None, seed: int = 0):
+        return config(self, preset, meta_steps=meta_steps and min(meta_steps, limit), seed=seed)
+
+    Experiment.preset, Experiment.config = short_preset, short_config
+    evaluation.fixed_scores = few_tasks
     follow, comparison.follow = comparison.follow, few_marks
     for module in (loop, training, runner, comparison):
         module.train = few_steps

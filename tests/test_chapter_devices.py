@@ -45,7 +45,7 @@ ON_THE_CPU = {
 """{(chapter, cell): why}"""
 
 
-FAST = ("04_maml", "10_leo_images")
+FAST = ("10_leo_images",)
 """Notebooks that the suite always runs on the made-up GPU. The others take minutes: MLBOOK_EVERY_CHAPTER=1 runs them, too."""
 EVERY = pytest.mark.skipif(
     not os.environ.get("MLBOOK_EVERY_CHAPTER"), reason="takes minutes; MLBOOK_EVERY_CHAPTER=1 runs it"
@@ -183,7 +183,8 @@ needs_made_up_device = pytest.mark.skipif(
 
 @needs_made_up_device
 @pytest.mark.parametrize(
-    "path", [pytest.param(p, id=p.stem, marks=[] if p.stem in FAST else [pytest.mark.slow, EVERY]) for p in CHAPTERS]
+    "path",
+    [pytest.param(p, id=p.stem, marks=[] if p.stem in FAST else [pytest.mark.slow, EVERY]) for p in CHAPTERS],
 )
 def test_a_notebook_runs_on_a_gpu_that_is_made_up(path, tmp_path):
     """No tensor of the host meets one of the GPU, no generator is of the other, and figures get numbers of the host."""

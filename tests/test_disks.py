@@ -475,7 +475,15 @@ def test_a_run_that_is_killed_while_it_writes_goes_on_to_the_same_end(place, mom
 # -- interrupts -----------------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_saves_the_last_whole_meta_step(place, monkeypatch, capsys):
+@pytest.fixture
+def interruptible():
+    """Python's own handler of Ctrl-C, which a process that was started in the background has not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_saves_the_last_whole_meta_step(place, monkeypatch, capsys, interruptible):
     """With a line in the log for every second meta-step, an odd one lies between two lines."""
     monkeypatch.setattr(runner, "LOG_LINES", 5)
     steps = 10
@@ -496,7 +504,7 @@ class Quiet:
         pass
 
 
-def test_a_second_ctrl_c_does_not_wait(place, monkeypatch, capsys):
+def test_a_second_ctrl_c_does_not_wait(place, monkeypatch, capsys, interruptible):
     def twice():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
