@@ -260,6 +260,53 @@ def test_class_scores_of_a_network_of_ones_own():
         )
 
 
+class Recurrent(nn.Module):
+    """What torch cannot map over examples, with batch norm behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.head = nn.LSTM(4, 8, batch_first=True), nn.BatchNorm1d(8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.norm(self.first(x)[0][:, -1]))
+
+
+class Looking(nn.Module):
+    """A forward that looks at values, with batch norm behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.head = nn.BatchNorm1d(4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = x.mean(1)
+        return self.head(self.norm(x if x.sum().item() > 0 else -x))
+
+
+@pytest.mark.parametrize("network", [Recurrent, Looking])
+def test_a_network_that_cannot_be_mapped_classifies_one_example(network):
+    torch.manual_seed(0)
+    learner = MAML(network(), inner_lr=0.1)
+    meta = learner.init(rng()).meta
+    support, labels, new = torch.randn(6, 5, 4), torch.arange(3).repeat(2), torch.randn(2, 5, 4)
+    together = class_scores(learner, meta, support, labels, new, steps=2)
+    alone = torch.cat([class_scores(learner, meta, support, labels, x[None], steps=2) for x in new])
+    torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize("labels", [torch.arange(6), torch.zeros(6), torch.arange(3)])
+def test_labels_that_do_not_fit_are_one_sentence(labels):
+    learner = MAML(nn.Linear(4, 3))
+    with pytest.raises(UserError) as error:
+        class_scores(learner, learner.init(rng()).meta, torch.randn(6, 4), labels, torch.randn(2, 4), steps=1)
+    one_line(error.value)
+    nearest = NearestMean(nn.Flatten())
+    with pytest.raises(UserError, match="class 1 has no support example"):
+        class_scores(
+            nearest, nearest.init().meta, torch.randn(2, 4), torch.tensor([0, 2]), torch.randn(1, 4), steps=0
+        )
+
+
 def test_the_nearest_mean_is_what_its_name_says():
     pool = noise_pool()
     tasks = FewShot(pool, 5, 3, 4)

@@ -57,6 +57,8 @@ class NearestMean(MetaLearner):
         """The mean of each class, the same after 0, 1, ..., ``steps`` steps."""
         features = self.features(meta["params"], support_x)
         classes = range(int(support_y.max()) + 1)
+        if missing := set(classes) - set(support_y.tolist()):
+            raise UserError(f"class {min(missing)} has no support example")
         means = torch.stack([features[support_y == c].mean(0) for c in classes])
         for _ in range(steps + 1):
             yield {**meta["params"], "means": means}

@@ -17,6 +17,7 @@ from mlbook.errors import DataError, UserError
 from mlbook.experiments.images import read_picture
 from mlbook.meta_learners.base import Meta, MetaLearner
 from mlbook.models.batch_norm import BatchNorm
+from mlbook.models.mapping import task_by_task
 from mlbook.tasks.episode import BatchedEpisode, Episode
 from mlbook.tasks.mini_batches import cycled
 from mlbook.training.evaluation import predictions, task_path
@@ -50,7 +51,6 @@ class Prediction:
     """Inner steps on the support set."""
     batch_norm: str | None
     """The batch-norm mode (``mlbook.models.batch_norm``); None where nothing is normalised over pictures."""
-
     notes: tuple[str, ...] = ()
     """What was passed over in the support set."""
 
@@ -166,24 +166,30 @@ def class_scores(
     """Logits [B, N] of new examples x [B, ...] after ``steps`` inner steps on a support set [S, ...] with labels [S].
 
     Their softmax over N is the probability of each class. batch_norm: as in ``predict``. mini_batch: support examples per inner
-    step, for Reptile (default: all). For any learner, network and kind of input.
+    step, for Reptile (default: all). For any learner with a network, and any kind of input. Raises ``UserError`` where labels do
+    not fit the network.
     """
     if steps < 0:
         raise UserError(f"the inner steps must not be negative, got {steps}")
-    mode = (
-        _mode(learner, batch_norm) or "transductive"
-    )  # with nothing to normalise, every mode is the plain call
+    # with nothing to normalise, every mode is the plain call
+    mode = _mode(learner, batch_norm) or "transductive"
     episode = Episode(support_x, support_y, x, support_y.new_zeros(len(x)))
+    learner.check_episodes(meta, Episode(*(field[None] for field in episode)), wait=True)
     if mini_batch is not None and steps:
         generator = torch.Generator().manual_seed(0)
         order = cycled(1, len(support_x), mini_batch, steps, generator)[0]
         episode = BatchedEpisode(*episode, order.to(x.device))
-    with torch.no_grad():
-        for params in task_path(learner, meta, episode, steps):  # noqa: B007
-            pass
-        if learner.inductive:
-            return learner.predict(params, x)
-        return predictions(learner, params, episode, mode, None)
+
+    def adapt_and_predict() -> Tensor:
+        *_, params = task_path(learner, meta, episode, steps)
+        return (
+            learner.predict(params, x)
+            if learner.inductive
+            else predictions(learner, params, episode, mode, None)
+        )
+
+    with torch.no_grad():  # one task: there is nothing to map, so any network will do
+        return task_by_task(learner.model, adapt_and_predict)
 
 
 def normalises_over_examples(module: nn.Module) -> bool:
