@@ -188,6 +188,10 @@ class Translator:
             elif name.startswith("prf:"):
                 title = self._proof_title(name, argument, options)
             return details(_html_title(title or BOXES.get(name, ("More", ""))[0]), body, "open" in options)
+        if name == "unfold-start":
+            return f"---\n\n**For those who want to know more: {title}**"
+        if name == "unfold-end":
+            return "---"
         if name == "solution-start":
             self.inside_solution = True
             return f"**Solution to {self._name_of(argument)}**\n\n{body}"

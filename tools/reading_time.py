@@ -4,8 +4,9 @@
     python tools/reading_time.py --write    # and put it into the notebooks
 
 A reader with a pencil: 160 words a minute, 15 seconds for a displayed formula, 3 seconds for a visible line of code,
-20 seconds for a figure or table, a minute for a function shown beside its algorithm. Exercises, solutions, quizzes and
-references are not counted. Rounded to five minutes.
+20 seconds for a figure or table, a minute for a function shown beside its algorithm. What unfolds (dropdowns, folded
+cells, everything from `unfold-start` to `unfold-end`), exercises, solutions, quizzes and references are not counted: the
+main path is. Rounded to five minutes.
 """
 
 import json
@@ -15,11 +16,56 @@ from pathlib import Path
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
 CELL = re.compile(r"(\| to read \| to run \| needs \|\n\| --- \| --- \| --- \|\n\| )about (\d+) minutes( \|)")
+FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+UNSEEN = {"hide-cell", "remove-cell", "hide-output", "remove-output"}
 SECONDS = {"word": 60 / 160, "formula": 15, "line": 3, "output": 20, "shown": 60}
 
 
+def _without_dropdowns(text):
+    """The text without the boxes that open on a click."""
+    out, until = [], None
+    lines = text.splitlines()
+    for i, line in enumerate(lines):
+        mark = re.match(r"^\s*(:{3,}|`{3,})(\{[\w-]+\})?", line)
+        if until is None and mark and mark.group(2):
+            following = "\n".join(lines[i + 1 : i + 4])
+            if mark.group(2) == "{dropdown}" or re.match(r"(:\w+:.*\n)*:class:.*dropdown", following):
+                until = mark.group(1)
+                continue
+        if until is not None:
+            if line.strip() == until:
+                until = None
+            continue
+        out.append(line)
+    return "\n".join(out)
+
+
+def main_path(notebook):
+    """The cells of a chapter's main path, up to its exercises: (kind, text, tags) of each."""
+    inside = False
+    for cell in notebook["cells"]:
+        source, tags = "".join(cell["source"]), set(cell["metadata"].get("tags", []))
+        if cell["cell_type"] == "code":
+            if not inside:
+                yield "code", source, tags
+            continue
+        seen = []
+        for part in re.split(r"^(`{3,}\{unfold-(?:start|end)\}.*)$", source, flags=re.MULTILINE):
+            if "{unfold-start}" in part:
+                inside = True
+            elif "{unfold-end}" in part:
+                inside = False
+            elif not inside:
+                seen.append(part)
+        text = _without_dropdowns("\n".join(seen))
+        before, heading, _ = text.partition("\n## Exercises") if not text.startswith("## Exercises") else ("", "#", "")
+        yield "markdown", before, tags
+        if heading:
+            return
+
+
 def _prose(text):
-    """Words and displayed formulas of Markdown, with markup and everything behind the chapter's last section cut off."""
+    """Words and displayed formulas of Markdown, without markup."""
     text = re.sub(r"^:{3,}.*$|^:\w+:.*$|^\(.*\)=$|^\s*\|[-| :]+\|$", "", text, flags=re.MULTILINE)
     formulas = len(re.findall(r"\$\$.+?\$\$|\\begin\{(?:align|equation|gather)", text, flags=re.DOTALL))
     text = re.sub(r"\$\$.+?\$\$", "", text, flags=re.DOTALL)
@@ -28,25 +74,25 @@ def _prose(text):
     return len(re.findall(r"\w[\w’'-]*", text)), formulas
 
 
+def words(notebook):
+    """Words of prose on the main path."""
+    return sum(_prose(text)[0] for kind, text, _ in main_path(notebook) if kind == "markdown")
+
+
 def minutes(notebook):
-    """Minutes to read a chapter (the notebook as a dict), a multiple of 5."""
+    """Minutes to read a chapter's main path (the notebook as a dict), a multiple of 5."""
     seconds = 0.0
-    for cell in notebook["cells"]:
-        source = "".join(cell["source"])
-        tags = cell["metadata"].get("tags", [])
-        if cell["cell_type"] == "markdown":
-            if re.search(r"^## Exercises", source, re.MULTILINE):
-                source = source.split("## Exercises")[0]
-                seconds += SECONDS["word"] * _prose(source)[0]
-                break
-            words, formulas = _prose(source)
-            seconds += SECONDS["word"] * words + SECONDS["formula"] * formulas
-        elif "hide-input" not in tags and "remove-input" not in tags:
-            seconds += SECONDS["line"] * len([line for line in source.splitlines() if line.strip()])
-        if "notebook.figure" in source or "notebook.table" in source or "display(" in source:
-            seconds += SECONDS["output"]
-        if cell["cell_type"] == "code":
-            seconds += SECONDS["shown"] * source.count("notebook.show(")
+    for kind, text, tags in main_path(notebook):
+        if kind == "markdown":
+            count, formulas = _prose(text)
+            seconds += SECONDS["word"] * count + SECONDS["formula"] * formulas
+            continue
+        if not tags & FOLDED:
+            seconds += SECONDS["line"] * len([line for line in text.splitlines() if line.strip()])
+        if not tags & UNSEEN:
+            if "notebook.figure" in text or "notebook.table" in text or "display(" in text:
+                seconds += SECONDS["output"]
+            seconds += SECONDS["shown"] * text.count("notebook.show(")
     return max(5, 5 * round(seconds / 300))
 
 
@@ -60,7 +106,7 @@ def main(write=False):
     for path in sorted(BOOK.glob("[0-9][0-9]_*.ipynb")):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         found, said = minutes(notebook), stated(notebook)
-        print(f"{path.name:45s} {found:3d} minutes{'' if found == said else f', the page says {said}'}")
+        print(f"{path.name:45s} {words(notebook):5d} words {found:3d} minutes{'' if found == said else f', the page says {said}'}")
         if write and found != said:
             first = "".join(notebook["cells"][0]["source"])
             first = CELL.sub(rf"\g<1>about {found} minutes\g<3>", first)
