@@ -32,6 +32,13 @@ def test_minutes_are_measured(name):
     assert reading_time.stated(notebook) == reading_time.minutes(notebook)
 
 
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_the_main_path_of_a_chapter_fits_one_sitting(name):
+    notebook = json.loads((BOOK / f"{name}.ipynb").read_text(encoding="utf-8"))
+    assert 15 <= reading_time.minutes(notebook) <= 25
+    assert reading_time.words(notebook) <= 3500
+
+
 def test_reading_time_counts_what_is_read():
     def chapter(*cells):
         return {
@@ -47,6 +54,75 @@ def test_reading_time_counts_what_is_read():
     assert reading_time.minutes(chapter(words, ("code", "x = 1\n" * 100))) == 15
     assert reading_time.minutes(chapter(words, ("code", "x = 1\n" * 100, "hide-input"))) == 10
     assert reading_time.minutes(chapter(words, ("markdown", "## Exercises\n" + "word " * 9000))) == 10
+    assert reading_time.minutes(chapter(words, ("code", "notebook.figure(1)\n" * 200, "hide-cell"))) == 10
+
+
+def test_reading_time_leaves_out_what_unfolds():
+    notebook = {
+        "cells": [
+            {"cell_type": kind, "source": [text], "metadata": {}}
+            for kind, text in [
+                ("markdown", "one two\n\n:::{dropdown} Title\nhidden\n\nhidden\n:::\n\nthree"),
+                ("markdown", "four\n:::{admonition} Why\n:class: dropdown\nhidden\n:::\n"),
+                ("markdown", "five\n\n```{unfold-start} Title\n```\nhidden $$x$$"),
+                ("code", "notebook.show(f)"),
+                ("markdown", "hidden\n```{unfold-end}\n```\nsix\n\n## Exercises\n\nseven"),
+                ("markdown", "eight"),
+            ]
+        ]
+    }
+    assert reading_time.words(notebook) == 6
+    assert [kind for kind, _, _ in reading_time.main_path(notebook)] == ["markdown"] * 4
+
+
+# -- what unfolds ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.site
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_what_unfolds_is_closed_and_holds_no_lab(name):
+    notebook = json.loads((BOOK / f"{name}.ipynb").read_text(encoding="utf-8"))
+    written = sum("".join(cell["source"]).count("{unfold-start}") for cell in notebook["cells"])
+    boxes = soup(name).select("details.unfold")
+    assert len(boxes) == written
+    for box in boxes:
+        assert not box.has_attr("open")
+        assert not box.select("script[type='application/vnd.jupyter.widget-view+json']"), (
+            "a lab is on the main path"
+        )
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ("```{unfold-start} A\n```\n\nx\n", "without an unfold-end"),
+        ("x\n\n```{unfold-end}\n```\n", "without an unfold-start"),
+        ("```{unfold-start} A\n```\n\n# B\n\n```{unfold-end}\n```\n", "same section"),
+        ("```{unfold-start} A $x$\n```\n\nx\n\n```{unfold-end}\n```\n\ny\n", None),
+    ],
+)
+def test_unfold_directives(tmp_path, text, problem):
+    from io import StringIO
+
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
+
+    (tmp_path / "index.md").write_text(f"# Title\n\n{text}", encoding="utf-8")
+    warnings = StringIO()
+    extensions = ["myst_parser", "sphinx_design", "unfold"]
+    settings = {"extensions": extensions, "myst_enable_extensions": ["dollarmath"]}
+    with docutils_namespace():
+        folders = tmp_path, None, tmp_path / "out", tmp_path / "trees"
+        Sphinx(*folders, "html", settings, status=None, warning=warnings).build()
+    if problem:
+        assert problem in warnings.getvalue()
+        return
+    assert warnings.getvalue() == ""
+    page = BeautifulSoup((tmp_path / "out/index.html").read_text(encoding="utf-8"), "html.parser")
+    box = page.select_one("details.unfold")
+    assert box.select_one("summary").get_text(strip=True).startswith("A")
+    assert box.select("p")[0].get_text() == "x"
+    assert "y" not in box.get_text()
 
 
 @pytest.mark.site

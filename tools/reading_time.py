@@ -58,9 +58,9 @@ def main_path(notebook):
             elif not inside:
                 seen.append(part)
         text = _without_dropdowns("\n".join(seen))
-        before, heading, _ = text.partition("\n## Exercises") if not text.startswith("## Exercises") else ("", "#", "")
+        before, *after = re.split(r"^## Exercises", text, maxsplit=1, flags=re.MULTILINE)
         yield "markdown", before, tags
-        if heading:
+        if after:
             return
 
 
@@ -106,7 +106,8 @@ def main(write=False):
     for path in sorted(BOOK.glob("[0-9][0-9]_*.ipynb")):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         found, said = minutes(notebook), stated(notebook)
-        print(f"{path.name:45s} {words(notebook):5d} words {found:3d} minutes{'' if found == said else f', the page says {said}'}")
+        other = "" if found == said else f", the page says {said}"
+        print(f"{path.name:45s} {words(notebook):5d} words {found:3d} minutes{other}")
         if write and found != said:
             first = "".join(notebook["cells"][0]["source"])
             first = CELL.sub(rf"\g<1>about {found} minutes\g<3>", first)

@@ -50,7 +50,9 @@ def _fold(app, doctree):
     for start in list(doctree.findall(unfold_start)):
         siblings = start.parent.children
         first = siblings.index(start)
-        ends = (i for i, node in enumerate(siblings) if i > first and isinstance(node, (unfold_end, unfold_start)))
+        ends = (
+            i for i, node in enumerate(siblings) if i > first and isinstance(node, (unfold_end, unfold_start))
+        )
         last = next(ends, None)
         if last is None or isinstance(siblings[last], unfold_start):
             LOGGER.warning("unfold-start without an unfold-end in the same section", location=start)
