@@ -1,6 +1,68 @@
-"""What chapters 11 and 14 say of recorded runs is what the records say."""
+"""What chapters 11 and 14 say of recorded runs is what the records say, and the plain code of chapter 11 does what it says."""
 
-from mlbook import results
+import json
+import re
+from dataclasses import replace
+
+import torch
+from package_fixtures import ROOT
+
+from mlbook import experiments, results
+from mlbook.meta_learners import Reptile
+from mlbook.models import MLP
+from mlbook.tasks import Episode, Sinusoids
+from mlbook.training.evaluation import evaluate
+
+
+def cell(chapter, identity):
+    cells = json.loads((ROOT / "book" / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return "".join(next(c["source"] for c in cells if c["id"] == identity))
+
+
+def test_the_empty_cell_reaches_the_error_that_the_text_names(capsys):
+    code = cell("11_reptile", "code-scratch-1")
+    assert "mlbook" not in code
+    random_state = torch.get_rng_state()
+    names = {}
+    try:
+        exec(code, names)
+        ours = [p.double() for p in names["weights"]]
+        x, y = (field.double() for field in names["sine_waves"](3, 10))
+    finally:
+        torch.set_rng_state(random_state)
+    error = {
+        int(n): float(e)
+        for n, e in re.findall(r"after (\d+) inner steps: error ([\d.]+)", capsys.readouterr().out)
+    }
+    assert 4 < error[0] < 5 and error[32] < 1  # "between 4 and 5 … below 1"
+    record = results.run_record("reptile-sinusoid-grid")
+    assert record["config"]["meta_steps"] == 30_000 and names["META_STEPS"] == 1000
+    assert record["evaluation"]["mse"] < error[32] / 3  # "much lower"
+
+    # the way that it walks is the package's
+    way = [(end - p).mean(0) for p, end in zip(ours, names["adapt_all"](ours, x, y, steps=5), strict=True)]
+    model = MLP((1, 64, 64, 1), activation="tanh")
+    parameters = [p.t() if i % 2 == 0 else p[0] for i, p in enumerate(ours)]
+    meta = {"params": dict(zip([n for n, _ in model.named_parameters()], parameters, strict=True))}
+    learner = Reptile(model, loss="mse", inner_lr=0.02, inner_steps=5)
+    gradient, _ = learner.meta_gradient(meta, Episode(x, y, x[:, :0], y[:, :0]))
+    for i, (a, g) in enumerate(zip(way, gradient["params"].values(), strict=True)):
+        assert torch.allclose(a, -g.t() if i % 2 == 0 else -g[None], atol=1e-9, rtol=0)
+
+
+def test_each_start_is_good_at_what_it_was_trained_for():
+    error = {}
+    for name in ("maml", "reptile"):
+        config, start = results.pretrained(f"{name}-sinusoid-5shot")
+        for rate in (0.001, 0.01):
+            tester = replace(experiments.build_learner(config), inner_lr=rate)
+            found = evaluate(tester, start, Sinusoids(5, 50), n_tasks=200, steps=10, report_step=0)
+            error[name, rate] = [
+                value if (value := found.mean[n]) is not None else float("inf") for n in (0, 1, 10)
+            ]
+    assert error["maml", 0.01][1] > error["maml", 0.01][0]  # "worse than without a step"
+    assert error["maml", 0.001][1] < error["reptile", 0.001][1]
+    assert error["reptile", 0.01][2] < error["reptile", 0.01][0] / 4  # "a few ordinary steps get far"
 
 
 def accuracy(name):
