@@ -309,30 +309,6 @@ def omega_path(path: Tensor, optimum: tuple[float, float], objective):
     )
 
 
-def intervals(
-    rows: dict[str, tuple[float, float]],
-    xlabel: str,
-    *,
-    line: tuple[float, str] | None = None,
-    percent: bool = False,
-):
-    """Means with their 95 % intervals, one row each. rows: name -> (mean, half-width)."""
-    fig, ax = figure(width=5.4, height=0.7 + 0.42 * len(rows))
-    scale = 100 if percent else 1
-    said = []
-    for i, (name, (mean, half)) in enumerate(rows.items()):
-        y = len(rows) - i
-        ax.errorbar(scale * mean, y, xerr=scale * half, fmt="o", color=BLUE, capsize=4, markersize=6, lw=1.8)
-        said.append(f"{name}: {scale * mean:.2f} plus or minus {scale * half:.2f}")
-    ax.set_yticks(range(len(rows), 0, -1), list(rows))
-    ax.set(xlabel=xlabel, ylim=(0.4, len(rows) + 0.6))
-    if line:
-        ax.axvline(scale * line[0], color=RED, ls="--", lw=1.3, label=line[1])
-        ax.legend(fontsize=9)
-        said.append(f"{line[1]}: {scale * line[0]:.2f}")
-    return fig, f"{xlabel}, mean and 95 % interval. " + "; ".join(said) + "."
-
-
 def training_tasks(counts: list[int], losses: Tensor, best: float, by_hand: float):
     """Query loss on new tasks against the number of training tasks. losses [counts, runs]."""
     fig, ax = figure(width=5.2, height=3.2)
