@@ -167,10 +167,23 @@ ONCE = {
 }
 
 
+def differentiates_twice(network):
+    """Whether this torch has the network's second derivative; ``cdist`` has had one since 2.14."""
+    x, weights = torch.randn(4, 6), list(network.parameters())
+    first = torch.autograd.grad(network(x).square().sum(), weights, create_graph=True)
+    try:
+        torch.autograd.grad(sum(g.square().sum() for g in first), weights)
+    except RuntimeError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("engine", ["vmap", "loop"])
 @pytest.mark.parametrize("name", ONCE)
 def test_a_network_without_a_second_derivative_is_told_to_take_the_first_order(name, engine):
     network, episodes = ONCE[name](), episodes_for((6,))
+    if name == "cdist" and differentiates_twice(network):
+        pytest.skip("this torch has the second derivative")
     learner = MAML(network, engine=engine)
     meta = learner.init(rng()).meta
     with refuses("no second derivative .*first_order=True"):
