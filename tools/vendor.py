@@ -54,6 +54,7 @@ def copy(target):
         "require.js": modules / "requirejs/require.js",
         "embed-amd.js": manager / "embed-amd.js",
         "anywidget.js": ANYWIDGET,
+        "dataTables.min.js": modules / "datatables.net/js/dataTables.min.js",
         "mathjax/tex-chtml.js": mathjax / "tex-chtml.js",
     }
     files |= {font.name: font for font in manager.glob("*.woff2")}
