@@ -1,18 +1,23 @@
 """Chapter 15: its figures, and what its text says of recorded trainings."""
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 import torch
-from package_fixtures import ROOT
+from chapter_cells import executed, source
+from package_fixtures import ROOT, rng
 
 from mlbook import experiments, results
 from mlbook.data import glyphs
 from mlbook.data.tensor_file import load_tensors
+from mlbook.meta_learners import bilevel
 from mlbook.optimizers import SGD, Adam, LearnedOptimizer, Quadratic, losses, tuned
 from mlbook.optimizers.rules import HAND_DESIGNED
+from mlbook.pages import checks
 from mlbook.pages.figures import optimizer_figures
-from mlbook.tasks.optimization_problems import Quadratics
+from mlbook.tasks.optimization_problems import QuadraticProblem, Quadratics
 from mlbook.training.evaluation import fixed_episodes
 from studies import optimizers as study
 
@@ -46,6 +51,90 @@ def test_the_ablation_has_all_its_rows_with_equal_length():
     found = {r["experiment"]: r for r in results.runs() if r["preset"] == "quick"}
     rows = [found[QUADRATIC + name] for name in names]
     assert len({(r["meta_steps"], r["evaluation"]["tasks"], r["config"]["seed"]) for r in rows}) == 1
+    as_above, log_sign, short, whole, kept = (r["evaluation"]["loss"] for r in rows)
+    assert kept < short < as_above < log_sign < whole, "the order that the page names"
+    assert kept < as_above / 2 and results.run_record(QUADRATIC)["evaluation"]["loss"] < kept + 0.005
+
+
+# -- from an empty cell, and by hand ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_rule_from_an_empty_cell_ends_below_tuned_rivals(seed, capsys):
+    executed(
+        "15",
+        "code-100",
+        "code-101",
+        "code-102",
+        replacing={"manual_seed(0)": f"manual_seed({seed})"},
+    )
+    printed = capsys.readouterr().out
+    after_20, after_100 = re.search(r"learned: after 20 steps ([\d.]+), after 100 ([\d.]+)", printed).groups()
+    rivals = re.findall(r"^(\w+), rate [\d.]+: ([\d.]+) and ([\d.]+);.* by (\S+) ± ([\d.]+)$", printed, re.M)
+    assert [name for name, *_ in rivals] == ["SGD", "Adam"]
+    for _, theirs_20, theirs_100, apart, half in rivals:
+        assert float(apart) > float(half) and float(theirs_20) > float(after_20)
+        assert float(theirs_100) > float(after_100)
+
+
+def test_the_two_steps_by_hand_are_those_of_the_recursion(capsys):
+    its = executed("15", "code-103", given={"torch": torch})
+    capsys.readouterr()
+    text = source("15", "md-012")
+    for kept, wanted in ((True, -0.872), (False, -0.936)):
+        assert its["by_recursion"](0.4, kept) == pytest.approx(wanted, abs=1e-12)
+        assert its["by_autograd"](0.4, kept) == pytest.approx(wanted, abs=1e-12)
+        assert f"{wanted}$" in text
+    assert its["by_autograd"](0.4, True, window=1) == pytest.approx(-0.696, abs=1e-12)
+    assert "=-0.696$" in source("15", "md-016")
+
+
+# -- what it says of truncation and of other functions -----------------------------------------------------------------
+
+
+def test_at_the_trained_weights_the_truncated_estimate_is_mostly_noise(trained):
+    learner, meta = trained
+    keeping, found = replace(learner, second_derivatives=True), {"true": [], "kept": [], "dropped": []}
+    for seed in (21, 22, 23):
+        functions = Quadratics().sample(32, rng(seed))
+        for name, its, window in (("true", keeping, 100), ("kept", keeping, 20), ("dropped", learner, 20)):
+            estimate = bilevel.truncated(its.unrolled(functions), 100, window)
+            found[name].append({"": estimate(meta["params"]).gradient})
+    for true, kept, dropped in zip(*found.values(), strict=True):
+        assert checks.cosine(kept, true) > 0.7 and checks.cosine(dropped, true) < 0.3
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        true, followed = (checks.cosine(found[name][i], found[name][j]) for name in ("true", "dropped"))
+        assert true > followed and true > 0.4
+
+
+def test_where_it_fails(trained):
+    learner, meta = trained
+
+    def ends(make_problems, rates_per=1.0):
+        fresh, tuning = make_problems(13), make_problems(14)
+        mine = learner.scores(meta, fresh, 100, [100]).mean()
+        theirs = []
+        for name, unit in (("momentum", rates_per), ("Adam", 1.0)):
+            rates = [r * unit for r in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)]
+            rate, _ = tuned(HAND_DESIGNED[name], Quadratic(), tuning, 100, rates)
+            theirs.append(losses(HAND_DESIGNED[name](rate), Quadratic(), fresh, 100, only_last=True).mean())
+        return float(mine), float(min(theirs))
+
+    def scaled(c):
+        def make(seed):
+            W, y, start = Quadratics().sample(100, rng(seed))
+            return QuadraticProblem(W * c**0.5, y * c**0.5, start)
+
+        return make
+
+    as_trained, _ = ends(scaled(1.0))
+    for c in (100.0, 0.01):
+        mine, theirs = ends(scaled(c), 1 / c)
+        assert mine / c > 5 * as_trained and mine > theirs
+    mine, theirs = ends(lambda seed: Quadratics(20).sample(100, rng(seed)))
+    assert mine > 5 * theirs
+    mine, theirs = ends(lambda seed: Quadratics(5).sample(100, rng(seed)))
+    assert mine < 1.5 * theirs
 
 
 def test_the_figures_say_what_they_show():
