@@ -20,7 +20,7 @@ from mlbook.pages.checks.directions import METHODS, asymmetry, four_directions, 
 from mlbook.pages.checks.landscape import Valleys, directions_at, field, follow, two_valleys, work_round
 from mlbook.pages.figures import comparison_figures
 from mlbook.tasks import Sinusoids
-from studies import side_by_side
+from studies import side_by_side, situations
 
 # torch itself calls it when forward-mode derivatives are first used
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is:DeprecationWarning")
@@ -385,13 +385,64 @@ def test_the_record_shows_what_the_chapter_says_of_it():
         return sum(values) / len(values)
 
     for better, worse in (("MAML", "FOMAML"), ("FOMAML", "Reptile"), ("Reptile", "joint")):
-        assert max(ends(better, "long")) < min(ends(worse, "long"))
+        for part in ("short", "long"):
+            assert max(ends(better, part)) < min(ends(worse, part))
+    for method in rows:  # "in the second half of the long runs only Reptile falls in both"
+        curves = [dict(map(tuple, curve)) for curve in rows[method]["curves"]["long"]]
+        falls = {curve[5000] < curve[2371] for curve in curves}
+        assert falls == ({True} if method == "Reptile" else {True, False})
     for method in ("MAML", "Reptile"):  # these still gain
         assert mean(ends(method, "long")) < 0.7 * mean(ends(method, "short"))
     assert mean(ends("joint", "long")) > 0.95 * mean(ends("joint", "short"))
     more = cost("FOMAML", 5, 10, 10).example_gradients * side_by_side.RUNS["long"]["meta_steps"]
     less = cost("MAML", 5, 10, 10).example_gradients * side_by_side.RUNS["short"]["meta_steps"]
     assert more > less and mean(ends("FOMAML", "long")) > mean(ends("MAML", "short"))
+
+
+def test_the_situations_of_three_seeds_show_what_the_chapter_says_of_them():
+    record = results.study("situations")
+    errors, seeds = record["errors"], record["setup"]["seeds"]
+    assert len(seeds) >= 3
+
+    def first(situation):
+        row = errors[situation]
+        return {min(row, key=lambda method, s=s: row[method][s]) for s in range(len(seeds))}
+
+    def mean(situation, method):
+        return sum(errors[situation][method]) / len(seeds)
+
+    for situation in errors:
+        if "steps 0" not in situation:
+            assert "Reptile" not in first(situation)
+    for steps in (1, 5, 10, 32):
+        assert first(f"steps {steps}") == {"MAML"}
+    assert max(errors["steps 0"], key=lambda m: mean("steps 0", m)) == "FOMAML"
+    assert first("budget 20000") == first("budget 5000") == {"FOMAML"}
+    assert max(errors["shots 5"]["MAML"]) < min(errors["shots 40"]["joint"])
+    now, after = errors["spread 0, steps 0"], errors["spread 0, steps 10"]
+    assert all(now["joint"][s] < min(row[s] for row in after.values()) for s in range(len(seeds)))
+    apart = errors["spread 2, steps 10"]
+    assert max(max(apart[m]) for m in ("MAML", "FOMAML")) < min(min(apart[m]) for m in ("joint", "Reptile"))
+    assert len(first("spread 0, steps 0")) > 1  # "which start is best without a step depends on the seed"
+    slow, fast = ("rate 0.003, steps 1", "rate 0.05, steps 1")
+    assert first(slow) == first(fast) == {"MAML"}
+    start = errors["rate 0.05, steps 0"]
+    worst = [max(start, key=lambda m, s=s: start[m][s]) == "FOMAML" for s in range(len(seeds))]
+    lag = {
+        key: [a / b for a, b in zip(errors[key]["FOMAML"], errors[key]["MAML"], strict=True)]
+        for key in (slow, fast)
+    }
+    grows = [after > before for before, after in zip(lag[slow], lag[fast], strict=True)]
+    assert (
+        sum(worst) == sum(grows) == 2 and len(seeds) == 3
+    )  # "each of the two happens in two of three seeds"
+
+
+def test_the_situations_run():
+    found = situations.measure(0, side_by_side.model(), shorter=500)
+    assert set(found) == set(results.study("situations")["errors"])
+    assert set(found["steps 1"]) == set(comparison.METHODS)
+    assert set(found["rate 0.05, steps 1"]) == {"FOMAML", "Reptile", "MAML"}
 
 
 def test_the_search_runs():

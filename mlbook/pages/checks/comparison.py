@@ -19,6 +19,7 @@ from mlbook.errors import UserError
 from mlbook.meta_learners import MAML, Reptile, joint_training
 from mlbook.meta_learners.base import Meta, MetaLearner, State
 from mlbook.pages.checks.directions import METHODS
+from mlbook.tasks import Sinusoids
 from mlbook.tasks.episode import Episode, TaskDistribution
 from mlbook.training.evaluation import fixed_episodes, mean_and_ci95, task_scores
 from mlbook.training.loop import train
@@ -75,6 +76,25 @@ class Pooled:
         e = self.tasks.sample(n_tasks, generator)
         x, y = torch.cat([e.support_x, e.query_x], 1), torch.cat([e.support_y, e.query_y], 1)
         return Episode(x, y, x, y)
+
+
+@dataclass(frozen=True)
+class NoisyWaves:
+    """Sinusoids of one amplitude with phases from 1 to 1 + spread; noise on the targets, at meta-test on the support set only."""
+
+    spread: float
+    test: bool = False
+    noise: float = 0.5
+
+    def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
+        phases = (1.0, 1.0 + self.spread)
+        waves = Sinusoids(10, 50 if self.test else 10, amplitude=(2.0, 2.0), phase=phases)
+        e = waves.sample(n_tasks, generator)
+        noisy = [
+            y + self.noise * torch.randn(y.shape, generator=generator, device=y.device)
+            for y in (e.support_y, e.query_y)
+        ]
+        return e._replace(support_y=noisy[0], query_y=e.query_y if self.test else noisy[1])
 
 
 # -- cost -----------------------------------------------------------------------------------------------------------------
