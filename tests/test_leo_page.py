@@ -1,11 +1,13 @@
 """What stands behind chapter 9: a latent step in two ways, the KL term, the world with a hidden subspace, the figures."""
 
+import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
-from package_fixtures import one_line, rng
+from package_fixtures import ROOT, one_line, rng
 
 from mlbook import results
 from mlbook.errors import UserError
@@ -17,6 +19,7 @@ from mlbook.tasks import BentSectors, FewShotFeatures, LEONoise
 from mlbook.tasks.hidden_subspace import hidden_subspace
 from studies import latent_space
 
+CHAPTER = ROOT / "book/09_leo.ipynb"
 N, K, D, LATENT = 3, 2, 12, 4
 
 
@@ -251,6 +254,26 @@ def test_the_sentences_on_widths():
             abs(row["neighbour in the subspace"]["accuracy"][0] - max(row["known subspace"]["accuracy"]))
             < 0.01
         )
+
+
+def test_the_relation_network_by_hand():
+    """The table of pairs, and the means and raw spreads below it."""
+    cells = {c["id"]: "".join(c["source"]) for c in json.loads(CHAPTER.read_text(encoding="utf-8"))["cells"]}
+    text = next(source for source in cells.values() if "### The relation network by hand" in source)
+    table = [
+        [float(n.replace("−", "-")) for n in re.findall(r"−?[\d.]+", line)]
+        for line in re.findall(r"^\| [AB]: .*", text, re.M)
+    ]
+    h = torch.tensor([1.0, 3.0, -2.0, 0.0])
+    assert torch.tensor(table)[:, 0].tolist() == h.tolist()
+    assert torch.equal(torch.tensor(table)[:, 1:5], h[:, None] - h[None])
+    assert torch.equal(torch.tensor(table)[:, 5], h - h.mean())
+    names = {}
+    exec(cells["code-leo-relation-by-hand"], names)
+    mean, s = names["averaged"](h)
+    assert mean.tolist() == [1.5, -1.5] and "=1.5$ and $\\mu_B^e=-1.5$" in text
+    assert s.tolist() == pytest.approx([0.25, -0.05]) and "=0.25$ and $s_B^e=-0.05$" in text
+    assert names["averaged"](torch.tensor([1.0, 3, 7, 9]))[0][0] == -3
 
 
 def test_the_sentences_on_lengths():

@@ -41,9 +41,9 @@ def structure():
     labelled_box(ax, 2.85, third, 1.45, 0.74, "decoder $\\phi_d$\n(linear)", fill=SHARED)
     labelled_box(ax, 6.15, third, 1.9, 0.74, "softmax classifier\nof the task, $w$", fill=OWN, size=9.5)
     polyline(ax, [(0.85, second - 0.37), (0.85, third), (2.12, third)])
-    ax.text(1.48, third + 0.1, "$z$  [N, n$_z$]", **small)
+    ax.text(1.48, third + 0.1, "$z$  [N, K, n$_z$]", **small)
     arrow(ax, (3.58, third), (5.2, third))
-    ax.text(4.39, third + 0.1, "$\\mu^d,\\sigma^d$  [N, D]", **small)
+    ax.text(4.39, third + 0.1, "$\\mu^d,\\sigma^d$  [N, K, D]", **small)
     ax.text(4.39, third - 0.25, "$w=\\mu^d+\\sigma^d\\varepsilon$\n[N, K, D]", va="top", **small)
 
     # the inner loops
@@ -92,9 +92,8 @@ def structure():
         "n_z; all ordered "
         "pairs of rows, (N times K) squared by 2 n_z, go through the relation network and are averaged over "
         "partners and over the "
-        "examples of a class; this gives mean and spread of one code per class, N by n_z, from which z is drawn. The linear "
-        "decoder turns z into means and spreads of the classifier's weights, N by D each, from which w is drawn, "
-        "N by K by D. The "
+        "examples of a class; this gives mean and spread of the codes of a class, N by n_z, from which K codes z are drawn. "
+        "The linear decoder turns each into mean and spread of classifier weights, N by K by D, from which w is drawn. The "
         "summed support loss sends its gradient back to z, which is decoded again after every step; then some "
         "steps fine-tune w "
         "itself. The mean query loss moves what is shared by all tasks: encoder, relation network, decoder and the rates."
