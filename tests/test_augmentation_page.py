@@ -2,13 +2,39 @@
 
 import pytest
 import torch
+from chapter_cells import executed, source
 
 from mlbook import results
 from mlbook.augmentation import operations as A
+from mlbook.meta_learners import relax
 from mlbook.pages.checks import choice_gradients as cg
 from mlbook.pages.figures import augmentation_figures as figures
 
 SEEDS = 5
+
+
+def test_the_draw_by_hand_is_that_of_the_cell_and_of_the_package(capsys):
+    its = executed("16", "code-100")
+    capsys.readouterr()
+    text = source("16", "md-010")
+    for number in (*its["parts"][:2], -its["parts"][2]):
+        assert f"={number:.3f}$" in text
+    total = sum(its["parts"])
+    assert f"\\hat g=0.288+0.264-0.122={total:.3f}$" in text
+    for number in (*its["z"].tolist(), *its["z_tilde"].tolist()):
+        assert f"| {number:.3f} |".replace("-", "−") in text
+
+    problem = cg.Options(outputs=(1.0, 3**0.5), target=0.0, logits=(0.0, 0.0))  # costs 1 and 3
+    logits = problem.pi.requires_grad_()
+
+    def control(z):
+        return 1 + 2 * torch.sigmoid(z[..., 1] - z[..., 0])
+
+    drawn = relax.draw_choices(logits, its["u"][None], its["v"][None])
+    number = relax.surrogate(drawn, problem.loss(drawn.choice), control).sum()
+    package = torch.autograd.grad(number, logits)[0][1]
+    assert float(package) == pytest.approx(total, abs=1e-12)
+    assert float(problem.gradient()[1]) == pytest.approx(0.5), "the truth that the text names"
 
 
 def accuracies(name):
