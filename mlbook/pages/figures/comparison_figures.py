@@ -1,4 +1,4 @@
-"""Figures of chapter 14: four methods on the same tasks. Every function returns (figure, alt text)."""
+"""Figures of chapters 14 and 3: several methods on the same tasks. Every function returns (figure, alt text)."""
 
 from __future__ import annotations
 
@@ -29,38 +29,75 @@ def _contours(ax, loss: Callable, colour: str, span: tuple[float, float, float, 
     ax.contour(x, y, z, levels=heights, colors=colour, linewidths=0.8, alpha=0.55)
 
 
-def four_arrows(valleys: Valleys, start: Tensor, *, inner_lr: float, k: int, task: int = 0):
-    """One task: the inner path of k steps from ``start``, and the four directions at its beginning, drawn equally long."""
-    loss = valleys.task(task)
-    path = inner_path_over([loss] * k, {"phi": start}, inner_lr)
-    directions = {name: d["phi"] for name, d in four_directions(path).items()}
-    points = torch.stack([p["phi"] for p in path.points])
-    fig, ax = figure(width=6.6, height=4.6)
-    span = (-2.6, 1.6, 0.3, 3.1)
-    _contours(ax, loss, GREY, span, 6)
+def _path_and_arrows(
+    ax, valleys: Valleys, task: int, points: Tensor, arrows: dict[str, tuple[Tensor, str]]
+) -> str:
+    """A task's level lines, its inner path ``points`` [k + 1, 2] and directions at its beginning, drawn equally long.
+
+    arrows: title -> (direction of descent, colour). Returns the angles in words.
+    """
+    span, start = (-2.6, 1.6, 0.3, 3.1), points[0]
+    _contours(ax, valleys.task(task), GREY, span, 6)
     ax.plot(*valleys.centre[task], "*", color=BLACK, markersize=13)
     ax.annotate("best", valleys.centre[task], xytext=(8, 4), textcoords="offset points")
     said = []
-    for method in METHODS:
-        unit = -directions[method] / directions[method].norm()
-        arrow(ax, start, start + 1.5 * unit, colour=_colour(method), width=2.4)
-        ax.plot([], [], color=_colour(method), lw=2.4, label=TITLES[method])
-        angle = math.degrees(math.atan2(float(unit[1]), float(unit[0])))
-        said.append(f"{TITLES[method]} at {angle:.0f} degrees")
-    for i, (a, b) in enumerate(zip(points[:-1], points[1:], strict=True)):
+    for title, (direction, colour) in arrows.items():
+        unit = direction / direction.norm()
+        arrow(ax, start, start + 1.5 * unit, colour=colour, width=2.4)
+        ax.plot([], [], color=colour, lw=2.4, label=title)
+        said.append(f"{title} at {math.degrees(math.atan2(float(unit[1]), float(unit[0]))):.0f} degrees")
+    for a, b in zip(points[:-1], points[1:], strict=True):
         arrow(ax, a, b, colour=BLACK, width=1.3)
-        offset = (-19, -1) if i == 0 else (-4, 6)  # the first step lies on the arrow of pre-training
-        ax.annotate(f"$\\phi_{i + 2}$", b, xytext=offset, textcoords="offset points", fontsize=11)
     ax.plot(*start, "s", color=BLACK, markersize=8)
-    ax.annotate("$\\phi_1$", start, xytext=(-20, -5), textcoords="offset points", fontsize=14)
     plane(ax, span)
     ax.legend(loc="lower right", fontsize=9, framealpha=0.95)
+    return ", ".join(said)
+
+
+def four_arrows(valleys: Valleys, start: Tensor, *, inner_lr: float, k: int, task: int = 0):
+    """One task: the inner path of k steps from ``start``, and the four directions at its beginning, drawn equally long."""
+    path = inner_path_over([valleys.task(task)] * k, {"phi": start}, inner_lr)
+    points = torch.stack([p["phi"] for p in path.points])
+    directions = four_directions(path)
+    fig, ax = figure(width=6.6, height=4.6)
+    arrows = {TITLES[m]: (-directions[m]["phi"], _colour(m)) for m in METHODS}
+    said = _path_and_arrows(ax, valleys, task, points, arrows)
+    for i, b in enumerate(points[1:]):
+        offset = (-19, -1) if i == 0 else (-4, 6)  # the first step lies on the arrow of pre-training
+        ax.annotate(f"$\\phi_{i + 2}$", b, xytext=offset, textcoords="offset points", fontsize=11)
+    ax.annotate("$\\phi_1$", start, xytext=(-20, -5), textcoords="offset points", fontsize=14)
     return fig, (
         f"Level lines of one task's loss in the plane of two parameters. From the initialisation phi {k} gradient steps, thin "
-        "arrows, curve towards the bottom. Four thick arrows of equal length start at phi; measured from the first axis: "
-        + ", ".join(said)
-        + "."
+        f"arrows, curve towards the bottom. Four thick arrows of equal length start at phi; measured from the first axis: {said}."
     )
+
+
+def three_sums(valleys: Valleys, start: Tensor, *, inner_lr: float, task: int = 0):
+    """Chapter 3: three inner steps from ``start`` with the gradients g₁, g₂, g₃, and which of them move the start: g₁ in
+    pre-training, g₂ in first-order MAML with one inner step, g₁ + g₂ + g₃ in Reptile with three."""
+    path = inner_path_over([valleys.task(task)] * 3, {"phi": start}, inner_lr)
+    points = torch.stack([p["phi"] for p in path.points])
+    g = [gradient["phi"] for gradient in path.gradients]
+    fig, ax = figure(width=6.6, height=4.6)
+    said = _path_and_arrows(
+        ax,
+        valleys,
+        task,
+        points,
+        {
+            "pre-training: along $g_1$": (-g[0], COLOURS["pretraining"]),
+            "Reptile, three steps: along $g_1+g_2+g_3$": (-(g[0] + g[1] + g[2]), COLOURS["reptile"]),
+            "first-order MAML, one step: along $g_2$": (-g[1], COLOURS["fomaml"]),
+        },
+    )
+    for i, b in enumerate(points[1:]):
+        offset = (-19, -1) if i == 0 else (-4, 6)
+        ax.annotate(f"$\\theta_{i + 1}$", b, xytext=offset, textcoords="offset points", fontsize=11)
+    ax.annotate("$\\theta$", start, xytext=(-17, -5), textcoords="offset points", fontsize=14)
+    return fig, (
+        "Level lines of one task's loss in the plane of two parameters. From the start theta three gradient steps, thin arrows, "
+        f"curve towards the bottom. Three thick arrows of equal length start at theta; measured from the first axis: {said}."
+    ).replace("$", "")
 
 
 def resting_places(valleys: Valleys, paths: dict[str, Tensor], bottoms: tuple[str, ...]):
