@@ -60,9 +60,12 @@ def test_each_start_is_good_at_what_it_was_trained_for():
             error[name, rate] = [
                 value if (value := found.mean[n]) is not None else float("inf") for n in (0, 1, 10)
             ]
-    assert error["maml", 0.01][1] > error["maml", 0.01][0]  # "worse than without a step"
-    assert error["maml", 0.001][1] < error["reptile", 0.001][1]
-    assert error["reptile", 0.01][2] < error["reptile", 0.01][0] / 4  # "a few ordinary steps get far"
+    assert error["maml", 0.01][1] > error["maml", 0.01][0]  # "one step makes it worse than no step"
+    # MAML's has "the lowest errors of the table at its own rate"
+    for n in (1, 2):
+        assert error["maml", 0.001][n] < min(error["reptile", rate][n] for rate in (0.001, 0.01))
+    assert error["reptile", 0.01][2] < error["reptile", 0.01][0] / 4  # "gains at both rates …
+    assert error["reptile", 0.001][0] / 4 < error["reptile", 0.001][2] < error["reptile", 0.001][0]  # … slowly"
 
 
 def accuracy(name):
