@@ -178,7 +178,7 @@ def test_mouse_buttons_and_slider(open_lab, tmp_path):
     assert moved["step"] == 0 and moved["goal"][0] < 0.3 and moved["goal"][1] < 0.25
     judge(moved, tmp_path)
     lab.slide("inner rate α", 0.2)
-    lab.press("Explore with new luck")
+    lab.press("Explore again")
     lab.press("Gradient step ▶")
     state = lab.state()
     assert (state["inner_lr"], state["seed"], state["step"]) == (0.2, 2, 1)

@@ -52,7 +52,7 @@ function render({ model, el }) {
   });
   const step = button("Gradient step ▶", () => change({ step: Math.min(last, state().step + 1) }), { class: "mlb-main" });
   const back = button("◀ Back", () => change({ step: Math.max(0, state().step - 1) }), { "aria-label": "One gradient step back" });
-  const again = button("Explore with new luck", () => change({ seed: (state().seed % 999) + 1 }));
+  const again = button("Explore again", () => change({ seed: (state().seed % 999) + 1 }));
   const rate = slider({ label: "inner rate α", min: 0, max: 1, step: 0.05, show: (v) => v.toFixed(2), input: (v) => change({ inner_lr: v }) });
   const choice = radios("The policy starts as", Object.fromEntries(names.map((name) => [name, name])), (start) => change({ start, step: 0 }));
   const about = html("p", { class: "mlb-note mlb-about" }), sentence = html("p", { class: "mlb-sentence" }), live = announcer();
@@ -70,10 +70,10 @@ function render({ model, el }) {
   const bottom = html("div", { class: "mlb-wide" },
     html("div", { class: "mlb-row" }, button("New goal", () => hide([anywhere(), anywhere()])), button("Reset", () => change(opening))),
     html("p", { class: "mlb-note" },
-      "Drag the goal, or focus it and use the arrow keys (with Shift: further): the agent then starts anew. ",
+      "Drag the goal, or focus it and use the arrow keys (with Shift: further): the agent then starts again. ",
       `Each round is ${setup.trajectories} trajectories of at most ${setup.horizon} moves of up to ${setup.reach} along each axis; the reward of a move is minus the distance to the goal after it. `,
       "Return and distance from the goal at the end are means over the walks, the spread is that of one move. ",
-      "A gradient step uses this round's rollouts and nothing else, with rate α at first and α/2 later. Rollouts, baseline and gradient are computed in this page."));
+      "A gradient step uses the trajectories of this round and nothing else, with rate α at first and α/2 later. Trajectories, baseline and gradient are computed in this page."));
   const root = html("section", { class: "mlb-lab mlb-plane", "data-lab": "find-the-goal", "aria-label": "Lab: find the goal" },
     html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
   el.append(root);
