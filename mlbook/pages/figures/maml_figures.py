@@ -184,7 +184,7 @@ def by_step(
             label=name,
         )
     ax.set(xlabel="inner steps on the support set", ylabel=ylabel)
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=9, loc="center", bbox_to_anchor=(0.55, 0.42))
     return fig, f"{ylabel} against the number of inner steps. " + "; ".join(said) + "."
 
 
