@@ -106,8 +106,8 @@ function render({ model, el }) {
   const right = html("div", {}, choice.node, table, html("div", { class: "mlb-apart" }, curves.node,
     html("p", { class: "mlb-legend" }, ...keys.map((key) => legendKey(look(key), LEARNERS[key].name)), legendKey(stroke("--mlb-ink", 1, "1 3"), "noise of a day"))), remark);
   const bottom = html("div", { class: "mlb-wide" }, html("p", { class: "mlb-note" },
-    "Drag the start up or down, or focus it and use the arrow keys. The learner goes from the start the part α of the way to the mean of its K days. ",
-    "\"Start and rate\" are those with the smallest loss on the training lines, for every K anew. ",
+    "Drag the start up or down, or focus it and use the arrow keys. From the start the learner goes a share α of the way to the mean of its K days. ",
+    "\"Start and rate\" are those with the smallest loss on the training lines, found separately for each K. ",
     `Every training line has ${setup.lines[0][0].length - 1} days: K of them to learn from, the others to judge, averaged over all splits. The loss on new lines is the expectation over the whole city (exact, not only the lines drawn).`));
   const root = frame(el, "carried-over", "what is carried over?", live, [left, right, bottom], { class: "mlb-lab mlb-plane" });
 
@@ -164,7 +164,7 @@ function render({ model, el }) {
     const best = keys.reduce((a, b) => (fresh[b] < fresh[a] - 1e-9 && b !== "hand" ? b : a), "nothing");
     const gap = fresh[key] / training[key], notes = [
       now.away && key !== "nothing" && "These lines come from another city: what was learned about lines does not hold there.",
-      !now.away && gap > 1.15 && ["mean", "both"].includes(key) && `On new lines this learner loses ${format(gap)} times what it loses on the training lines, which chose it. The column of the new lines is the one that counts.`,
+      !now.away && gap > 1.15 && ["mean", "both"].includes(key) && `On new lines this learner loses ${format(gap)} times what it loses on the training lines, on which it was chosen. The column of the new lines is the one that counts.`,
       `Smallest loss on new lines with ${counted(now.shots, "day")}: ${LEARNERS[best].name} (${format(fresh[best])}).`,
     ].filter(Boolean).join(" ");
     sentence.textContent = words;
