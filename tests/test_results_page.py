@@ -99,12 +99,12 @@ def test_filters_sorting_and_the_file_of_what_is_shown(open_page, tmp_path):
     assert count.inner_text() == f"{ours} of {len(results.ledger())} rows"
     page.get_by_label("Rows").select_option("")
     page.get_by_label("Data").select_option("Omniglot")
-    page.get_by_label("Search").fill("reptile 20w1s")
+    page.get_by_role("searchbox", name="Search", exact=True).fill("reptile 20w1s")
     assert count.inner_text().startswith("2 of ")
     assert "set=Omniglot" in page.url and "text=reptile" in page.url
     page.reload()
     assert count.inner_text().startswith("2 of "), "the address keeps the choice"
-    page.get_by_label("Search").fill("")
+    page.get_by_role("searchbox", name="Search", exact=True).fill("")
     published = page.locator("#ledger thead th", has_text="published")
     published.click()
     assert published.get_attribute("aria-sort") == "ascending"

@@ -26,6 +26,11 @@
     columnDefs: [{ targets: [4], orderable: false }],
   });
 
+  // DataTables and the copy buttons' library both set `delegateTarget` on an event; the second fails on what the first has set.
+  table.closest(".ledger-box").addEventListener("click", (event) => {
+    if (event.target.closest("thead")) event.stopPropagation();
+  });
+
   const bar = document.createElement("form");
   bar.className = "ledger-bar";
   bar.addEventListener("submit", (event) => event.preventDefault());
