@@ -286,7 +286,7 @@ def test_what_is_said_of_both_ablations():
     gains = {(d, k): points("", "deterministic", k, d) for d in ("mini", "tiered") for k in (1, 5)}
     clear = {cell: gain for cell, (gain, width) in gains.items() if abs(gain) > width}
     assert sorted(gain > 0 for gain in clear.values()) == [False, True, True]
-    assert "Each of these is a single training run" in PAGE
+    assert "Ours are single training runs" in PAGE
 
 
 def test_what_is_said_of_one_shot():
