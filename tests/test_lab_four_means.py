@@ -142,7 +142,7 @@ def test_remarks(tmp_path):
         " ".join, in_node(tmp_path, states, f"lab.remarks(state, {ALL})")
     )
     assert "plain mean of the bottoms, −0.17" in opening and "bottom of task 3" in opening
-    assert "the same fixed point" in one
+    assert "the same resting point" in one
     assert "Task 1 (α·a = 2.16) leaves the stable range" in away and "FOMAML: the weights do not sum" in away
     assert "plain mean" not in away
     assert "Tasks 1 (α·a = 3.00) and 2 (α·a = 2.40) leave" in two
@@ -246,7 +246,7 @@ def test_leaving_the_stable_range_is_said(open_lab):
     judge(lab.state())
     lab.slide("inner rate α", 0.3)
     lab.slide("inner steps k", 1)
-    assert "the same fixed point" in notes.text_content()
+    assert "the same resting point" in notes.text_content()
 
 
 @pytest.mark.site
@@ -272,7 +272,7 @@ def test_keyboard_alone(open_lab):
     page.keyboard.press("ArrowRight")
     assert lab.state()["alpha"] == pytest.approx(0.21)
     page.wait_for_function(
-        f"document.querySelector('{lab.selector} [role=status]').textContent.includes('the fixed points are')"
+        f"document.querySelector('{lab.selector} [role=status]').textContent.includes('the resting points are')"
     )
     assert "Parabolas with bottoms" in lab.root.locator("svg[role=group]").get_attribute("aria-label")
 

@@ -52,16 +52,16 @@ export function remarks({ alpha, steps, curvatures, bottoms }, means) {
   }
   for (const { key, name } of METHODS) {
     const { status, shares } = means[key], negative = shares.flatMap((w, i) => (w < 0 ? [i + 1] : []));
-    if (status === "runs away") said.push(`${name}: the weights do not sum to more than 0, so there is no minimum and θ runs away from the fixed point.`);
+    if (status === "runs away") said.push(`${name}: the weights do not sum to more than 0, so there is no minimum and θ runs away from the resting point.`);
     else if (status === "flat") said.push(`${name}: all weights are 0, every θ is as good as any other.`);
-    else if (status === "beyond") said.push(`${name}: the weight of task ${listing(negative)} is negative; the fixed point is no mean of the bottoms any more.`);
+    else if (status === "beyond") said.push(`${name}: the weight of task ${listing(negative)} is negative; the resting point is no longer a mean of the bottoms.`);
   }
-  if (steps === 1) said.push("With one inner step Reptile's weights are α times those of pre-training: the same fixed point.");
+  if (steps === 1) said.push("With one inner step Reptile's weights are α times those of pre-training: the same resting point.");
   else if (!outside.length) {
     const plain = bottoms.reduce((s, c) => s + c, 0) / bottoms.length;
     const factors = curvatures.map((a) => Math.abs(1 - alpha * a)), slowest = factors.filter((r) => r > Math.max(...factors) - 1e-9);
-    const maml = slowest.length > 1 ? "" : ` MAML comes to the bottom of task ${factors.indexOf(slowest[0]) + 1}, the slowest to adapt.`;
-    said.push(`With more and more inner steps Reptile comes to the plain mean of the bottoms, ${format(plain)}; for one step it is pre-training.${maml}`);
+    const maml = slowest.length > 1 ? "" : ` MAML moves to the bottom of task ${factors.indexOf(slowest[0]) + 1}, the slowest to adapt.`;
+    said.push(`With more and more inner steps Reptile moves to the plain mean of the bottoms, ${format(plain)}; for one step it is pre-training.${maml}`);
   }
   return said;
 }
@@ -86,7 +86,7 @@ function render({ model, el }) {
   });
   const curves = new Plot({
     x: [1, kMax], y: setup.x_range, xTicks: [1, 5, 10, 15, 20, 25, 30].filter((k) => k <= kMax), yTicks: ticks,
-    xTitle: "inner steps k", yTitle: "fixed point θ*", height: () => 230, role: "img",
+    xTitle: "inner steps k", yTitle: "resting point θ*", height: () => 230, role: "img",
   });
   const swatch = (method) =>
     svg("svg", { width: 26, height: 18, style: colour(method.key), "aria-hidden": "true" },
@@ -100,7 +100,7 @@ function render({ model, el }) {
       ...cells.map((c) => html("td", {}, c.value, c.bar)), point) };
   });
   const table = grid(["weights", ...tasks.map((_, i) => `w${"₁₂₃"[i]}`), "θ*"], html("tbody", {}, ...rows.map((r) => r.node)),
-    { class: "mlb-grid mlb-weights", "aria-label": "Normalised weights of the tasks and fixed points" });
+    { class: "mlb-grid mlb-weights", "aria-label": "Normalised weights of the tasks and resting points" });
 
   const sliders = {
     alpha: slider({ label: "inner rate α", min: 0.01, max: 1, step: 0.01, show: (v) => v.toFixed(2), input: (v) => change({ alpha: v }) }),
@@ -201,7 +201,7 @@ function render({ model, el }) {
     stable.style.width = `${Math.min(100, (100 * (edge - 0.01)) / 0.99)}%`;
     limit.textContent = `Stable for all tasks up to α = 2 / largest a = ${format(edge)}.`;
     const place = ({ point, status }) => (!Number.isFinite(point) ? "nowhere" : `${format(point)}${status === "runs away" ? " (runs away)" : ""}`);
-    const words = `With α = ${alpha.toFixed(2)} and ${counted(k, "inner step")} the fixed points are ${METHODS.map(({ key, name }) => `${name} ${place(means[key])}`).join(", ")}.`;
+    const words = `With α = ${alpha.toFixed(2)} and ${counted(k, "inner step")} the resting points are ${METHODS.map(({ key, name }) => `${name} ${place(means[key])}`).join(", ")}.`;
     const said = remarks(now, means);
     sentence.textContent = words;
     notes.replaceChildren(...said.map((text, i) => html("p", { class: i < said.length - 1 || curvatures.some((a) => alpha * a >= 2) ? "mlb-note mlb-warn" : "mlb-note" }, text)));
