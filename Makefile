@@ -65,6 +65,7 @@ colab: setup
 format: setup
 	$(BIN)/ruff format mlbook tests tools benchmarks studies book/_ext
 	$(BIN)/ruff check --fix mlbook tests tools benchmarks studies book/_ext
+	$(BIN)/python tools/format_cells.py
 	$(BIN)/python tools/reading_time.py --write
 	@for notebook in $(wildcard book/*.ipynb); do $(BIN)/nbstripout "$$notebook"; done
 

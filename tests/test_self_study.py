@@ -51,8 +51,8 @@ def test_reading_time_counts_what_is_read():
     words = ("markdown", "word " * 1600)
     assert reading_time.minutes(chapter(words)) == 10
     assert reading_time.minutes(chapter(words, ("markdown", "$$x$$\n\n" * 20))) == 15
-    assert reading_time.minutes(chapter(words, ("code", "x = 1\n" * 100))) == 15
-    assert reading_time.minutes(chapter(words, ("code", "x = 1\n" * 100, "hide-input"))) == 10
+    assert reading_time.minutes(chapter(words, ("code", "x = 1\n" * 1400))) == 15
+    assert reading_time.minutes(chapter(words, ("code", "x = 1\n" * 1400, "hide-input"))) == 10
     assert reading_time.minutes(chapter(words, ("markdown", "## Exercises\n" + "word " * 9000))) == 10
     assert reading_time.minutes(chapter(words, ("code", "notebook.figure(1)\n" * 200, "hide-cell"))) == 10
 

@@ -120,7 +120,7 @@ def convert(notebook, docname, book, executed=None):
             cell["execution_count"] = None
             if translate.inside_solution:
                 _fold(cell, "Solution")
-            elif HIDDEN & set(cell["metadata"].get("tags", [])):
+            elif HIDDEN & set(cell["metadata"].get("tags", [])) and "notebook.setup(" not in _source(cell):
                 _fold(cell, "Code of the next output")
         cells.append(cell)
     result["cells"] = cells

@@ -3,10 +3,10 @@
     python tools/reading_time.py            # what every chapter takes
     python tools/reading_time.py --write    # and put it into the notebooks
 
-A reader with a pencil: 160 words a minute, 15 seconds for a displayed formula, 3 seconds for a visible line of code,
-20 seconds for a figure or table, a minute for a function shown beside its algorithm. What unfolds (dropdowns, folded
-cells, everything from `unfold-start` to `unfold-end`), exercises, solutions, quizzes and references are not counted: the
-main path is. Rounded to five minutes.
+A reader with a pencil: 160 words a minute, 15 seconds for a displayed formula, 3 seconds for 40 characters of visible code
+(spaces left out, so that the breaks of a long line do not count), 20 seconds for a figure or table, a minute for a function
+shown beside its algorithm. What unfolds (dropdowns, folded cells, everything from `unfold-start` to `unfold-end`), exercises,
+solutions, quizzes and references are not counted: the main path is. Rounded to five minutes.
 """
 
 import json
@@ -18,7 +18,7 @@ BOOK = Path(__file__).resolve().parents[1] / "book"
 CELL = re.compile(r"(\| to read \| to run \| needs \|\n\| --- \| --- \| --- \|\n\| )about (\d+) minutes( \|)")
 FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 UNSEEN = {"hide-cell", "remove-cell", "hide-output", "remove-output"}
-SECONDS = {"word": 60 / 160, "formula": 15, "line": 3, "output": 20, "shown": 60}
+SECONDS = {"word": 60 / 160, "formula": 15, "character": 3 / 40, "output": 20, "shown": 60}
 
 
 def _without_dropdowns(text):
@@ -88,7 +88,7 @@ def minutes(notebook):
             seconds += SECONDS["word"] * count + SECONDS["formula"] * formulas
             continue
         if not tags & FOLDED:
-            seconds += SECONDS["line"] * len([line for line in text.splitlines() if line.strip()])
+            seconds += SECONDS["character"] * len("".join(text.split()))
         if not tags & UNSEEN:
             if "notebook.figure" in text or "notebook.table" in text or "display(" in text:
                 seconds += SECONDS["output"]
