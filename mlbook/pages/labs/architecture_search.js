@@ -34,7 +34,7 @@ function render({ model, el }) {
   const mass = new Plot({ x: [0, last], y: [0, 1], xTicks, yTicks: [0, 0.5, 1], xTitle: "children trained", yTitle: "probability of the best 5 %", height: () => 150, role: "img" });
   const step = button("Train one child", film.byHand(() => setStep(state().step + 1)), { class: "mlb-main" });
   const playing = button("", film.toggle), reset = button("Reset", film.byHand(() => setStep(0)), { "aria-label": "Back to no child" });
-  const again = button("Other luck", film.byHand(() => change({ seed: (state().seed % ranges.seed[1]) + 1 })), { "aria-label": "Another seed of the draws" });
+  const again = button("New draws", film.byHand(() => change({ seed: (state().seed % ranges.seed[1]) + 1 })), { "aria-label": "Another seed of the draws" });
   const sliders = {
     step: slider({ label: "children", min: 0, max: last, step: 1, show: (v) => `${v}`, input: (v) => film.byHand(() => setStep(v))() }),
     rate: slider({
@@ -53,7 +53,7 @@ function render({ model, el }) {
   const bottom = html("div", { class: "mlb-wide" }, sentence, html("div", { class: "mlb-sliders" }, sliders.rate.node, sliders.entropy.node), base.node,
     html("p", { class: "mlb-note" },
       `Every reward is the validation accuracy of a child that was trained once (seed ${setup.reward_seed}) and is looked up. The rank of a pick among all ${rewards.length} is by the mean test accuracy of other trainings, which no search sees. `,
-      "This controller has one softmax per decision; that of the chapter is an LSTM, whose later decisions know the earlier ones."));
+      "This controller has one softmax per decision; that of the chapter is an LSTM, whose later decisions depend on the earlier ones."));
   const root = frame(el, "architecture-search", "a controller of architectures sharpens", live, [left, right, bottom], { class: "mlb-lab mlb-plane" });
 
   // -- drawing ----------------------------------------------------------------------------------------------------------

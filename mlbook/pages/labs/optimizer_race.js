@@ -84,7 +84,7 @@ function render({ model, el }) {
     html("div", { class: "mlb-sliders" }, ...shape.map((s) => s.node), sliders.steepness.node),
     html("p", { class: "mlb-note" },
       "Drag the start, or focus it and use the arrow keys (with Shift: further). The curves follow at once. ",
-      "The LSTM has no rate to set. It was trained on bowls with curvatures from 0.2 to 20, at any angle, for 60 steps, and has never seen a bent valley."));
+      "The LSTM has no rate to set. It was trained on bowls with curvatures from 0.2 to 20, at any angle, for 60 steps, but never on a bent valley."));
   const root = html("section", { class: "mlb-lab mlb-plane", "data-lab": "optimizer-race", "aria-label": "Lab: the optimiser race" },
     html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
   el.append(root);
