@@ -6,9 +6,9 @@
         assert page.problems == []
 
 `open_page` takes width=390 (a phone), dark=True, reduced_motion=True, and mathematics=False for what does not look at the
-formulas: setting them is most of what a long page takes. `page` is an ordinary page of playwright's synchronous interface
-with one more attribute: `problems`, a list of what went wrong so far (a request to another host, an
-answer other than 2xx or 3xx, a console error, an exception in JavaScript).
+formulas: setting them is most of what a long page takes. guess=True leaves labs covered until a guess is made. `page` is an
+ordinary page of playwright's synchronous interface with one more attribute: `problems`, a list of what went wrong so far (a
+request to another host, an answer other than 2xx or 3xx, a console error, an exception in JavaScript).
 
 `serve_site()` and `new_page()` are what the fixture is made of, for use outside pytest.
 """
@@ -81,7 +81,9 @@ def start_browser():
             browser.close()
 
 
-def new_page(browser, *, width=1280, height=900, dark=False, reduced_motion=False, mathematics=True):
+def new_page(
+    browser, *, width=1280, height=900, dark=False, reduced_motion=False, mathematics=True, guess=False
+):
     """An empty page that can reach this machine only and writes down in `page.problems` what goes wrong."""
     context = browser.new_context(
         viewport={"width": width, "height": height},
@@ -89,6 +91,8 @@ def new_page(browser, *, width=1280, height=900, dark=False, reduced_motion=Fals
         reduced_motion="reduce" if reduced_motion else "no-preference",
         has_touch=width < 700,
     )
+    if not guess:  # labs stand open, as for a reader who wants no questions
+        context.add_init_script("localStorage.setItem('mlbook-guess-off', 'true')")
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     page.problems = problems = []

@@ -22,7 +22,7 @@ LEFT_OUT = {
     "book/api",
     "book/labs",
 }  # what is of use on the site only, and a long listing
-DROPPED = "script, .headerlink, .study-check, .study-end, details.hide.above-input, .sd-stretched-link, button, .book-map"
+DROPPED = "script, .figure-tools, .headerlink, .study-check, .study-end, details.hide.above-input, .sd-stretched-link, button, .book-map"
 
 
 def documents():

@@ -13,7 +13,7 @@ On the site the options become buttons, each with the explanation that stands be
 readers without JavaScript and for print. A wrong option without an explanation is a warning, that is, an error of the build.
 
 The chapters with their exercises and quiz questions are listed in a JSON script on the page `book/progress`;
-book/_static/js/self_study.js does the rest in the reader's browser.
+book/_static/js/self_study.js does the rest in the reader's browser; guess.js covers a lab until its questions are guessed at.
 """
 
 import json
@@ -193,6 +193,7 @@ def _add_list(app, pagename, templatename, context, doctree):
     if doctree is None:
         return
     app.add_js_file("js/self_study.js", loading_method="defer")
+    app.add_js_file("js/guess.js", loading_method="defer")
     if pagename == "book/progress":
         listing = json.dumps(chapters(app.env), ensure_ascii=False).replace("</", "<\\/")
         context["body"] += f'<script type="application/json" id="study-list">{listing}</script>'

@@ -35,6 +35,8 @@ def _icons_once(app, exception):
             lighter = lighter.replace(
                 '<div role="list" class="citation-list">', '<div class="citation-list">'
             )
+            # The front page has the book's name; one is enough.
+            lighter = re.sub(r"<title>([^<]+) &#8212; \1</title>", r"<title>\1</title>", lighter)
             if lighter != text:
                 path.write_text(lighter, encoding="utf-8")
 

@@ -15,8 +15,10 @@ import os
 import platform
 import re
 import textwrap
+import urllib.parse
 from functools import partial
 
+import matplotlib
 import torch
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
@@ -78,24 +80,47 @@ def show(*items, docstrings: bool = False) -> None:
 
 
 def figure(drawn: tuple[Figure, str] | Figure, alt: str | None = None, caption: str | None = None) -> None:
-    """Display a figure with its alt text; ``drawn`` is what a function of ``mlbook.pages.figures`` returns."""
+    """Display a figure with its alt text; ``drawn`` is what a function of ``mlbook.pages.figures`` returns.
+
+    The site numbers the figures of a page, turns vector graphics light on dark, and lets a reader save them.
+    """
     fig, text = drawn if isinstance(drawn, tuple) else (drawn, alt)
     if not text:
         raise ValueError("a figure needs alt text")
-    kind, picture = _compressed(fig)
-    data = base64.b64encode(picture).decode()
+    kind, picture = _picture(fig)
     width = round(fig.get_figwidth() * 100)
     legend = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    vector = ' class="figure-vector"' if kind == "svg+xml" else ""
     display(
         HTML(
-            f'<figure class="mlbook-figure"><img src="data:image/{kind};base64,{data}" alt="{html.escape(text)}" '
+            f'<figure class="mlbook-figure"><img{vector} src="{_address(kind, picture)}" alt="{html.escape(text)}" '
             f'style="width:{width}px;max-width:100%;height:auto;background:white">{legend}</figure>'
         )
     )
 
 
-def _compressed(fig: Figure) -> tuple[str, bytes]:
-    """(kind, bytes) of a drawn figure, without loss: WebP takes a third of PNG's bytes; PNG where Pillow has no WebP."""
+def _address(kind: str, picture: bytes) -> str:
+    """A picture as a data URI; SVG stays text, which a server compresses far better than base64."""
+    if kind != "svg+xml":
+        return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+    text = re.sub(
+        r"<!--.*?-->|<\?xml.*?\?>|<!DOCTYPE.*?>|\n\s*", "", picture.decode(), flags=re.DOTALL
+    ).replace('"', "'")
+    return "data:image/svg+xml," + urllib.parse.quote(text, safe=" '/:=;,()!*+-._~?$@|[]{}")
+
+
+LARGEST_SVG = 200_000  # bytes; thousands of points or a picture inside make pixels the smaller format
+
+
+def _picture(fig: Figure) -> tuple[str, bytes]:
+    """(kind, bytes) of a drawn figure: SVG on a transparent ground; where that is large or holds pixels, WebP or PNG on white."""
+    vector = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "mlbook"}):  # the same bytes in every build
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        fig.savefig(vector, format="svg", transparent=True, metadata=nothing)
+    drawn = vector.getvalue()
+    if len(drawn) <= LARGEST_SVG and b"<image" not in drawn:
+        return "svg+xml", drawn
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=160, facecolor="white")
     if not features.check("webp"):
