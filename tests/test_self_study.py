@@ -128,10 +128,9 @@ def test_unfold_directives(tmp_path, text, problem):
 @pytest.mark.site
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_seconds_are_those_of_the_build(name):
-    cells = [cell.get_text(strip=True) for cell in soup(name).select_one("table").select("tbody td")]
-    assert re.fullmatch(r"\d+ seconds( beside .*)? on \d+ CPU cores, when this site was built", cells[1]), (
-        cells
-    )
+    line = soup(name).select_one("p.chapter-cost").get_text()
+    run = r"To run \d+ seconds( beside [\w ]+)? on \d+ CPU cores, when this site was built"
+    assert re.fullmatch(rf"To read about \d+ minutes · {run} · Needs .+", line), line
 
 
 # -- the front page -------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""What a chapter costs: the time it took to run when this site was built, put into its first table.
+"""What a chapter costs, in one line under its title: minutes to read, seconds to run, what it needs.
 
-The minutes to read are measured from the text by tools/reading_time.py and stand in the notebook. The seconds to run are
-only known after the build has run the chapter, so they are put in here; in Jupyter and Colab the cell says what to expect.
+The minutes are measured from the text by tools/reading_time.py and stand in the notebook's first table. The seconds are only
+known after the build has run the chapter, so the line is made here; in Jupyter and Colab the table says what to expect.
 """
 
 import os
@@ -40,20 +40,25 @@ def minutes_to_read(doctree):
     return int(re.search(r"\d+", cost_table(doctree)[1][0].astext()).group())
 
 
-def _put_in(app, doctree, docname):
-    seconds = seconds_to_run(app.env, docname)
-    if not chapter_number(docname) or seconds is None:
+def _one_line(app, doctree, docname):
+    rows = cost_table(doctree) if chapter_number(docname) else None
+    if rows is None:
         return
-    cell = cost_table(doctree)[1][1]
-    others = NbMetadataCollector.get_exec_data(app.env, docname)["at_once"] - 1
-    beside = (
-        "" if others < 1 else " beside another chapter" if others == 1 else f" beside {others} other chapters"
-    )
-    text = f"{max(1, round(seconds))} seconds{beside} on {os.cpu_count()} CPU cores, when this site was built"
-    cell.clear()
-    cell += nodes.paragraph("", text)
+    read, run, needed = (entry.astext() for entry in rows[1])
+    seconds = seconds_to_run(app.env, docname)
+    if seconds is not None:
+        others = NbMetadataCollector.get_exec_data(app.env, docname)["at_once"] - 1
+        beside = (
+            "" if others < 1 else " beside another chapter" if others == 1 else f" beside {others} other chapters"
+        )
+        run = f"{max(1, round(seconds))} seconds{beside} on {os.cpu_count()} CPU cores, when this site was built"
+    line = nodes.paragraph(classes=["chapter-cost"])
+    for i, (word, text) in enumerate((("To read", read), ("To run", run), ("Needs", needed))):
+        line += [nodes.Text(" · " if i else ""), nodes.strong("", word), nodes.Text(f" {text}")]
+    table = next(doctree.findall(nodes.table))
+    table.replace_self(line)
 
 
 def setup(app):
-    app.connect("doctree-resolved", _put_in)
+    app.connect("doctree-resolved", _one_line)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

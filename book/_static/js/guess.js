@@ -39,16 +39,14 @@
 
     const told = (guesses) =>
       questions.forEach((question, i) => {
-        question.querySelector(".guess-input")?.remove();
         if (guesses[i]) question.append(make("p", { className: "guess-told", textContent: `Your guess: ${guesses[i]}` }));
       });
     if (kept) return told(kept);
     if (read(OFF)) return;
 
-    const inputs = questions.map((question, i) => {
-      const input = make("input", { type: "text", className: "guess-input", placeholder: "your guess", maxLength: 200 });
+    const inputs = questions.map((_, i) => {
+      const input = make("input", { type: "text", className: "guess-input", placeholder: `your guess for ${i + 1}`, maxLength: 200 });
       input.setAttribute("aria-label", `Your guess for question ${i + 1}`);
-      question.append(input);
       return input;
     });
     lab.classList.add("guess-covered");
@@ -56,8 +54,11 @@
     const show = make("button", { type: "button", textContent: "Show the lab" });
     const skip = make("button", { type: "button", className: "guess-skip", textContent: "without guessing" });
     const always = make("input", { type: "checkbox" });
-    const bar = make("div", { className: "guess-bar" }, show, skip, make("label", {}, always, " always show labs at once"));
-    box.append(bar);
+    const buttons = make("div", { className: "guess-bar" }, show, skip);
+    const cover = make("div", { className: "guess-cover" }, make("p", { textContent: "Guess first: the lab shows the answers." }));
+    cover.append(...inputs, buttons, make("label", {}, always, " always show labs at once"));
+    lab.parentElement.classList.add("guess-cell");
+    lab.after(cover);
 
     const ready = () => (show.disabled = !inputs.some((input) => input.value.trim()));
     inputs.forEach((input) => {
@@ -69,7 +70,7 @@
       if (always.checked) write(OFF, true);
       if (guesses.some(Boolean)) write(GUESSES, { ...read(GUESSES), [name]: guesses });
       told(guesses);
-      bar.remove();
+      cover.remove();
       lab.inert = false;
       lab.classList.remove("guess-covered");
       lab.querySelector("button, input, [tabindex='0']")?.focus({ preventScroll: true });

@@ -3,6 +3,7 @@
 // Python hands over `weights` (the initialisations, float32) and `setup` (their names, the ranges, the query inputs). What the
 // reader changes lies in the model's traits, so a notebook with a kernel can read it and other widgets can be linked to it.
 import { countParameters, innerPath, meanSquaredError, predict } from "./network.js";
+import { differ, ranLines } from "./lines.js";
 import { announcer, barChoices, button, clamp, connect, counted, format, frame, grid, handle, html, legendKey, player, Plot, row, slider, svg, unpack, watchWidth } from "./shared.js";
 
 const STATE = ["initialisation", "step", "inner_lr", "amplitude", "phase", "points"];
@@ -98,7 +99,7 @@ function render({ model, el }) {
   const note = html("p", { class: "mlb-note mlb-about" });
 
   const back = button("◀ Back", byHand(() => setStep(state().step - 1)), { "aria-label": "One inner step back" });
-  const step = button("Step ▶", byHand(() => setStep(state().step + 1)), { class: "mlb-main", "aria-label": "One inner step" });
+  const step = button("Step ▶", byHand(() => setStep(state().step + 1)), { class: "mlb-main mlb-runs", "aria-label": "One inner step" });
   const playing = button("", play.toggle), reset = button("Reset", byHand(() => setStep(0)), { "aria-label": "Back to inner step 0" });
   const whole = (v) => `${v} of ${last}`;
   const sliders = {
@@ -111,13 +112,18 @@ function render({ model, el }) {
   const take = button("Remove point", () => removePoint(selected));
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
   const rows = html("tbody", {}), table = grid(["step", "support", "query"], rows);
-  const left = html("div", {},
-    plot.node,
+  const ran = ranLines(setup.lines, (before, now) =>
+    differ(before, now, "points", "amplitude", "phase") ? "task"
+    : differ(before, now, "initialisation") || (now.step === 0 && before.step !== 0) ? "start"
+    : differ(before, now, "step") ? "step" : differ(before, now, "inner_lr") && now.step ? "rate" : null);
+  const stay = html("div", { class: "mlb-stay" }, plot.node);
+  const left = html("div", { class: "mlb-staying" },
+    stay,
     html("p", { class: "mlb-legend" },
       legendCurve, legendKey(thin, "earlier steps"),
       legendKey({ ...thick, "stroke-dasharray": "6 4", style: "color: var(--mlb-truth)" }, "true sine (query set)"),
       legendKey(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "support point")),
-    sentence, html("div", { class: "mlb-row" }, step, back, playing, reset),
+    sentence, html("div", { class: "mlb-row" }, step, back, playing, reset), ran.place,
     sliders.step.node, sliders.inner_lr.node);
   const lossBox = html("div", { class: "mlb-apart" }, lossPlot.node,
     html("p", { class: "mlb-legend" }, queryKey, legendKey({ "stroke-width": 2, "stroke-dasharray": "3 3", stroke: "var(--mlb-ink)" }, supportNow),
@@ -220,10 +226,11 @@ function render({ model, el }) {
       ...now, support_loss: support, query_loss: query, prediction: predict(setup.sizes, path[n], setup.query_x),
       comparison: Object.fromEntries(setup.names.map((name, i) => [name, finals[i]])),
     });
+    ran.tell(now);
   }
 
   lossPlot.fit(260);
-  return follow(draw, play.end, watchWidth(left, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (lossPlot.fit(width), draw())));
+  return follow(draw, play.end, watchWidth(stay, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (lossPlot.fit(width), draw())));
 }
 
 export default { render };

@@ -1,5 +1,6 @@
 // The lab "A map of classifiers": three classes in a plane, the code z of each on a map, and the classifier that LEO decodes.
 import { bumps, countLeoWeights, encode, examine, innerLoop, leoNet, logits, said } from "./leo.js";
+import { differ, ranLines } from "./lines.js";
 import { lettered } from "./methods.js";
 import { cornersOf, partition } from "./partition.js";
 import { arrow, radios } from "./plane.js";
@@ -81,7 +82,12 @@ function render({ model, el }) {
   const shape = (k, x, y, r = 3.6) => [
     `M${x - r} ${y}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`, `M${x - r} ${y - r}h${2 * r}v${2 * r}h${-2 * r}Z`, `M${x} ${y - 1.3 * r}l${1.2 * r} ${2.2 * r}h${-2.4 * r}Z`,
   ][k % 3];
-  const left = html("div", {}, plane.node,
+  const ran = ranLines(setup.lines, (before, now) =>
+    differ(before, now, "points", "task", "shots") || (before.codes.length && !now.codes.length) ? "encode"
+    : differ(before, now, "codes") ? "move" : now.finetuning > before.finetuning ? "finetuning" : now.latent > before.latent ? "latent"
+    : differ(before, now, "latent", "finetuning") ? "encode" : now.draw && differ(before, now, "draw") ? "draw" : null);
+  const stay = html("div", { class: "mlb-stay" }, plane.node);
+  const left = html("div", { class: "mlb-staying" }, stay,
     html("p", { class: "mlb-legend" },
       ...letters.map((letter, k) => legendKey({ d: shape(k, 13, 6, 4), style: `${colour(k)}; stroke-width: 1.8` }, `query of ${letter}`)),
       legendKey({ d: "M8 1l10 10m0 -10l-10 10", ...stroke("--mlb-ink", 2) }, "wrong"),
@@ -92,12 +98,12 @@ function render({ model, el }) {
       legendKey({ d: "M2 6H22M22 6l-6 -4M22 6l-6 4", ...stroke("--mlb-muted", 2) }, "latent step"), legendKey(svg("circle", { cx: 13, cy: 6, r: 2.5, fill: "currentColor" }), "sample")));
   const bottom = html("div", { class: "mlb-wide" },
     html("div", { class: "mlb-row" },
-      button("Encode", () => change(fresh), { class: "mlb-main", "aria-label": "Encode: codes at the means" }),
-      button("Latent step", () => step(1), { "aria-label": "One latent step" }), button("5 latent steps", () => step(5)),
-      button("Fine-tuning step", tune, { "aria-label": "One fine-tuning step" }),
+      button("Encode", () => change(fresh), { class: "mlb-main mlb-runs", "aria-label": "Encode: codes at the means" }),
+      button("Latent step", () => step(1), { class: "mlb-runs", "aria-label": "One latent step" }), button("5 latent steps", () => step(5)),
+      button("Fine-tuning step", tune, { class: "mlb-runs", "aria-label": "One fine-tuning step" }),
       button("Draw 12 samples", () => change({ draw: (state().draw % setup.noise.length) + 1 })), button("No samples", () => change({ draw: 0 })),
       button("New task", () => toTask((state().task + 1) % setup.tasks.length))),
-    shots.node, table, sentence, remark,
+    ran.place, shots.node, table, sentence, remark,
     html("div", { class: "mlb-apart" }, html("p", { class: "mlb-note" },
       "Drag a support point (left) or a code (right), or focus one and use the arrow keys (with Shift: further). The codes follow the support points until you move one by hand; Encode lets them follow again. ",
       `Support loss: sum over the support points, which the inner steps descend. LEO was meta-trained with ${setup.trained[0]} latent and ${setup.trained[1]} fine-tuning steps and one support point per class. `,
@@ -181,9 +187,10 @@ function render({ model, el }) {
     // The same numbers unrounded, for tests and for whoever looks at the page from outside.
     const { path, samples, ...rest } = found, strip = samples.map(({ z, says }) => ({ z, accuracy: says.filter((k, i) => k === queries.y[i]).length / says.length }));
     root.dataset.state = JSON.stringify({ ...now, ...rest, z: path.map((p) => p.z), w: path[path.length - 1].w, samples: strip, words: [first, second] });
+    ran.tell(now);
   }
 
-  return follow(draw, watchWidth(left, (width) => (plane.fit(width), draw())), watchWidth(right, (width) => (map.fit(width), draw())));
+  return follow(draw, watchWidth(stay, (width) => (plane.fit(Math.min(width, 460)), draw())), watchWidth(right, (width) => (map.fit(width), draw())));
 }
 
 export default { render };

@@ -54,7 +54,8 @@ function render({ model, el }) {
   const said = { both: html("span", {}), first: html("span", {}) }, rows = html("tbody", {});
   const table = grid(["", "first coefficient", "second", "error, both terms", "error, first alone"], rows);
 
-  const left = html("div", {}, plot.node,
+  const stay = html("div", { class: "mlb-stay" }, plot.node);
+  const left = html("div", { class: "mlb-staying" }, stay,
     html("p", { class: "mlb-legend" },
       legendKey(looks.first, "AvgGrad term"), legendKey(looks.second, "AvgGradInner term"), legendKey(looks.sum, "their sum: the expansion"),
       legendKey(looks.exact, "exact"), legendKey(looks.batch, "one mini-batch alone")),
@@ -148,7 +149,7 @@ function render({ model, el }) {
     hills = contours(plot, loss, [0.5, 1, 2, 4, 8, 16, 32]);
     draw();
   }
-  return follow(draw, watchWidth(left, fit), watchWidth(right, (width) => (errors.fit(width), draw())));
+  return follow(draw, watchWidth(stay, fit), watchWidth(right, (width) => (errors.fit(width), draw())));
 }
 
 export default { render };
