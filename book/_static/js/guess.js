@@ -32,14 +32,15 @@
 
   [...document.querySelectorAll(".bd-article .admonition")].forEach((box) => {
     const title = box.querySelector(".admonition-title"), lab = labOf(box);
-    const questions = [...box.querySelectorAll("li")];
-    if (!/^Before you/.test(title?.textContent || "") || !lab || !questions.length) return;
+    const listed = [...box.querySelectorAll("li")];
+    const questions = listed.length ? listed : [...box.querySelectorAll("p:not(.admonition-title)")];
+    if (!/^Before you (press|look|draw)$/.test(title?.textContent || "") || !lab) return;
     const name = `${page}/${labs.indexOf(lab)}`;
     const kept = (read(GUESSES) || {})[name];
 
     const told = (guesses) =>
       questions.forEach((question, i) => {
-        if (guesses[i]) question.append(make("p", { className: "guess-told", textContent: `Your guess: ${guesses[i]}` }));
+        if (guesses[i]) question.append(make("div", { className: "guess-told", textContent: `Your guess: ${guesses[i]}` }));
       });
     if (kept) return told(kept);
     if (read(OFF)) return;
