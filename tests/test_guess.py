@@ -1,4 +1,4 @@
-"""Guess first, then look: a lab is covered until its reader has guessed or wants no guess."""
+"""What a reader chooses: to guess before looking (a lab is covered until then), and to read without the cells' code."""
 
 import re
 
@@ -60,3 +60,18 @@ def test_the_lab_is_on_the_first_screen(open_page):
     page = open_page(PAGE, width=1440, height=900, mathematics=False, guess=True)
     top = page.evaluate(f"document.querySelector('{LAB}').getBoundingClientRect().top + scrollY")
     assert top <= 700
+
+
+def test_a_page_without_the_code_of_its_cells(open_page, site):
+    page = open_page(PAGE, mathematics=False)
+    code, shown = page.locator(".cell_input").nth(3), page.locator(".cell_output pre").first
+    assert code.is_visible()
+    page.get_by_role("button", name="Hide code").click()
+    assert page.locator(".cell_input:visible").count() == 0
+    assert shown.is_visible() and page.locator("figure.mlbook-figure").first.is_visible()
+    page.goto(site + "book/05_second_derivative.html")
+    page.get_by_role("button", name="Show code").wait_for()
+    assert page.locator(".cell_input:visible").count() == 0, "the choice holds for all pages"
+    page.get_by_role("button", name="Show code").press("Enter")
+    assert page.locator(".cell_input:visible").count() > 3
+    assert page.problems == []

@@ -194,6 +194,7 @@ def _add_list(app, pagename, templatename, context, doctree):
         return
     app.add_js_file("js/self_study.js", loading_method="defer")
     app.add_js_file("js/guess.js", loading_method="defer")
+    app.add_js_file("js/code_switch.js", loading_method="defer")
     if pagename == "book/progress":
         listing = json.dumps(chapters(app.env), ensure_ascii=False).replace("</", "<\\/")
         context["body"] += f'<script type="application/json" id="study-list">{listing}</script>'
