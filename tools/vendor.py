@@ -56,6 +56,7 @@ def copy(target):
         "anywidget.js": ANYWIDGET,
         "dataTables.min.js": modules / "datatables.net/js/dataTables.min.js",
         "mathjax/tex-chtml.js": mathjax / "tex-chtml.js",
+        "mathjax/input/tex/extensions/html.js": mathjax / "input/tex/extensions/html.js",  # has \class
     }
     files |= {font.name: font for font in manager.glob("*.woff2")}
     fonts = "output/chtml/fonts/woff-v2"

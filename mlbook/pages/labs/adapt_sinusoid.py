@@ -34,6 +34,28 @@ RANDOM_NOTE = (
     "(Training starts from smaller weights: nearly flat.)"
 )
 COLOURS = {"MAML": "maml", "FOMAML": "fomaml", "pre-trained": "pretraining", "random": "random"}
+LINES = {
+    "MAML": {
+        "task": [["MAML 3", "a new task: its support points and its query set"]],
+        "start": [["MAML 4", "the task starts at θ⁰ = θ"]],
+        "step": [
+            ["MAML 5", "the gradient of the loss on the support points"],
+            ["MAML 6", "a step of rate α against it"],
+            ["MAML 7", "the query loss of where it ends"],
+        ],
+        "rate": [
+            ["MAML 6", "the steps, taken again at another rate α"],
+            ["MAML 7", "the query loss of where they end"],
+        ],
+    },
+    "REPTILE": {
+        "task": [["REPTILE 2", "another task τ"]],
+        "start": [["REPTILE 3", "the path on the task τ begins at θ"]],
+        "step": [["REPTILE 3", "one of the k steps on the task τ"]],
+        "rate": [["REPTILE 3", "the steps on the task τ, taken again at another rate α"]],
+    },
+}
+"""Algorithm: what the reader may do in the lab, and which of its lines that runs, in words."""
 MAX_POINTS = 10
 STEPS = 10
 QUERY_POINTS = 51
@@ -96,6 +118,7 @@ class AdaptSinusoid(assets.Lab):
     The other arguments are the state in which it opens, and later the traits that follow what the reader does:
     ``initialisation`` (a name), ``step`` 0..10, ``inner_lr`` α, ``amplitude`` and ``phase`` of the true sine
     y = A·sin(x − φ), and ``points``, 1 to 10 support points [x, y] (default: five on the true sine).
+    ``algorithm``, "MAML" or "REPTILE": whose lines the page lights when the reader takes a step.
     Raises ``UserError`` for what the lab cannot show.
     """
 
@@ -120,6 +143,7 @@ class AdaptSinusoid(assets.Lab):
         amplitude: float = START["amplitude"],
         phase: float = START["phase"],
         points: Sequence[tuple[float, float]] | None = None,
+        algorithm: str = "MAML",
     ) -> None:
         if initialisations is None:
             initialisations, shipped_notes = shipped_initialisations()
@@ -140,6 +164,7 @@ class AdaptSinusoid(assets.Lab):
             "notes": [(notes or {}).get(name, "") for name in names],
             "colours": colours,
             "steps": STEPS,
+            "lines": LINES[assets.one_of(algorithm, "algorithm", LINES)],
             "max_points": MAX_POINTS,
             "x_range": [low, high],
             "y_range": [-5.5, 5.5],

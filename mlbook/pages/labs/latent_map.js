@@ -190,7 +190,7 @@ function render({ model, el }) {
     ran.tell(now);
   }
 
-  return follow(draw, watchWidth(stay, (width) => (plane.fit(Math.min(width, 460)), draw())), watchWidth(right, (width) => (map.fit(width), draw())));
+  return follow(draw, watchWidth(stay, (width) => (plane.fit(width), draw())), watchWidth(right, (width) => (map.fit(width), draw())));
 }
 
 export default { render };

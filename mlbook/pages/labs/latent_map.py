@@ -39,6 +39,26 @@ def pack(learner: LEO, meta: Meta) -> bytes:
     return flat.numpy().astype("<f4").tobytes()
 
 
+LINES = {
+    "encode": [
+        ["LEO 1", "the encoder on the support points"],
+        ["LEO 2", "the relation network on all pairs of them"],
+        ["LEO 3", "mean and spread of each class's code"],
+        ["LEO 5", "the decoder makes weights of the codes"],
+    ],
+    "draw": [["LEO 4", "codes drawn from these Gaussians"], ["LEO 5", "the weights of each draw"]],
+    "move": [["LEO 5", "the decoder makes weights of the codes you have set"]],
+    "latent": [
+        ["LEO 7", "logits of the support points"],
+        ["LEO 8", "their cross-entropy, summed"],
+        ["LEO 9", "a step of the codes against its gradient"],
+        ["LEO 10", "the decoder makes weights of the new codes"],
+    ],
+    "finetuning": [["LEO 11", "a step of the weights themselves"]],
+}
+"""What the reader may do in the lab, and which lines of LEO that runs, in words."""
+
+
 class LatentMap(assets.Lab):
     """Support points of three classes in a plane, the code of each class on a latent map, and the decoded classifier.
 
@@ -102,6 +122,7 @@ class LatentMap(assets.Lab):
                 "most": SHOTS,
                 "map": MAP,
                 "steps": STEPS,
+                "lines": LINES,
                 "trained": [learner.latent_steps, learner.finetuning_steps],
                 "tasks": each,
                 "noise": ((1000 * noise).round() / 1000).tolist(),
