@@ -55,6 +55,7 @@ def copy(target):
         "embed-amd.js": manager / "embed-amd.js",
         "anywidget.js": ANYWIDGET,
         "dataTables.min.js": modules / "datatables.net/js/dataTables.min.js",
+        "minisearch.js": modules / "minisearch/dist/umd/index.js",
         "mathjax/tex-chtml.js": mathjax / "tex-chtml.js",
         "mathjax/input/tex/extensions/html.js": mathjax / "input/tex/extensions/html.js",  # has \class
     }
