@@ -11,6 +11,7 @@ import torch
 
 # Where every lab stands. tests/test_every_lab.py asks of all of them what is asked of each.
 PAGES = {
+    "you-against-maml": "book/index.html",
     "two-starts": "book/index.html",
     "carried-over": "book/01_learning_to_learn.html",
     "draw-characters": "book/02_tasks_and_episodes.html",

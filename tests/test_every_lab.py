@@ -16,6 +16,7 @@ LARGE = {
     "OptimizerRace",
     "RealEpisode",
     "TwoManifolds",
+    "YouAgainstMaml",
 }
 
 
@@ -28,8 +29,18 @@ def test_a_lab_is_one_module_without_imports_and_addresses_and_it_is_small(name)
     assert len(source.encode()) < (40_000 if name in LARGE else 32_000)
 
 
+def hand_in(lab):
+    """A flat sketch, and all curves to the end."""
+    pen = lab.root.get_by_role("slider")
+    for _ in range(20):
+        pen.press("Shift+ArrowRight")
+    lab.press("Done")
+    lab.wait_for("state.shown")
+
+
 # What a reader must tell apart in each picture, and what is done before it can all be seen.
 LINES = {
+    "you-against-maml": ".mlb-sketch, .mlb-true, .mlb-legend svg path",
     "carried-over": ".mlb-curve, .mlb-answer, .mlb-typical, .mlb-legend path",
     "draw-characters": ".mlb-chance, .mlb-now, .mlb-weight:not([hidden])",
     "four-means": ".mlb-parabola, .mlb-weight, .mlb-grid svg, .mlb-marker",
@@ -48,6 +59,7 @@ LINES = {
     "architecture-search": ".mlb-legend svg path, .mlb-fill",
 }
 BEFORE = {
+    "you-against-maml": lambda lab: hand_in(lab),
     "carried-over": lambda lab: lab.control("radio", "by hand").click(),
     "draw-characters": lambda lab: [lab.press("Another set") for _ in range(4)],
     "four-means": lambda lab: lab.slide("inner rate α", 0.9),
@@ -61,7 +73,7 @@ BEFORE = {
 
 
 def test_every_lab_of_the_package_is_asked():
-    """All but the figure on the front page, which test_self_study.py operates."""
+    """All but the moving figure on the front page, which test_self_study.py operates."""
     assert set(PAGES) == {re.sub("(?<=.)([A-Z])", r"-\1", name).lower() for name in labs.__all__}
     assert set(LINES) == set(PAGES) - {"two-starts"}
 

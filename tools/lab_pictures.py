@@ -49,7 +49,7 @@ def write_page(folder, card):
     """The page of one lab, as a reader meets it but without a widget manager."""
     widget = getattr(labs, card.widget)(**card.opens)
     own = set(getattr(labs, card.widget).class_own_traits(sync=True))
-    state = {name: as_json(getattr(widget, name)) for name in own}
+    state = {name: as_json(getattr(widget, name)) for name in {*own, "setup"}}
     (folder / "lab.mjs").write_text(widget._esm, encoding="utf-8")
     page = PAGE.format(style=widget._css, state=json.dumps(state))
     (folder / "index.html").write_text(page, encoding="utf-8")

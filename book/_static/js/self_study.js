@@ -170,7 +170,7 @@
       link.querySelector(".study-tick")?.remove();
       if (chapters[name]) link.append(make("span", { class: "study-tick", role: "img", "aria-label": "finished" }, "✓"));
     }
-    for (const box of document.querySelectorAll(".book-map a[data-chapter]"))
+    for (const box of document.querySelectorAll(":is(.book-map, .book-map-list) a[data-chapter]"))
       box.classList.toggle("is-finished", Boolean(chapters[box.dataset.chapter]));
   }
 

@@ -21,6 +21,7 @@ from mlbook.pages.labs.two_manifolds import TwoManifolds
 from mlbook.pages.labs.two_starts import TwoStarts
 from mlbook.pages.labs.two_terms import TwoTerms
 from mlbook.pages.labs.which_way import WhichWay
+from mlbook.pages.labs.you_against_maml import YouAgainstMaml
 
 __all__ = [
     "AdaptSinusoid",
@@ -40,4 +41,5 @@ __all__ = [
     "TwoStarts",
     "TwoTerms",
     "WhichWay",
+    "YouAgainstMaml",
 ]

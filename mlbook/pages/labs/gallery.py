@@ -29,10 +29,24 @@ class Card:
 
 CARDS = (
     Card(
+        "YouAgainstMaml",
+        "You against MAML",
+        "Sketch a sine wave through five of its points, then see how near MAML comes with the same five.",
+        "index#you-against-maml",
+        opens={
+            "sketch": (
+                *((-5.0, 1.9), (-4.6, 2.8), (-4.1, 3.3), (-3.5, 2.9), (-3.0, 1.7), (-2.6, 0.5), (-2.0, -1.2)),
+                *((-1.4, -2.6), (-0.9, -3.2), (-0.5, -3.1), (0.1, -2.2), (0.7, -0.6), (1.3, 1.3), (1.9, 3.0)),
+                *((2.3, 3.9), (2.7, 3.6), (3.2, 1.8), (3.7, 0.5), (4.3, -1.6), (5.0, -2.6)),
+            ),
+            "done": True,
+        },
+    ),
+    Card(
         "TwoStarts",
         "Two starts meet new tasks",
         "Watch a pre-trained and a meta-learned start take the same five gradient steps on one new sine wave after the other.",
-        "index#learning-to-learn",
+        "index#what-a-gradient-step-does",
         opens={},
     ),
     Card(

@@ -1,18 +1,9 @@
 // The figure on the front page: the same new task for every start, the same steps, one after the other, for ever.
-import { countParameters, innerPath, meanSquaredError, predict } from "./network.js";
-import { button, clamp, format, html, Plot, prefersStillness, svg, unpack, watchWidth } from "./shared.js";
+import { countParameters } from "./network.js";
+import { button, clamp, format, html, legendKey, Plot, prefersStillness, stroke, svg, unpack, watchWidth } from "./shared.js";
+import { anotherTask, meet, waveOf } from "./waves.js";
 
 const HOLD = 700, MOVE = 450, LAST = 2200; // milliseconds: before the first step, for a step, with the last one
-
-/** What every start makes of a task [A, φ, x₁, …]: curves and query losses after 0, 1, …, N steps. */
-export function meet(setup, starts, [amplitude, phase, ...xs]) {
-  const truth = (x) => amplitude * Math.sin(x - phase), ys = xs.map(truth), wanted = setup.query_x.map(truth);
-  return starts.map((theta) => {
-    const path = innerPath(setup.sizes, theta, xs, ys, setup.inner_lr, setup.steps);
-    const curves = path.map((adapted) => predict(setup.sizes, adapted, setup.query_x));
-    return { curves, losses: curves.map((curve) => meanSquaredError(curve, wanted)) };
-  });
-}
 
 function render({ model, el }) {
   const setup = model.get("setup"), { query_x: grid, steps, y_range } = setup;
@@ -31,17 +22,18 @@ function render({ model, el }) {
   const one = button("One step", () => (stop(), advance()));
   const other = button("Another task", () => (newTask(), playing || draw(0)));
   const root = html("section", { class: "mlb-lab", "data-lab": "two-starts", "aria-label": "Figure: two starts meet a new task" },
-    html("div", { class: "mlb-columns mlb-even" }, ...panels.map((panel) => panel.node)), words, html("div", { class: "mlb-row" }, pause, one, other));
+    html("div", { class: "mlb-columns mlb-even" }, ...panels.map((panel) => panel.node)),
+    html("p", { class: "mlb-legend" },
+      legendKey(stroke("--mlb-truth", 2.5, "7 5"), "the true wave, which neither network sees"),
+      legendKey(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "the five points that both see"),
+      legendKey({ "stroke-width": 3.5 }, "the network now"), legendKey({ "stroke-width": 1.5, opacity: 0.6 }, "before its first step")),
+    words, html("div", { class: "mlb-row" }, pause, one, other));
   el.append(root);
 
   let playing = false, visible = true, frame = 0, began = 0, results = meet(setup, starts, model.get("task"));
 
   function newTask() {
-    const draw = ([low, high]) => low + (high - low) * Math.random(), [low, high] = setup.x_range;
-    const width = (high - low) / (model.get("task").length - 2);
-    const xs = model.get("task").slice(2).map((_, i) => low + width * (i + 0.15 + 0.7 * Math.random())); // spread, not even
-    const [least, most] = setup.amplitude_range;
-    model.set("task", [draw([Math.max(least, 0.4 * most), most]), draw(setup.phase_range), ...xs].map((v) => Math.round(100 * v) / 100));
+    model.set("task", anotherTask(setup, model.get("task").length - 2));
     results = meet(setup, starts, model.get("task"));
     setStep(0);
     began = performance.now();
@@ -62,7 +54,7 @@ function render({ model, el }) {
   function draw(at) {
     if (panels.some(({ plot }) => !plot.width)) return; // not on the page yet
     const before = Math.floor(at), part = at - before, after = Math.min(steps, before + 1);
-    const [amplitude, phase, ...xs] = model.get("task"), truth = (x) => amplitude * Math.sin(x - phase);
+    const xs = model.get("task").slice(2), truth = waveOf(model.get("task"));
     panels.forEach(({ name, plot, loss, colour }, i) => {
       const { curves, losses } = results[i], from = curves[before], to = curves[after], shown = part < 1 ? before : after;
       plot.lines.replaceChildren(
@@ -110,6 +102,7 @@ function render({ model, el }) {
     if (playing && back) start(); // off the screen it rests
   });
   watcher.observe(root);
+  for (const { node, plot } of panels) plot.fit(Math.max(60, Math.floor(node.clientWidth))); // their height from the start: nothing below moves
   const ends = panels.map((panel) => watchWidth(panel.node, (width) => (panel.plot.fit(width), draw(model.get("step")))));
   prefersStillness() ? stop() : start();
   return () => {
