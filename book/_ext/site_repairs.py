@@ -7,6 +7,14 @@ from pathlib import Path
 ICON_SCRIPT = re.compile(r'\s*<script src="[^"]*fontawesome[^"]*\.js[^"]*"></script>')
 
 
+# MathJax weighs more than all else a page loads, and deferred scripts wait for each other: it comes after the labs are drawn.
+MATHJAX = re.compile(r'<script defer="defer" src="([^"]*mathjax[^"]*\.js[^"]*)"></script>')
+LATER = (
+    "<script>addEventListener('DOMContentLoaded', () => setTimeout(() => "
+    "document.head.append(Object.assign(document.createElement('script'), {{src: '{}'}}))))</script>"
+)
+
+
 def _title_beside_logo(app, config):
     # Not in _config.yml: theme options given there replace all that Jupyter Book sets, the buttons included.
     config.html_theme_options.setdefault("logo", {})["text"] = config.html_title
@@ -35,6 +43,7 @@ def _icons_once(app, exception):
             lighter = lighter.replace(
                 '<div role="list" class="citation-list">', '<div class="citation-list">'
             )
+            lighter = MATHJAX.sub(lambda found: LATER.format(found.group(1)), lighter)
             # The front page has the book's name; one is enough.
             lighter = re.sub(r"<title>([^<]+) &#8212; \1</title>", r"<title>\1</title>", lighter)
             if lighter != text:
