@@ -3,18 +3,26 @@
     python tools/make_print.py            # after the site is built; tools/build_book.py calls it
     python tools/make_print.py --pdf      # and print it into _build/mlbook.pdf with a headless Chromium (`make pdf`)
 
-The pages are put one after the other in the order of the table of contents. Links between pages become links within this one;
-labs, which need a reader's hands, become a line that says where they are; solutions stand open; code that only draws is left out.
+The pages are put one after the other in the order of the table of contents, which stands in front. Links between pages become
+links within this one; a lab, which needs a reader's hands, becomes its picture with its title and address; solutions stand
+open; code that only draws is left out. The PDF is printed twice: Chromium cannot number a table of contents, so the first
+printing tells on which page each heading has come to stand.
 """
 
+import base64
+import io
 import re
 import sys
 from pathlib import Path
+from urllib.parse import quote, unquote
 
+import lighter_svg
 import yaml
 from bs4 import BeautifulSoup
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 HTML = ROOT / "_build/html"
 LEFT_OUT = {
     "book/progress",
@@ -22,13 +30,97 @@ LEFT_OUT = {
     "book/api",
     "book/labs",
 }  # what is of use on the site only, and a long listing
-DROPPED = "script, .figure-tools, .headerlink, .study-check, .study-end, details.hide.above-input, .sd-stretched-link, button, .book-map"
+DROPPED = (
+    "script, .figure-tools, .headerlink, .study-check, .study-end, details.hide.above-input, .sd-stretched-link, button, "
+    ".book-map, .guess-cover, .quiz-why, .sd-summary-state-marker"
+)
+# Classes that no style sheet of ours or of the theme asks for in print, on many thousand elements.
+IDLE = {
+    "notranslate",
+    "nohighlight",
+    "docutils",
+    "reference",
+    "internal",
+    "literal",
+    "row-odd",
+    "row-even",
+    "glossary-term",
+}
+PLAIN = re.compile(r'<span class="(?:n|p|w|o|nn|x|pre)">([^<]*)</span>')  # code that has the colour of text
+
+
+# What is wider than the sheet is set smaller. A table is measured by itself: its box may scroll.
+FIT = """() => {
+  for (const box of document.querySelectorAll("article :is(div.math, .amsmath, table)")) {
+    const room = box.closest("li, dd, blockquote, div.admonition, details, article").clientWidth;
+    const width = Math.max(box.scrollWidth, box.offsetWidth);
+    if (width > room) box.style.fontSize = `${Math.max(45, Math.floor((98 * room) / width))}%`;
+  }
+}"""
+FILL = """(pages) => {
+  for (const link of document.querySelectorAll(".print-toc a")) {
+    link.parentElement.querySelector(".print-page").textContent = pages[link.getAttribute("href").slice(1)] ?? "";
+  }
+}"""
+
+
+def parts():
+    """[(caption of a part, names of its pages)], the front page first."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    found = [("", [toc["root"]])]
+    found += [(part["caption"], [chapter["file"] for chapter in part["chapters"]]) for part in toc["parts"]]
+    return [(caption, [name for name in names if name not in LEFT_OUT]) for caption, names in found]
 
 
 def documents():
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    names = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
-    return [name for name in names if name not in LEFT_OUT]
+    return [name for _, names in parts() for name in names]
+
+
+def lab_of(view, page):
+    """The card of the lab whose view this is: of the labs of its page the one under its heading, or the only one."""
+    from mlbook.pages.labs.gallery import CARDS
+
+    places = [(place, card) for card in CARDS for place in (card.page, *card.shares_training_with)]
+    here = [(place.partition("#")[2], card) for place, card in places if place.partition("#")[0] == page]
+    headings = [section.get("id", "") for section in view.find_parents("section")]
+    for heading, card in sorted(here, key=lambda pair: pair[0] not in headings):
+        if heading in headings or len(here) == 1:
+            return card
+    return None
+
+
+def still(soup, card, page):
+    """The picture of a lab with its title and address."""
+    address = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["html"]["baseurl"]
+    heading = card.page.partition("#")[2] if card.page.partition("#")[0] == page else ""
+    address += f"book/{page}.html" + (f"#{heading}" if heading else "")
+    figure = soup.new_tag("figure", attrs={"class": "print-lab"})
+    picture = {"src": f"../_static/labs/{card.name}.png", "alt": f"Picture of the lab “{card.title}”"}
+    figure.append(soup.new_tag("img", attrs=picture))
+    words = soup.new_tag("figcaption")
+    title = soup.new_tag("b")
+    title.string = f"Lab: {card.title}. "
+    link = soup.new_tag("a", attrs={"href": address})
+    link.string = address
+    words.extend([title, f"{card.sentence} It runs at ", link])
+    figure.append(words)
+    return figure
+
+
+def lighter(source):
+    """The address of a figure in fewer bytes: drawings by tools/lighter_svg.py, pictures as WebP with small losses."""
+    if source.startswith("data:image/svg+xml,"):
+        svg = lighter_svg.lighter(unquote(source.partition(",")[2]))
+        return "data:image/svg+xml," + quote(svg, safe=" '/:=;,()!*+-._~?$@|[]{}<>&")
+    if not source.startswith("data:image/"):
+        return source
+    buffer = io.BytesIO()
+    picture = base64.b64decode(source.partition(",")[2])
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    image.thumbnail((1200, 1200))
+    image.save(buffer, "WEBP", quality=65, method=4)
+    smaller = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return min(source, smaller, key=len)
 
 
 def article(soup, name, names):
@@ -37,16 +129,35 @@ def article(soup, name, names):
     pages = {other.rsplit("/", 1)[-1] for other in names}
     found = soup.select_one("article.bd-article")
     for view in found.find_all("script", type="application/vnd.jupyter.widget-view+json"):
-        note = soup.new_tag("p", attrs={"class": "print-lab"})
-        note.string = f"A lab stands here. It lives on the site, on the page {page}.html."
+        card = lab_of(view, page)
+        if card:
+            note = still(soup, card, page)
+        else:
+            note = soup.new_tag("p", attrs={"class": "print-lab"})
+            note.string = f"What moves here lives on the site, on the page {page}.html."
         (view.find_parent(class_="cell") or view).replace_with(note)
     for node in found.select(DROPPED):
         node.decompose()
+    for row in found.select(
+        "table.ledger details"
+    ):  # 380 rows: paper has the one line of each, the site what unfolds
+        row.replace_with(*row.summary.contents)
+    for box in found.select(".pst-scrollable-table-container"):  # paper does not scroll
+        box.unwrap()
     for node in found.find_all(True):  # one walk: every `select` is a walk of its own, and slower
         if node.name == "section" and node.get("id", "").endswith("-content"):  # of boxes: the same in each
             del node["id"]
         if node.name == "details":
             node["open"] = ""
+        if node.name == "img":
+            node["src"] = lighter(node["src"])
+        if node.get("class"):
+            idle = IDLE - {"docutils"} if node.name == "table" or "container" in node["class"] else IDLE
+            node["class"] = [kind for kind in node["class"] if kind not in idle]
+            if not node["class"]:
+                del node["class"]
+        for idle in ("title", "data-order", "loading"):
+            del node[idle]
         for attribute in ("id", "for", "aria-labelledby", "aria-describedby"):
             if node.get(attribute):
                 node[attribute] = " ".join(f"{page}--{part}" for part in node[attribute].split())
@@ -60,32 +171,79 @@ def article(soup, name, names):
     return found
 
 
+def contents(articles):
+    """The table of contents: parts, pages and their sections, with a place for the number of the page."""
+
+    def line(anchor, heading, depth):
+        for tool in heading.select(".headerlink"):
+            tool.decompose()
+        words = heading.decode_contents().strip()
+        link = f'<a href="#{anchor}">{words}</a>'
+        return f'<li class="toc-{depth}">{link}<span class="print-dots"></span><span class="print-page"></span></li>'
+
+    lines = []
+    for caption, names in parts():
+        if caption:
+            lines.append(f'<li class="toc-part">{caption}</li>')
+        for name in names:
+            page = articles[name]
+            lines.append(line(page["id"], page.find("h1"), "chapter"))
+            sections = [heading for heading in page.find_all("h2") if heading.find_parent("section")]
+            lines += [line(h.find_parent("section")["id"], h, "section") for h in sections]
+    return f'<nav class="print-toc" aria-label="Contents"><h2>Contents</h2><ol>{"".join(lines)}</ol></nav>'
+
+
 def main():
     names = documents()
     soups = {
         name: BeautifulSoup((HTML / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
         for name in names
     }
-    first = soups[names[0]]
-    # A chapter's head: it brings MathJax with the book's settings, which the front page does without.
-    head = next(
-        soup
-        for name, soup in soups.items()
-        if soup.select_one('script[src*="mathjax"], script[src*="MathJax"]')
-    ).head
+    # A chapter's head: where formulas are set in the browser, it brings MathJax with the book's settings.
+    with_formulas = (
+        s for s in soups.values() if s.select_one('script[src*="mathjax"], script[src*="MathJax"]')
+    )
+    head = next(with_formulas, soups[names[-1]]).head
     keep = [str(node) for node in head.select('meta[charset], meta[name="viewport"], link[rel="stylesheet"]')]
     scripts = [s for s in head.select("script") if "mathjax" in f"{s.get('src', '')}{s.string or ''}".lower()]
     keep += [str(node) for node in scripts]
-    title = first.select_one("title").text.strip()
-    body = "\n".join(str(article(soups[name], name, names)) for name in names)
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    title, author = settings["title"], settings["author"]
+    articles = {name: article(soups[name], name, names) for name in names}
+    # BeautifulSoup writes four letters for a bracket, also where an attribute may have it, as in a drawing.
+    brackets = re.compile(r'(?<=src=")data:image/svg[^"]*')
+    body = PLAIN.sub(r"\1", "\n".join(str(part) for part in articles.values()))
+    body = brackets.sub(lambda m: m[0].replace("&lt;", "<").replace("&gt;", ">"), body)
+    front = f'<header class="print-title"><h1>{title}</h1><p>{author}</p></header>'
     page = f"""<!DOCTYPE html>
 <html lang="en" data-content_root="../" data-theme="light" data-mode="light">
-<head>{"".join(keep)}<title>{title}: the whole book</title></head>
-<body class="print-edition"><main class="bd-main bd-content">{body}</main></body>
+<head>{"".join(keep)}<link rel="stylesheet" href="../_static/print.css"><title>{title}: the whole book</title></head>
+<body class="print-edition"><main class="bd-main bd-content">{front}{contents(articles)}{body}</main></body>
 </html>
 """
     (HTML / "book/complete.html").write_text(page, encoding="utf-8")
     return HTML / "book/complete.html"
+
+
+def pages_of(pdf):
+    """{anchor: number of its page}, from the names that Chromium gives the places to which links lead."""
+    objects = {int(n): body for n, body in re.findall(rb"\n(\d+) 0 obj\s*(.*?)\nendobj", pdf, re.DOTALL)}
+
+    def leaves(number):
+        kids = re.search(rb"/Kids\s*\[(.*?)\]", objects[number], re.DOTALL)
+        if not kids:
+            return [number]
+        return [leaf for kid in re.findall(rb"(\d+) 0 R", kids[1]) for leaf in leaves(int(kid))]
+
+    catalog = next(body for body in objects.values() if re.search(rb"/Type\s*/Catalog", body))
+    order = {leaf: i for i, leaf in enumerate(leaves(int(re.search(rb"/Pages (\d+) 0 R", catalog)[1])), 1)}
+    places = rb"/([^\s/\[\]<>()]+)\s*\[(\d+) 0 R\s*/XYZ"
+    found = {}
+    for body in objects.values():
+        for name, leaf in re.findall(places, body):
+            name = re.sub(rb"#([0-9A-Fa-f]{2})", lambda m: bytes([int(m[1], 16)]), name)
+            found[name.decode("utf-8", "replace")] = order[int(leaf)]
+    return found
 
 
 def to_pdf(target):
@@ -101,15 +259,22 @@ def to_pdf(target):
         number = (
             '<div style="font-size:8px;width:100%;text-align:center"><span class="pageNumber"></span></div>'
         )
-        page.pdf(
-            path=str(target),
+        page.set_viewport_size({"width": 672, "height": 1000})  # what an A4 sheet holds between its margins
+        page.emulate_media(media="print")
+        page.evaluate(FIT)
+        settings = dict(
             format="A4",
             margin=dict.fromkeys(("top", "right", "bottom", "left"), "16mm"),
             display_header_footer=True,
             header_template="<span></span>",
             footer_template=number,
             print_background=True,
+            outline=True,
+            tagged=True,
         )
+        numbers = pages_of(page.pdf(**settings))
+        page.evaluate(FILL, numbers)
+        page.pdf(path=str(target), **settings)
     print(f"{target.relative_to(ROOT)}: {target.stat().st_size / 1e6:.1f} MB")
 
 
