@@ -124,8 +124,10 @@ def test_the_picture_names_this_book():
 
 def centre_of(lab, x, y):
     """Of a place in the units of the axes, in pixels of the window."""
-    box = lab.root.locator(".mlb-plot > svg").first.bounding_box()
-    return box["x"] + (x + 5) / 10 * box["width"], box["y"] + (5.5 - y) / 11 * box["height"]
+    box = lab.root.locator(".mlb-plot").first.bounding_box()
+    left, right, top, bottom = 40, 12, 22, 22  # the plot's margins
+    across, down = box["width"] - left - right, box["height"] - top - bottom
+    return box["x"] + left + (x + 5) / 10 * across, box["y"] + top + (5.5 - y) / 11 * down
 
 
 def truth(task, x):
