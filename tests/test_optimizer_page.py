@@ -40,7 +40,9 @@ def test_the_trained_rule_ends_below_tuned_rivals(trained):
         rate, _ = tuned(HAND_DESIGNED[name], Quadratic(), tuning, 100)
         theirs = losses(HAND_DESIGNED[name](rate), Quadratic(), fresh, 100)
         differences[name] = theirs[:, 100] - mine[:, 100]
-        assert mine[:, 1:].mean() < theirs[:, 1:].mean(), "in the mean over all steps, for which it was trained"
+        assert mine[:, 1:].mean() < theirs[:, 1:].mean(), (
+            "in the mean over all steps, for which it was trained"
+        )
     for name, least in (("Adam", 2.0), ("momentum", 1.0)):
         interval = 1.96 * differences[name].std() / len(fresh.start) ** 0.5
         assert differences[name].mean() > least * interval

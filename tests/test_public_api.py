@@ -44,7 +44,9 @@ def test_every_package_that_is_public_is_named_in_the_packages_docstring():
 def test_the_code_in_the_readme_runs(capsys):
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
     exec(code, {})
-    before, after = re.search(r"error ([\d.]+) before adaptation, ([\d.]+) ±", capsys.readouterr().out).groups()
+    before, after = re.search(
+        r"error ([\d.]+) before adaptation, ([\d.]+) ±", capsys.readouterr().out
+    ).groups()
     assert float(after) < 0.5 * float(before)
 
 

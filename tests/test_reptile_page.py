@@ -65,7 +65,9 @@ def test_each_start_is_good_at_what_it_was_trained_for():
     for n in (1, 2):
         assert error["maml", 0.001][n] < min(error["reptile", rate][n] for rate in (0.001, 0.01))
     assert error["reptile", 0.01][2] < error["reptile", 0.01][0] / 4  # "improves at both rates …
-    assert error["reptile", 0.001][0] / 4 < error["reptile", 0.001][2] < error["reptile", 0.001][0]  # … slowly"
+    assert (
+        error["reptile", 0.001][0] / 4 < error["reptile", 0.001][2] < error["reptile", 0.001][0]
+    )  # … slowly"
 
 
 def accuracy(name):

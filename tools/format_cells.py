@@ -1,7 +1,7 @@
 """Format the code cells of the notebooks to the width of a page's code box; nothing else in the files changes.
 
-    python tools/format_cells.py            # `make format` calls it
-    python tools/format_cells.py --check    # names the cells that would change, exit status 1 if there are any
+python tools/format_cells.py            # `make format` calls it
+python tools/format_cells.py --check    # names the cells that would change, exit status 1 if there are any
 """
 
 import json

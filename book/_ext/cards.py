@@ -47,7 +47,9 @@ def _pictures():
 
 def _words(node):
     """The text of a node without its formulas."""
-    return "".join(text.astext() for text in node.findall(nodes.Text) if not isinstance(text.parent, nodes.math))
+    return "".join(
+        text.astext() for text in node.findall(nodes.Text) if not isinstance(text.parent, nodes.math)
+    )
 
 
 def _description(doctree):

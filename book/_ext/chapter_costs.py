@@ -49,7 +49,11 @@ def _one_line(app, doctree, docname):
     if seconds is not None:
         others = NbMetadataCollector.get_exec_data(app.env, docname)["at_once"] - 1
         beside = (
-            "" if others < 1 else " beside another chapter" if others == 1 else f" beside {others} other chapters"
+            ""
+            if others < 1
+            else " beside another chapter"
+            if others == 1
+            else f" beside {others} other chapters"
         )
         run = f"{max(1, round(seconds))} seconds{beside} on {os.cpu_count()} CPU cores, when this site was built"
     line = nodes.paragraph(classes=["chapter-cost"])

@@ -36,7 +36,12 @@ def save(stem: Path, splits: dict[str, dict[str, Tensor]], header: dict[str, str
 
     def write(path: Path, split: str, classes: dict[str, Tensor]) -> None:
         images, counts = stack(classes)
-        its = {"names": json.dumps(list(classes)), "sha256": fingerprint(images), "split": split, "set": together}
+        its = {
+            "names": json.dumps(list(classes)),
+            "sha256": fingerprint(images),
+            "split": split,
+            "set": together,
+        }
         save_tensors(path, {"images": images, "counts": counts}, {**header, **its})
 
     replace(stem, splits, write)
@@ -164,5 +169,7 @@ def load(stem: Path, split: str, *, what: str) -> tuple[ClassPool, dict[str, str
     """One split and its header; ``DataError`` if the file is damaged or is not ``split``. ``what``: the data set, in words."""
     examples, counts, names, header = read(split_path(stem, split), split, "images", f"import {what} again")
     if len({its.get("set") for its in headers(stem).values()}) > 1:
-        raise DataError(f"the splits of {what} are of two imports, one of which was broken off; import {what} again")
+        raise DataError(
+            f"the splits of {what} are of two imports, one of which was broken off; import {what} again"
+        )
     return ClassPool(examples, names=names, split=split).with_counts(counts), header

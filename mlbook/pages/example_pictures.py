@@ -24,7 +24,9 @@ def outline(label: int, number: int, size: int = 64) -> Image.Image:
     middle, turn = size / 2 + own.uniform(-0.05, 0.05, 2) * size, own.normal(0, 0.15)
     points = np.stack([radius * np.cos(angle + turn), radius * np.sin(angle + turn)], 1) + middle
     ground = (own.uniform(30, 225) + own.normal(0, 12, 3)).clip(0, 255)
-    ink = 255 * np.array(colorsys.hsv_to_rgb((hue + own.normal(0, 0.04)) % 1, saturation, own.uniform(0.35, 1)))
+    ink = 255 * np.array(
+        colorsys.hsv_to_rgb((hue + own.normal(0, 0.04)) % 1, saturation, own.uniform(0.35, 1))
+    )
     picture = Image.new("RGB", (size, size), tuple(int(c) for c in ground))
     ImageDraw.Draw(picture).polygon([tuple(p) for p in points.tolist()], fill=tuple(int(c) for c in ink))
     grain = np.asarray(picture, dtype=float) + own.normal(0, 12, (size, size, 3))

@@ -5,4 +5,13 @@ from mlbook.training.loop import train
 from mlbook.training.prediction import Prediction, class_scores, predict
 from mlbook.training.runner import load_checkpoint, run
 
-__all__ = ["Evaluation", "Prediction", "class_scores", "evaluate", "load_checkpoint", "predict", "run", "train"]
+__all__ = [
+    "Evaluation",
+    "Prediction",
+    "class_scores",
+    "evaluate",
+    "load_checkpoint",
+    "predict",
+    "run",
+    "train",
+]
