@@ -46,7 +46,7 @@ def test_every_box_of_questions_has_its_lab(name):
     page = BeautifulSoup((HTML / f"book/{name}.html").read_text(encoding="utf-8"), "html.parser")
     boxes = [
         box
-        for box in page.select(".bd-article .admonition")
+        for box in page.select(".bd-article .admonition:has(> .admonition-title)")
         if re.fullmatch(r"Before you (press|look|draw)", box.select_one(".admonition-title").get_text())
     ]
     assert boxes

@@ -153,8 +153,8 @@ def test_a_wave_from_sketch_to_score(open_lab):
     lab.page.evaluate("sessionStorage.clear()")
     lab.page.reload()
     lab.wait_for("state.covered === 0")
-    lab.press("Done")
-    assert not lab.state()["done"], "nothing is drawn yet"
+    done = lab.root.get_by_role("button", name="Done", exact=True)
+    assert done.get_attribute("aria-disabled") == "true", "nothing is drawn yet"
     sketch_by_mouse(lab)
     state = lab.state()
     assert state["covered"] > 0.95 and state["errors"] is None
@@ -244,4 +244,4 @@ def test_the_picture(open_lab, dark):
     colours = dict((c, n) for n, c in picture.getcolors(1 << 20))
     for name in ("truth", "maml", "other-1"):
         hex_code = lab.root.evaluate(f"e => getComputedStyle(e).getPropertyValue('--mlb-{name}').trim()")
-        assert colours.get(tuple(bytes.fromhex(hex_code[1:])), 0) > 700, name
+        assert colours.get(tuple(bytes.fromhex(hex_code[1:])), 0) > 400, name

@@ -107,7 +107,7 @@ def test_filters_sorting_and_the_file_of_what_is_shown(open_page, tmp_path):
     page.get_by_role("searchbox", name="Search", exact=True).fill("")
     published = page.locator("#ledger thead th", has_text="published")
     published.click()
-    assert published.get_attribute("aria-sort") == "ascending"
+    page.locator("#ledger thead th[aria-sort='ascending']", has_text="published").wait_for()
     with page.expect_download() as saved:
         page.get_by_role("button", name="Save as CSV").click()
     saved.value.save_as(tmp_path / "shown.csv")

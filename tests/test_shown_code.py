@@ -24,7 +24,7 @@ def shown(path):
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] != "code":
             continue
-        tree = ast.parse(re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", "".join(cell["source"])))
+        tree = ast.parse(re.sub(r"(?m)^(\s*)[%!](?=[a-z]).*$", r"\1pass", "".join(cell["source"])))
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("mlbook"):
                 kept = [alias for alias in node.names if alias.name != "notebook"]

@@ -71,7 +71,7 @@ class Book:
         self.branch = config["repository"].get("branch", "main")
         self.colab_branch = config["sphinx"]["config"]["colab_branch"]
         self.site = pages(self.repository)
-        self.references, self._titles = {}, {}
+        self.references, self._titles, self._loose = {}, {}, {}
         toc = yaml.safe_load((self.root / "_toc.yml").read_text(encoding="utf-8"))
         self.docnames = [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
         for docname in self.docnames:
@@ -112,7 +112,10 @@ class Book:
     # -- reading --------------------------------------------------------------------------------------------------
 
     def _read(self, docname):
-        self._chapter, self._counts, self._docname = chapter_number(docname), {}, docname
+        self._chapter, self._docname = chapter_number(docname), docname
+        self._counts = (
+            {} if self._chapter else self._loose
+        )  # pages without a number count on, one after the other
         self._section = [0, 0]
         for item in self.cells(docname):
             if isinstance(item, dict):

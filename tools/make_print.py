@@ -53,8 +53,11 @@ PLAIN = re.compile(r'<span class="(?:n|p|w|o|nn|x|pre)">([^<]*)</span>')  # code
 FIT = """() => {
   for (const box of document.querySelectorAll("article :is(div.math, .amsmath, table)")) {
     const room = box.closest("li, dd, blockquote, div.admonition, details, article").clientWidth;
-    const width = Math.max(box.scrollWidth, box.offsetWidth);
-    if (width > room) box.style.fontSize = `${Math.max(45, Math.floor((98 * room) / width))}%`;
+    for (let size = 98, i = 0; i < 4; i++) {  // paddings do not shrink with the letters: once may not be enough
+      const width = Math.max(box.scrollWidth, box.offsetWidth);
+      if (width <= room) break;
+      box.style.fontSize = `${(size = Math.max(40, Math.floor((size * room) / width)))}%`;
+    }
   }
 }"""
 FILL = """(pages) => {

@@ -22,8 +22,9 @@
   });
   function show() {
     root.classList.toggle("without-code", hidden);
-    button.textContent = hidden ? "Show code" : "Hide code";
-    button.setAttribute("aria-pressed", String(hidden));
+    button.textContent = "</>";
+    button.title = hidden ? "Show code" : "Hide code";
+    button.setAttribute("aria-label", button.title);
   }
   buttons.prepend(button);
   show();
