@@ -1,12 +1,13 @@
 """What a shared link shows: a card per page with its title, its first words and the picture of its lab; the address of each
 page (canonical, sitemap); a page for addresses that do not exist.
 
-sphinxext-opengraph, sphinx-sitemap and sphinx-notfound-page do the work; here stands what they need to know, all from the
-one address in _config.yml.
+sphinxext-opengraph and sphinx-notfound-page do the work; here stands what they need to know, all from the one address in
+_config.yml. The sitemap is written here: sphinx-sitemap lists only the pages that a build has written anew.
 """
 
 import html
 import re
+from pathlib import Path
 from urllib.parse import urlparse
 
 from docutils import nodes
@@ -29,9 +30,6 @@ def _configure(app, config):
     config.ogp_enable_meta_description = True
     config.notfound_context = MISSING
     config.notfound_urls_prefix = urlparse(address).path
-    config.sitemap_url_scheme = "{link}"
-    config.sitemap_show_lastmod = False
-    config.sitemap_excludes = ["index.html", "404.html", "search.html", "genindex.html", "py-modindex.html"]
 
 
 def _pictures():
@@ -81,9 +79,23 @@ def _add_card(app, pagename, templatename, context, doctree):
         context["metatags"] += f'<meta name="description" content="{html.escape(description)}" />\n'
 
 
+def _write_sitemap(app, exception):
+    if exception or app.builder.format != "html":
+        return
+    pages = (
+        f"{app.config.html_baseurl}{app.builder.get_target_uri(name)}" for name in sorted(app.env.found_docs)
+    )
+    urls = "\n".join(f"<url><loc>{html.escape(page)}</loc></url>" for page in pages)
+    head = (
+        '<?xml version="1.0" encoding="utf-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">'
+    )
+    Path(app.outdir, "sitemap.xml").write_text(f"{head}\n{urls}\n</urlset>\n", encoding="utf-8")
+
+
 def setup(app):
-    for name in ("sphinxext.opengraph", "sphinx_sitemap", "notfound.extension"):
+    for name in ("sphinxext.opengraph", "notfound.extension"):
         app.setup_extension(name)
     app.connect("config-inited", _configure, priority=1)
     app.connect("html-page-context", _add_card, priority=1)
+    app.connect("build-finished", _write_sitemap)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
