@@ -25,9 +25,12 @@ def test_one_command_gives_the_recorded_number_within_the_intervals(name, capsys
         pytest.skip(f"the features {features[0]} were not extracted here; the next test has a sample of them")
     if not THERE.get(experiment.dataset, lambda: True)():
         pytest.skip(f"{experiment.dataset} is not imported here")
-    tasks = 60 if experiment.learner.get("method") == "reptile" and experiment.n_way > 1 else 150
+    slow = experiment.dataset == "mini" or (
+        experiment.learner.get("method") == "reptile" and experiment.n_way > 1
+    )
+    tasks = 60 if slow else 150
     if experiment.n_way > 1 and experiment.learner.get("method") == "learned_optimizer":
-        tasks = 12  # each is a training of a network
+        tasks = 6  # each is a training of a network
     if experiment.learner.get("method") == "architecture_search":
         tasks = results.run_record(name)["evaluation"]["tasks"]  # the searches that the run consists of
     assert (
