@@ -34,6 +34,15 @@ def test_difference_in_points_with_both_intervals():
     assert ledger_table.difference(other) is None
 
 
+def test_a_row_claims_the_papers_recipe_only_where_there_is_a_paper():
+    assert ledger_table.recipe(ACCURACY) == "paper's recipe"
+    assert ledger_table.recipe({**ACCURACY, "deviation": "alpha 1 instead of 2"}) == "shorter recipe"
+    assert ledger_table.recipe({**ACCURACY, "published": None}) == "not in a paper"
+    other = {**ACCURACY, "experiment": "leo-mini-wrn-10-4-5w1s"}
+    assert ledger_table.recipe(other) == "other features" and ledger_table.difference(other) is None
+    assert ledger_table.picture(other) == ""
+
+
 def test_picture_places_ours_on_the_axis():
     def at(value):
         row = {**ACCURACY, "ours": {**ACCURACY["ours"], "by_step": [0.2, value]}}

@@ -41,6 +41,7 @@ STATES = {
 }
 POINTS = 5.0  # the picture shows differences up to this many points of accuracy
 WIDTH, HEIGHT = 132, 18
+OTHER_FEATURES = "wrn-10-4"  # LEO's published rows stand on features of a WRN-28-10
 
 
 def data_set(name: str) -> str:
@@ -56,11 +57,14 @@ def method(name: str) -> str:
 
 
 def difference(row: dict) -> tuple[float, float] | None:
-    """(ours minus published, half-width of its 95 % interval) in points of accuracy; None where the two are not both there.
+    """(ours minus published, half-width of its 95 % interval) in points of accuracy; None where the two are not both there, or
+    ours stands on features of another network than the published one.
 
     The two intervals are taken as independent; a published value without one counts as exact.
     """
     theirs, mine = row["published"], row["ours"]
+    if OTHER_FEATURES in row["experiment"]:
+        return None
     if theirs is None or mine is None or theirs["metric"] != "accuracy" or mine["metric"] != "accuracy":
         return None
     half = math.hypot(mine["ci95"] or 0.0, theirs["ci95"] or 0.0)
@@ -79,6 +83,17 @@ def texts(row: dict) -> tuple[str, str, str]:
     right = _score(mine["by_step"][mine["step"]], mine["ci95"], mine["metric"]) if mine else "–"
     found = difference(row)
     return left, right, "" if found is None else f"{found[0]:+.2f}".replace("-", "−")
+
+
+def recipe(row: dict) -> str:
+    """How the recipe of ours relates to the published one; why there is no number of ours where there is none."""
+    if row["ours"] is None:
+        return results.status(row)
+    if row["published"] is None:
+        return "not in a paper"
+    if OTHER_FEATURES in row["experiment"]:
+        return "other features"
+    return "paper's recipe" if row["deviation"] == "none" else "shorter recipe"
 
 
 def picture(row: dict) -> str:
@@ -153,14 +168,12 @@ def _line(row: dict) -> str:
     for what, text in provenance(row):
         text = f"<code>{html.escape(text)}</code>" if what == "again" else html.escape(text)
         items += f"<dt>{html.escape(what)}</dt><dd>{text}</dd>"
-    same = row["ours"] is not None and row["deviation"] == "none"
-    mark = "" if row["ours"] is None else "paper's recipe" if same else "shorter recipe"
     return (
         f'<tr id="{name}" data-state="{state}" data-method="{html.escape(method(name))}" data-set="{data_set(name)}">'
         f'<th scope="row"><details><summary><code>{name}</code></summary><dl>{items}'
         f'<dt>link</dt><dd><a href="#{name}">to this row</a></dd></dl></details></th>'
         f'<td data-order="{sort["published"]}">{left}</td><td data-order="{sort["ours"]}">{right}</td>'
-        f'<td data-order="{sort["gap"]}">{gap}</td><td>{picture(row)}</td><td>{mark or state}</td></tr>'
+        f'<td data-order="{sort["gap"]}">{gap}</td><td>{picture(row)}</td><td>{recipe(row)}</td></tr>'
     )
 
 
