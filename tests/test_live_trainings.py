@@ -1,5 +1,6 @@
 """``notebook.train``: a page's training of a named experiment."""
 
+import html
 import json
 import os
 import signal
@@ -170,10 +171,48 @@ def test_the_table_has_a_row_for_just_now(env, tmp_path, monkeypatch):
     notebook.results_table([NAME, "oracle-sinusoid-5shot"], steps=(1, 10), now=trained)
     notebook.results_table([NAME], now=live.Trained(NAME, trained.config, trained.meta))
     lines = shown[0].splitlines()
-    (now,) = (line for line in lines if "just now, on this machine" in line)
-    assert lines.index(now) == next(i for i, line in enumerate(lines) if f"`{NAME}`" in line) + 1
-    assert "preset quick (the short run): 40 meta-steps" in now and "25 test tasks" in now
-    assert "just now" not in shown[1]
+    now = next(i for i, line in enumerate(lines) if "just now, on this machine" in line)
+    assert f"`{NAME}`" in lines[now - 2] and "published" in lines[now - 2], (
+        "its own row stands below the experiment's two"
+    )
+    (made,) = (line for line in shown[1].splitlines() if "just now" in line)
+    assert "preset quick (the short run): 40 meta-steps" in made and "25 test tasks" in made
+    assert "just now" not in shown[2] + shown[3]
+
+
+def test_a_table_of_results_has_a_column_for_each_step(monkeypatch):
+    shown = []
+    monkeypatch.setattr(notebook, "display", lambda item: shown.append(item.data))
+    notebook.results_table(["maml-sinusoid-5shot"], steps=(0, 1, 10))
+    row = next(row for row in results.ledger() if row["experiment"] == "maml-sinusoid-5shot")
+    cells = [
+        [cell.strip(" \u2007") for cell in html.unescape(line).split("|")[1:-1]]
+        for line in shown[0].splitlines()
+    ]
+    assert cells[0] == ["experiment", "", "step 0", "step 1", "step 10"]
+    assert cells[2] == [
+        "`maml-sinusoid-5shot`",
+        "published",
+        "–",
+        *(f"{row['published']['by_step'][s]:.2f}" for s in ("1", "10")),
+    ]
+    ours = [
+        f"{row['ours']['by_step'][s]:.2f}\u00a0±\u00a0{row['ours']['ci95_by_step'][s]:.2f}"
+        for s in (0, 1, 10)
+    ]
+    assert cells[3] == ["", "ours", *ours]
+    assert "70,000 meta-steps" in shown[1], "how ours were made"
+
+
+def test_numbers_of_a_column_stand_in_line(monkeypatch):
+    """A number without an interval keeps the room of one free, so that its decimals stand below the others'."""
+    shown = []
+    monkeypatch.setattr(notebook, "display", lambda item: shown.append(item.data))
+    notebook.table(["", "error"], [["a", "1.25\u00a0±\u00a00.30"], ["b", "0.75"], ["c", "–"]])
+    lines = [html.unescape(line) for line in shown[0].splitlines()]
+    assert lines[1] == "| --- | ---: |"
+    at = [line.index("2") if "1.25" in line else line.index("7") for line in lines[2:4]]
+    assert at[0] == at[1] and len(lines[2].split("|")[2].strip(" ")) == len(lines[3].split("|")[2].strip(" "))
 
 
 def test_the_progress_line_of_a_notebook_is_one_output_that_ends_empty():

@@ -1,5 +1,6 @@
 """Every page of the built book, in a real browser that can reach nothing but this machine."""
 
+import html
 import re
 
 import pytest
@@ -152,13 +153,25 @@ def check_contrasts(page, theme):
     assert [pair for pair in contrasts if pair[0] < 1] == []
 
 
+def test_no_cell_of_a_table_packs_numbers():
+    """Numbers after several steps have a column each, not slashes between them."""
+    packed = []
+    for page in PAGES:
+        cells = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", (HTML / page).read_text(encoding="utf-8"), re.DOTALL)
+        words = [html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in cells]
+        packed += [
+            (page, text) for text in words if re.fullmatch(r"[−–-]?[\d.,±% −–-]* / [\d.,±% −–/-]*", text)
+        ]
+    assert packed == []
+
+
 @pytest.mark.parametrize("docname", CHAPTERS)
 def test_first_paint_waits_for_no_script_of_ours(docname):
     """MathJax and our own scripts are fetched beside the page, not before it."""
-    html = (HTML / f"{docname}.html").read_text(encoding="utf-8")
-    ours = re.findall(r'<script[^>]*src="[^"]*(?:mathjax/|js/self_study|js/glossary)[^"]*"[^>]*>', html)
+    text = (HTML / f"{docname}.html").read_text(encoding="utf-8")
+    ours = re.findall(r'<script[^>]*src="[^"]*(?:mathjax/|js/self_study|js/glossary)[^"]*"[^>]*>', text)
     assert len(ours) == 2 and all(re.search(r"\b(defer|async)\b", tag) for tag in ours), ours
-    late = re.findall(r"DOMContentLoaded.{,120}src: .[^']*mathjax/", html)
+    late = re.findall(r"DOMContentLoaded.{,120}src: .[^']*mathjax/", text)
     assert len(late) == 1, "MathJax comes after the labs"
 
 
@@ -185,12 +198,12 @@ def test_labs_of_every_page_are_ours():
 @pytest.mark.parametrize("docname", CHAPTERS)
 def test_chapter_numbers_and_colab_button(docname, book):
     """Chapter 4 is called 4, and its button opens its own Colab copy."""
-    html = (HTML / f"{docname}.html").read_text(encoding="utf-8")
+    text = (HTML / f"{docname}.html").read_text(encoding="utf-8")
     number = chapter_number(docname)
-    heading = re.search(r'<h1><span class="section-number">(.*?)</span>(.*?)<a class', html).groups()
+    heading = re.search(r'<h1><span class="section-number">(.*?)</span>(.*?)<a class', text).groups()
     assert heading[0] == f"{number}. " and not heading[1].startswith(f"{number}."), heading
-    assert f'href="{book.link_to(docname)}"' in html
-    assert html.count("https://colab.research.google.com") == 1
+    assert f'href="{book.link_to(docname)}"' in text
+    assert text.count("https://colab.research.google.com") == 1
 
 
 def test_colab_copies_number_things_as_the_site_does(book):

@@ -16,7 +16,6 @@ import platform
 import re
 import textwrap
 import urllib.parse
-from functools import partial
 
 import matplotlib
 import torch
@@ -130,11 +129,32 @@ def _picture(fig: Figure) -> tuple[str, bytes]:
     return "webp", smaller.getvalue()
 
 
+NUMBER = re.compile(r"[*≈<>≤≥+−–-]*\s*(\d|−?∞|$|not run)")
+"""How a cell begins that holds a number, or says that there is none."""
+FIGURE_SPACE = "&#8199;"
+"""A space as wide as a digit."""
+
+
 def table(header: list[str], rows: list[list[str]], caption: str | None = None) -> None:
-    """Display a table as Markdown (``$…$`` is set as mathematics)."""
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    """Display a table as Markdown (``$…$`` is set as mathematics); columns of numbers stand to the right, in line."""
+    columns = [[str(row[i]) for row in rows] for i in range(len(header))]
+    numbers = [bool(column) and all(NUMBER.match(cell) for cell in column) for column in columns]
+    columns = [
+        _in_line(column) if is_number else column for column, is_number in zip(columns, numbers, strict=True)
+    ]
+    lines = ["| " + " | ".join(header) + " |", "|" + "".join(" ---: |" if n else " --- |" for n in numbers)]
+    lines += ["| " + " | ".join(cells) + " |" for cells in zip(*columns, strict=True)]
     display(Markdown((f"**{caption}**\n\n" if caption else "") + "\n".join(lines)))
+
+
+def _in_line(cells: list[str]) -> list[str]:
+    """Cells of a column of numbers: one without an interval, beside others that have one, keeps the room of it free."""
+    after = [len(cell) - len(cell.partition("\u00a0")[0]) for cell in cells]
+    room = max((n for cell, n in zip(cells, after, strict=True) if "±" in cell), default=0)
+    return [
+        cell + FIGURE_SPACE * max(0, room - n) if cell[:1].isdigit() or cell[:1] in "–-−*" else cell
+        for cell, n in zip(cells, after, strict=True)
+    ]
 
 
 def results_table(
@@ -144,33 +164,40 @@ def results_table(
     caption: str | None = None,
     now: Trained | None = None,
 ) -> None:
-    """Published beside ours for the named experiments, straight from the ledger.
+    """Published beside ours for the named experiments, straight from the ledger; how ours were made unfolds below.
 
-    steps: show these inner steps, separated by slashes (sinusoids); default: the reported step. now: a training of this page;
+    steps: show these inner steps, a column for each (sinusoids); default: the reported step. now: a training of this page;
     what it has a record of gets a row of its own.
     """
     ledger = {row["experiment"]: row for row in results.ledger()}
     fresh = {} if now is None else now.records
-    body = []
+    body, made = [], []
     for name in experiments:
         rows = {f"`{name}`": ledger[name]}
         twin = name.replace("omniglot", "glyphs")
         for its_name, where in {twin: "generated glyphs", name: "this machine"}.items():
             if record := fresh.get(its_name):
-                made = {
+                rows[f"just now, on {where}"] = {
                     "now": True,
                     "published": None,
                     "ours": results.ours(record),
                     "deviation": results.deviations(record),
                 }
-                rows[f"just now, on {where}"] = made
         for title, row in rows.items():
-            cells = [published_cell(row, steps), ours_cell(row, steps)]
-            cells = [
-                text.replace(" ", "\u00a0").replace("\u00a0/\u00a0", " / ") for text in cells
-            ]  # a number stays in one line
-            body.append([title, *cells, how_cell(row)])
-    table(["experiment", "published", "ours", "how ours was made"], body, caption)
+            if steps is None:
+                body.append([title, published_cell(row), ours_cell(row)])
+            elif row["published"] is None:
+                body.append([title, "ours", *ours_by_step(row, steps)])
+            else:
+                body.append([title, "published", *published_by_step(row, steps)])
+                body.append(["", "ours", *ours_by_step(row, steps)])
+            if how := how_cell(row):
+                made.append(f"* {title}: {how}")
+    head = ["published", "ours"] if steps is None else ["", *(f"step {s}" for s in steps)]
+    table(["experiment", *head], body, caption)
+    if made:
+        summary = "<details class='made'><summary>How ours were made</summary>"
+        display(Markdown("\n".join([summary, "", *made, "", "</details>"])))
 
 
 def speed_table(entries: dict[str, str], *, threads: int, caption: str | None = None) -> None:
@@ -187,11 +214,19 @@ def speed_table(entries: dict[str, str], *, threads: int, caption: str | None = 
                 f"{_ms(peer)} ({own['fastest_peer']})",
                 _ms(own),
                 f"**{faster['median']:.3g}** [{faster['min']:.3g} … {faster['max']:.3g}]",
-                f"{peer['memory_mib']:.0f} / {own['memory_mib']:.0f}",
+                f"{peer['memory_mib']:.0f}",
+                f"{own['memory_mib']:.0f}",
             ]
         )
     table(
-        ["meta-gradient", "fastest peer, ms", "mlbook, ms", "times faster", "peak MiB, peer / mlbook"],
+        [
+            "meta-gradient",
+            "fastest peer, ms",
+            "mlbook, ms",
+            "times faster",
+            "peak MiB, peer",
+            "peak MiB, mlbook",
+        ],
         body,
         caption,
     )
@@ -233,7 +268,9 @@ def pending_table() -> None:
     )
 
 
-_score = partial(results.score_text, percent_digits=1)
+def _score(*arguments) -> str:
+    """A number with its interval, in one line wherever it stands."""
+    return results.score_text(*arguments, percent_digits=1).replace(" ", "\u00a0")
 
 
 def _ms(row: dict) -> str:
@@ -241,28 +278,37 @@ def _ms(row: dict) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def published_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
-    """The published result of a row of the ledger, or several inner steps of it."""
+def published_cell(row: dict) -> str:
+    """The published result of a row of the ledger."""
     theirs = row["published"]
-    if theirs is None:
-        return "–"
-    if steps and theirs.get("by_step"):
-        return " / ".join(_score(theirs["by_step"].get(str(s)), None, theirs["metric"]) for s in steps)
-    return _score(theirs["value"], theirs["ci95"], theirs["metric"])
+    return "–" if theirs is None else _score(theirs["value"], theirs["ci95"], theirs["metric"])
 
 
-def ours_cell(row: dict, steps: tuple[int, ...] | None = None) -> str:
+def published_by_step(row: dict, steps: tuple[int, ...]) -> list[str]:
+    """The published results after these inner steps: a dash where the source gives none, its one result in the last column."""
+    by_step = row["published"].get("by_step") or {}
+    if not by_step:
+        return [*("–" for _ in steps[1:]), published_cell(row)]
+    known = {int(s): _score(value, None, row["published"]["metric"]) for s, value in by_step.items()}
+    return [known.get(s, "–") for s in steps]
+
+
+def ours_cell(row: dict) -> str:
     """The result of ours, or why there is none."""
     ours = row["ours"]
     if ours is None:
         return results.status(row)
-    if steps:
-        last = len(ours["by_step"]) - 1
-        return " / ".join(
-            _score(ours["by_step"][s], ours["ci95_by_step"][s], ours["metric"]) if s <= last else "–"
-            for s in steps
-        )
     return _score(ours["by_step"][ours["step"]], ours["ci95"], ours["metric"])
+
+
+def ours_by_step(row: dict, steps: tuple[int, ...]) -> list[str]:
+    """The results of ours after these inner steps, or why there is none."""
+    ours = row["ours"]
+    if ours is None:
+        return [results.status(row), *("–" for _ in steps[1:])]
+    last = len(ours["by_step"]) - 1
+    values = [(ours["by_step"][s], ours["ci95_by_step"][s]) if s <= last else None for s in steps]
+    return ["–" if v is None else _score(*v, ours["metric"]) for v in values]
 
 
 def how_cell(row: dict) -> str:
