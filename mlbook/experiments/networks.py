@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mlbook.errors import UserError
-from mlbook.meta_learners import MAML, Reptile, joint_training
+from mlbook.meta_learners import IMAML, MAML, Reptile, joint_training
 from mlbook.models import MLP, Conv1d4, Conv4, WideResNet
 from mlbook.models.conv4 import adapted_names, head_names
 from mlbook.tasks import BentSectors
@@ -57,11 +57,15 @@ def build_model(
         return NETWORKS[name](outputs, size, channels)
 
 
-def initialisation_learner(model: nn.Module, options: dict) -> MAML | Reptile:
-    """MAML, one of its relatives, or Reptile, with the options of a configuration's learner."""
+def initialisation_learner(model: nn.Module, options: dict) -> MAML | IMAML | Reptile:
+    """MAML, one of its relatives, iMAML, or Reptile, with the options of a configuration's learner."""
     options = dict(options)
-    if options.pop("method", "maml") == "reptile":
+    method = options.pop("method", "maml")
+    if method == "reptile":
         return Reptile(model, **options)
     joint, adapt = options.pop("joint", False), options.pop("adapt", "all")
-    names = {"all": None, "no_beta": adapted_names(model), "head": head_names(model)}[adapt]
-    return (joint_training if joint else MAML)(model, names=names, **options)
+    head = head_names(model)
+    body = tuple(name for name in adapted_names(model) if name not in head)
+    names = {"all": None, "no_beta": adapted_names(model), "head": head, "body": body}[adapt]
+    kind = IMAML if method == "imaml" else joint_training if joint else MAML
+    return kind(model, names=names, **options)

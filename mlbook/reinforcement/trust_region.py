@@ -11,40 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mlbook.meta_learners.implicit import conjugate_gradient, dot, plus
 from mlbook.models.functional import Params
-
-
-def dot(a: Params, b: Params) -> Tensor:
-    """⟨a, b⟩ over all entries, a number."""
-    return sum((a[name] * b[name]).sum() for name in a)
-
-
-def plus(a: Params, factor: float | Tensor, b: Params) -> Params:
-    """a + factor·b, in the structure of a."""
-    return {name: a[name] + factor * b[name] for name in a}
-
-
-def conjugate_gradient(
-    product: Callable[[Params], Params], b: Params, steps: int = 10, tolerance: float = 1e-10
-) -> Params:
-    """x with A x ≈ b, from products A v alone. A must be symmetric and positive definite.
-
-    Stops after ``steps`` steps, or where ‖b − A x‖² < ``tolerance``.
-    """
-    x = {name: torch.zeros_like(value) for name, value in b.items()}
-    residual, direction = b, b
-    size = dot(residual, residual)
-    for _ in range(steps):
-        if size < tolerance:
-            break
-        image = product(direction)
-        alpha = size / dot(direction, image)
-        x = plus(x, alpha, direction)
-        residual = plus(residual, -alpha, image)
-        new = dot(residual, residual)
-        direction = plus(residual, new / size, direction)
-        size = new
-    return x
 
 
 class Step(NamedTuple):

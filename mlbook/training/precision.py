@@ -12,7 +12,7 @@ import torch
 from mlbook.engines import conv4_sweeps
 from mlbook.engines.convolutions import PRECISIONS
 from mlbook.errors import UserError
-from mlbook.meta_learners import MAML, Backbone
+from mlbook.meta_learners import IMAML, MAML, Backbone
 from mlbook.meta_learners.base import MetaLearner
 
 
@@ -22,7 +22,8 @@ def use_precision(precision: str, device: torch.device, learner: MetaLearner) ->
         raise UserError(f"--precision must be {', '.join(PRECISIONS)}, not {precision!r}")
     cuda = device.type == "cuda"
     if precision == "bf16" or (precision == "tf32" and not cuda):
-        if not (isinstance(learner, MAML) and conv4_sweeps.fits(learner.model)):
+        by_engine = isinstance(learner, MAML) and not isinstance(learner, IMAML)
+        if not (by_engine and conv4_sweeps.fits(learner.model)):
             place = "a GPU or " if precision == "tf32" else ""
             raise UserError(
                 f"--precision {precision} needs {place}one of the convolutional networks, trained by MAML"
