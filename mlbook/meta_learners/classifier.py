@@ -117,7 +117,7 @@ class Classifier(InitialisationLearner):
         # torch's own kernels: first derivatives of F.batch_norm are right
         cut = conv4_kernels.patches(self.model, x)
         prediction = conv4_kernels.logits(
-            self.model, params, cut, _running(state.meta)
+            self.model, params, cut, running_of(state.meta)
         )
         loss = F.cross_entropy(prediction, y)
         gradient = dict(
@@ -141,7 +141,7 @@ class Classifier(InitialisationLearner):
             self.model,
             headless(self.model, params),
             x,
-            statistics=_running(params, "running."),
+            statistics=running_of(params, "running."),
         )
 
     def path(
@@ -195,7 +195,7 @@ class Classifier(InitialisationLearner):
         return F.linear(features, params["head.weight"], params["head.bias"])
 
 
-def _running(tensors: dict, prefix: str = "") -> list[Statistics]:
+def running_of(tensors: dict, prefix: str = "") -> list[Statistics]:
     """The running statistics, layer by layer, from the groups of ``meta`` or
     from a task's parameters."""
     if prefix:

@@ -91,9 +91,10 @@ def classifier_training(
 
 def headless(model: Conv4, params: Params) -> Params:
     """The parameters of ``model`` with the identity as its head: the network
-    then returns what the head would read, [B, D]."""
+    then returns what the head would read, [B, D]. ``params`` may lack the head."""
     D = model.head.in_features
-    own = {n: params[n] for n, p in model.named_parameters() if p.requires_grad}
+    names = [n for n, p in model.named_parameters() if p.requires_grad]
+    own = {n: params[n] for n in names if not n.startswith("head.")}
     weight = next(iter(own.values()))
     return {
         **own,

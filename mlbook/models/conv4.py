@@ -92,12 +92,17 @@ class Conv4(nn.Module):
                 nn.init.ones_(p)
 
     def forward(
-        self, x: Tensor, statistics: list[Statistics] | None = None, collect: list[Statistics] | None = None
+        self,
+        x: Tensor,
+        statistics: list[Statistics] | None = None,
+        collect: list[Statistics] | None = None,
+        outputs: list[Tensor] | None = None,
     ) -> Tensor:
         """x [B, C, H, W] -> logits [B, N].
 
         statistics: one entry per layer to normalise with (batch-norm modes ``support`` and ``running``); default:
-            those of x itself. collect: a list that receives the statistics of x, layer by layer.
+            those of x itself. collect: a list that receives the statistics of x, layer by layer. outputs: a list that receives
+            what the four modules give, [B, filters, h, w].
         """
         for i, conv in enumerate(self.convs):
             x = conv(x)
@@ -110,6 +115,8 @@ class Conv4(nn.Module):
                 x = F.max_pool2d(x, 2, ceil_mode=self.downsample == "max_pool_same")
             elif self.downsample == "average_pool":
                 x = F.avg_pool2d(x, 2)
+            if outputs is not None:
+                outputs.append(x)
         return self.head(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
