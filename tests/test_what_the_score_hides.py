@@ -1,0 +1,176 @@
+"""Chapter 21: all numberings of a task's classes, a head without places, and what moves in the inner loop; all in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mlbook import experiments
+from mlbook.engines import fast
+from mlbook.errors import UserError
+from mlbook.meta_learners import MAML
+from mlbook.meta_learners.inner_loop import gradient_of
+from mlbook.models import Conv4, call
+from mlbook.models.conv4 import adapted_names, head_names
+from mlbook.pages.checks import relative_distance
+from mlbook.tasks import Episode
+from mlbook.training.relabelling import accuracies, relabelled_logits, relabellings, shared_head, spread
+from mlbook.training.what_moves import (
+    PARTS,
+    layer_outputs,
+    linear_cka,
+    put_back,
+    put_back_scores,
+    similarities,
+)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+MODEL = Conv4(3, filters=4, size=12)
+LEARNER = MAML(MODEL, inner_lr=0.5, names=adapted_names(MODEL))
+
+
+def a_start(seed=0):
+    meta = LEARNER.init(rng(seed)).meta
+    return {group: {n: p.double() for n, p in tensors.items()} for group, tensors in meta.items()}
+
+
+def a_task(k_shot=2, queries=4, seed=1):
+    x = torch.rand(3, k_shot + queries, 1, 12, 12, generator=rng(seed), dtype=torch.float64)
+    y = torch.arange(3)
+    support, query = x[:, :k_shot].flatten(0, 1), x[:, k_shot:].flatten(0, 1)
+    return Episode(support, y.repeat_interleave(k_shot), query, y.repeat_interleave(queries))
+
+
+# -- numberings ------------------------------------------------------------------------------------------------------
+
+
+def test_all_numberings_once():
+    found = relabellings(4)
+    assert found.shape == (24, 4) and torch.equal(found[0], torch.arange(4))
+    assert len({tuple(row) for row in found.tolist()}) == 24
+    with pytest.raises(UserError, match="for 1 to 6 classes, not for 7"):
+        relabellings(7)
+
+
+@pytest.mark.parametrize("batch_norm", ["transductive", "support"])
+def test_other_numbers_are_other_rows_of_the_head(batch_norm):
+    """To number the classes anew is to permute the rows of the head before the inner loop, and to read them back."""
+    meta, task = a_start(), a_task()
+    found = relabelled_logits(LEARNER, meta, task, steps=2, batch_norm=batch_norm)
+    assert found.shape == (6, 12, 3)
+    for numbers, logits in zip(relabellings(3), found, strict=True):
+        rows = {n: p[numbers] if n.startswith("head") else p for n, p in meta["params"].items()}
+        *_, adapted = LEARNER.path({"params": rows}, task.support_x, task.support_y, 2)
+        statistics = []
+        call(MODEL, adapted, task.support_x, collect=statistics)
+        options = {} if batch_norm == "transductive" else {"statistics": statistics}
+        torch.testing.assert_close(
+            logits, call(MODEL, adapted, task.query_x, **options), rtol=1e-9, atol=1e-9
+        )
+    assert (found[1:] - found[0]).abs().amax((1, 2)).min() > 1e-3  # it matters
+    right = accuracies(found, task.query_y)
+    assert right.shape == (6,) and torch.equal(right[0], (found[0].argmax(1) == task.query_y).float().mean())
+
+
+def test_a_shared_head_has_no_order():
+    meta, task = shared_head(a_start()), a_task()
+    assert torch.equal(meta["params"]["head.weight"][0], a_start()["params"]["head.weight"].mean(0))
+    found = relabelled_logits(LEARNER, meta, task, steps=3)
+    torch.testing.assert_close(found, found[:1].expand_as(found), rtol=1e-10, atol=1e-10)
+    with pytest.raises(UserError, match="there is no classifier among the parameters"):
+        shared_head(meta, ("classifier",))
+
+
+def test_the_first_step_of_a_shared_head_makes_prototypes_and_leaves_the_body_alone():
+    meta, task, alpha = shared_head(a_start()), a_task(), 0.5
+    params = meta["params"]
+
+    def loss(p):
+        return F.cross_entropy(call(MODEL, p, task.support_x), task.support_y)
+
+    gradient = gradient_of(loss, params, tuple(params))
+    body = [g for n, g in gradient.items() if n not in head_names(MODEL)]
+    assert max(float(g.abs().max()) for g in body) < 1e-14
+    *_, adapted = LEARNER.path(meta, task.support_x, task.support_y, 1)
+    outputs = []
+    call(MODEL, params, task.support_x, outputs=outputs)
+    f = outputs[-1].mean((2, 3))
+    prototypes = torch.stack([f[task.support_y == c].mean(0) for c in range(3)])
+    wanted = params["head.weight"] + alpha / 3 * (prototypes - f.mean(0))
+    torch.testing.assert_close(adapted["head.weight"], wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(adapted["head.bias"], params["head.bias"], rtol=1e-12, atol=1e-12)
+
+
+def test_the_variance_of_a_score_has_two_parts():
+    scores = torch.rand(7, 6, generator=rng(), dtype=torch.float64)
+    found = spread(scores)
+    torch.testing.assert_close(found.within**2 + found.between**2, scores.var(correction=0))
+    assert found.worst < found.mean < found.best
+    torch.testing.assert_close(found.best, scores.max(1).values.mean())
+
+
+# -- what moves ------------------------------------------------------------------------------------------------------
+
+
+def test_cka_is_its_formula_and_keeps_what_it_should():
+    x = torch.randn(50, 4, generator=rng(), dtype=torch.float64)
+    y = torch.randn(50, 6, generator=rng(1), dtype=torch.float64) + x[:, :1]
+    centre = torch.eye(50, dtype=torch.float64) - 1 / 50
+    k, m = centre @ (x @ x.t()) @ centre, centre @ (y @ y.t()) @ centre
+    torch.testing.assert_close(linear_cka(x, y), (k * m).sum() / (k.norm() * m.norm()))
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=rng(2), dtype=torch.float64)).Q
+    torch.testing.assert_close(linear_cka(x, 3 * y @ turn + 1), linear_cka(x, y))
+    torch.testing.assert_close(linear_cka(y, y), torch.ones((), dtype=torch.float64))
+    stretch = torch.diag(torch.tensor([1.0, 1, 1, 1, 1, 20], dtype=torch.float64))
+    assert (linear_cka(x, y @ stretch) - linear_cka(x, y)).abs() > 0.01  # other linear maps do count
+    few = linear_cka(x[:5], torch.randn(5, 40, generator=rng(3), dtype=torch.float64))
+    many = linear_cka(x, torch.randn(50, 40, generator=rng(3), dtype=torch.float64))
+    assert few > many + 0.1  # the bias of few rows
+    with pytest.raises(UserError, match="the same inputs"):
+        linear_cka(x, y[:3])
+
+
+def test_outputs_of_the_layers():
+    params, x = a_start()["params"], a_task().query_x
+    found = layer_outputs(MODEL, params, x)
+    assert [tuple(t.shape) for t in found] == [(432, 4), (108, 4), (48, 4), (12, 4), (12, 3)]
+    torch.testing.assert_close(found[-1], call(MODEL, params, x))
+    last = found[3].view(12, 1, 4).mean(1)
+    torch.testing.assert_close(F.linear(last, params["head.weight"], params["head.bias"]), found[-1])
+    torch.testing.assert_close(similarities(MODEL, params, params, x), torch.ones(5, dtype=torch.float64))
+
+
+def test_parts_are_put_back():
+    meta, task = a_start(), a_task()
+    *_, adapted = LEARNER.path(meta, task.support_x, task.support_y, 2)
+    back = put_back(adapted, meta["params"], ("convs.0", "head"))
+    for name, p in back.items():
+        source = meta["params"] if name.startswith(("convs.0", "head")) else adapted
+        assert p is source[name] or torch.equal(p, source[name])
+    found = put_back_scores(LEARNER, meta, task, steps=2)
+    assert found.shape == (len(PARTS),)
+    untouched = (call(MODEL, meta["params"], task.query_x).argmax(1) == task.query_y).float().mean()
+    assert torch.equal(found[-1], untouched)
+
+
+def test_boil_moves_the_body_and_anil_the_head():
+    """The three learners differ in what the inner loop moves, and all have the gradient of their own loss."""
+    moved = {}
+    for method in ("maml", "anil", "boil"):
+        learner = experiments.build_learner(experiments.config(f"{method}-omniglot-5w1s", "paper"))
+        moved[method] = set(learner.names)
+    head = {"head.weight", "head.bias"}
+    assert moved["anil"] == head and moved["boil"] == moved["maml"] - head
+    body = tuple(n for n in adapted_names(MODEL) if not n.startswith("head"))
+    learner = MAML(MODEL, inner_lr=0.5, names=body)
+    meta, task = a_start(), a_task()
+    *_, adapted = learner.path(meta, task.support_x, task.support_y, 1)
+    assert torch.equal(adapted["head.weight"], meta["params"]["head.weight"])
+    assert not torch.equal(adapted["convs.3.weight"], meta["params"]["convs.3.weight"])
+    episodes = Episode(*(field[None] for field in task))
+    one, _ = learner.meta_gradient(meta, episodes)
+    other, _ = fast(learner).meta_gradient(meta, episodes)
+    assert relative_distance(one, other) < 1e-9
