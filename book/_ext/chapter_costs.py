@@ -51,11 +51,11 @@ def _one_line(app, doctree, docname):
         beside = (
             ""
             if others < 1
-            else " beside another chapter"
+            else ", beside another chapter"
             if others == 1
-            else f" beside {others} other chapters"
+            else f", beside {others} others"
         )
-        run = f"{max(1, round(seconds))} seconds{beside} on {os.cpu_count()} CPU cores, when this site was built"
+        run = f"{max(1, round(seconds))} seconds on {os.cpu_count()} CPU cores{beside}"
     line = nodes.paragraph(classes=["chapter-cost"])
     for i, (word, text) in enumerate((("To read", read), ("To run", run), ("Needs", needed))):
         line += [nodes.Text(" · " if i else ""), nodes.strong("", word), nodes.Text(f" {text}")]
