@@ -65,6 +65,7 @@ class Lab:
         self.page, self.selector = page, f'[data-lab="{name}"]'
         self.root = page.locator(self.selector).first
         page.wait_for_function(f"document.querySelector('{self.selector}')?.dataset.state", timeout=15_000)
+        self.root.evaluate("e => e.querySelectorAll('.mlb-drawer').forEach(drawer => (drawer.open = true))")
         self.root.scroll_into_view_if_needed()
 
     def settle(self):

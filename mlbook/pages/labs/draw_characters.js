@@ -1,5 +1,6 @@
 // The lab "Draw three characters": boxes to draw in, and what MAML or Reptile make of the drawings. The arithmetic is in
 // draw_worker.js, whose source comes as text from Python; strokes.js makes pixels of strokes.
+import { kept } from "./address.js";
 import { drawingBox } from "./drawing_box.js";
 import { checkbox, radios } from "./plane.js";
 import { announcer, button, connect, frame, html, player, Plot, slider, stroke, svg, watchWidth } from "./shared.js";

@@ -23,10 +23,8 @@ export function markerPath({ key, size }, x, y) {
 }
 
 /** A point of `plot` to drag (`handle` of shared.js) with a letter in it: a bigger disc with the letter on top. */
-export function lettered(plot, letter, move, style) {
-  const grip = handle(plot, { move }), text = svg("text", {}, letter);
-  grip.node.querySelector(".mlb-ring").setAttribute("r", 15);
-  grip.node.querySelector(".mlb-dot").setAttribute("r", 9.5);
+export function lettered(plot, letter, move, style, along) {
+  const grip = handle(plot, { move, along, size: 9.5 }), text = svg("text", {}, letter);
   grip.node.classList.add("mlb-lettered");
   text.setAttribute("y", 4.5);
   if (style) grip.node.setAttribute("style", style);

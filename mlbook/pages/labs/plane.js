@@ -4,7 +4,8 @@ import { html, svg, unique } from "./shared.js";
 // -- a plane of two parameters ----------------------------------------------------------------------------------------
 
 /** For a Plot's `height`: a unit is as long upwards as to the right. */
-export const sameScale = (x, y, bottom) => (width) => ((width - 52) * (y[1] - y[0])) / (x[1] - x[0]) + 22 + bottom; // Plot's margins
+export const sameScale = (x, y, bottom) =>
+  Object.assign((width) => ((width - 52) * (y[1] - y[0])) / (x[1] - x[0]) + 22 + bottom, { oneScale: true }); // Plot's margins
 
 /** An arrow from one point of `plot` to another; nothing where a number is not finite. */
 export function arrow(plot, from, to, attributes = {}) {

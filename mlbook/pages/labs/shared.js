@@ -71,9 +71,9 @@ export const svg = (tag, attributes = {}, ...children) =>
 export const button = (text, onclick, attributes = {}) => html("button", { type: "button", onclick, ...attributes }, text);
 
 /** The frame of a lab, put into `el`: two columns, what goes below them, and what only a screen reader hears. */
-export function frame(el, name, label, live, parts, attributes = {}) {
+export function frame(el, name, label, live, parts, { columns = "mlb-columns", ...attributes } = {}) {
   const root = html("section", { class: "mlb-lab", "data-lab": name, "aria-label": `Lab: ${label}`, ...attributes },
-    html("div", { class: "mlb-columns" }, ...parts), live.node);
+    html("div", { class: columns }, ...parts), live.node);
   el.append(root);
   return root;
 }
@@ -113,6 +113,9 @@ export function slider({ label, min, max, step, show = format, input }) {
     },
   };
 }
+
+/** Controls that most readers leave alone, behind one line of words. */
+export const drawer = (words, ...nodes) => html("details", { class: "mlb-drawer" }, html("summary", {}, words), ...nodes);
 
 /** Radio buttons one below another, each with a bar in its colour and a value beside it. */
 export function barChoices(legend, names, colour, input) {
@@ -175,7 +178,10 @@ export class Plot {
   }
 
   fit(width) {
-    const { left, right, top, bottom } = this.margin, height = this.heightFor(width);
+    // What stays in view on a phone leaves room for the controls; where both axes have one scale, the plot gets narrower too.
+    const most = this.node.closest(".mlb-stay") && width < 600 ? 0.45 * innerHeight : Infinity;
+    if (this.heightFor.oneScale) while (this.heightFor(width) > most && width > 200) width -= 4;
+    const { left, right, top, bottom } = this.margin, height = Math.min(most, this.heightFor(width));
     this.width = Math.max(60, width - left - right);
     this.height = height - top - bottom;
     for (const [name, value] of Object.entries({ width, height })) this.node.setAttribute(name, value);
@@ -213,10 +219,11 @@ export class Plot {
 
   /** Pointer position in the units of the axes. */
   at(event) {
-    const box = this.node.getBoundingClientRect(), [x0, x1] = this.domain, [y0, y1] = this.range;
+    const box = this.node.getBoundingClientRect(), [x0, x1] = this.domain, [y0, y1] = this.range, { left, right, top } = this.margin;
+    const zoom = box.width / (left + this.width + right); // a large view enlarges the plot
     return [
-      x0 + ((event.clientX - box.left - this.margin.left) / this.width) * (x1 - x0),
-      y1 - ((event.clientY - box.top - this.margin.top) / this.height) * (y1 - y0),
+      x0 + (((event.clientX - box.left) / zoom - left) / this.width) * (x1 - x0),
+      y1 - (((event.clientY - box.top) / zoom - top) / this.height) * (y1 - y0),
     ];
   }
 
@@ -245,14 +252,24 @@ export function watchWidth(element, draw) {
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
-/** A point of `plot` that follows the mouse, a finger or the arrow keys (0.1 a press, 0.5 with Shift). */
-export function handle(plot, { move, remove = () => {}, select = () => {} }) {
+/**
+ * A point of `plot` that follows the mouse, a finger or the arrow keys (0.1 a press, 0.5 with Shift).
+ *
+ * A halo and small arrows, which no data point has, say that it can be moved; `along` "x" or "y": only that way. `size`: radius of the dot.
+ */
+export function handle(plot, { move, remove = () => {}, select = () => {}, along = "xy", size = 6 }) {
   let grip = null, place = [0, 0];
+  const halo = size + 7, far = halo - 1.5, near = far - 3, wing = 2.5;
+  const arrows = {
+    x: `M${near} ${-wing}L${far} 0L${near} ${wing}M${-near} ${-wing}L${-far} 0L${-near} ${wing}`,
+    y: `M${-wing} ${near}L0 ${far}L${wing} ${near}M${-wing} ${-near}L0 ${-far}L${wing} ${-near}`,
+  };
   // The invisible disc is what a finger hits. Only there does a touch drag; elsewhere it scrolls the page.
   const node = svg(
     "g",
     { class: "mlb-point", tabindex: 0, role: "slider", "aria-roledescription": "point to drag" },
-    svg("circle", { class: "mlb-reach", r: 20 }), svg("circle", { class: "mlb-ring", r: 11 }), svg("circle", { class: "mlb-dot", r: 6 }),
+    svg("circle", { class: "mlb-reach", r: 20 }), svg("circle", { class: "mlb-ring", r: halo }),
+    svg("path", { class: "mlb-arrows", d: [...along].map((axis) => arrows[axis]).join("") }), svg("circle", { class: "mlb-dot", r: size }),
   );
   const to = (x, y) => {
     const rounded = (v, limits) => Math.round(100 * clamp(v, limits)) / 100; // so that the reader sees the whole number

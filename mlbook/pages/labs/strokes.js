@@ -50,3 +50,38 @@ export function pixelsOf(strokes, centred) {
     }
   return ink;
 }
+
+// -- a drawing in an address --------------------------------------------------------------------------------------------
+
+const LETTERS_64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/** Strokes for `kept.list` of address.js: tenths of a unit from point to point, small moves in one letter; a dot between strokes. */
+export const keptDrawing = {
+  write: (strokes) => strokes.map((stroke) => {
+    const tenths = stroke.map((v) => Math.round(10 * v));
+    return tenths.map((v, i) => {
+      const move = v - (i < 2 ? 0 : tenths[i - 2]);
+      let left = move < 0 ? -2 * move - 1 : 2 * move, letters = "";
+      for (; left > 31; left >>= 5) letters += LETTERS_64[32 + (left & 31)]; // 32: more of this number follows
+      return letters + LETTERS_64[left];
+    }).join("");
+  }).join("."),
+  read(text) {
+    const strokes = text === "" ? [] : text.split(".").map((part) => {
+      const tenths = [];
+      let number = 0, shift = 0;
+      for (const letter of part) {
+        const bits = LETTERS_64.indexOf(letter);
+        number |= (bits & 31) << shift;
+        shift += 5;
+        if (bits < 0 || shift > 20) return null;
+        if (bits > 31) continue;
+        tenths.push((number & 1 ? -(number + 1) / 2 : number / 2) + (tenths.length < 2 ? 0 : tenths[tenths.length - 2]));
+        [number, shift] = [0, 0];
+      }
+      const whole = !shift && tenths.length > 0 && tenths.length % 2 === 0 && tenths.every((v) => v >= 0 && v <= 10 * PAPER);
+      return whole ? tenths.map((v) => v / 10) : null;
+    });
+    return strokes.includes(null) ? undefined : strokes;
+  },
+};

@@ -1,6 +1,8 @@
 // The figure on the front page: the same new task for every start, the same steps, one after the other, for ever.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { countParameters } from "./network.js";
-import { button, clamp, format, html, legendKey, Plot, prefersStillness, stroke, svg, unpack, watchWidth } from "./shared.js";
+import { announcer, button, clamp, format, html, legendKey, Plot, prefersStillness, stroke, svg, unpack, watchWidth } from "./shared.js";
 import { anotherTask, meet, waveOf } from "./waves.js";
 
 const HOLD = 700, MOVE = 450, LAST = 2200; // milliseconds: before the first step, for a step, with the last one
@@ -8,6 +10,8 @@ const HOLD = 700, MOVE = 450, LAST = 2200; // milliseconds: before the first ste
 function render({ model, el }) {
   const setup = model.get("setup"), { query_x: grid, steps, y_range } = setup;
   const starts = unpack(model.get("weights"), countParameters(setup.sizes));
+  const points = model.get("task").length - 2, limits = [setup.amplitude_range, setup.phase_range, ...Array(points).fill(setup.x_range)];
+  const lab = openLab(model, "two-starts", { task: kept.numbers(2, ...limits), step: kept.whole(0, steps) }, { restart: () => stop() });
   const panels = setup.names.map((name, i) => {
     const plot = new Plot({
       x: setup.x_range, y: y_range, xTicks: [-4, 0, 4], yTicks: [-4, 0, 4], xTitle: "", yTitle: "", bottom: 22,
@@ -17,24 +21,24 @@ function render({ model, el }) {
     const head = html("p", { class: "mlb-legend" }, html("strong", {}, `Start: ${name}`), loss);
     return { name, plot, loss, node: html("div", {}, head, plot.node), colour: `color: var(--mlb-${setup.colours[i]})` };
   });
-  const words = html("p", { class: "mlb-sentence" });
+  const words = html("p", { class: "mlb-sentence" }), live = announcer();
   const pause = button("Pause", () => (playing ? stop() : start()));
   const one = button("One step", () => (stop(), advance()));
   const other = button("Another task", () => (newTask(), playing || draw(0)));
-  const root = html("section", { class: "mlb-lab", "data-lab": "two-starts", "aria-label": "Figure: two starts meet a new task" },
-    html("div", { class: "mlb-columns mlb-even" }, ...panels.map((panel) => panel.node)),
-    html("p", { class: "mlb-legend" },
-      legendKey(stroke("--mlb-truth", 2.5, "7 5"), "the true wave, which neither network sees"),
-      legendKey(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "the five points that both see"),
-      legendKey({ "stroke-width": 3.5 }, "the network now"), legendKey({ "stroke-width": 1.5, opacity: 0.6 }, "before its first step")),
-    words, html("div", { class: "mlb-row" }, pause, one, other));
-  el.append(root);
+  const legend = html("p", { class: "mlb-legend" },
+    legendKey(stroke("--mlb-truth", 2.5, "7 5"), "the true wave, which neither network sees"),
+    legendKey(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "the five points that both see"),
+    legendKey({ "stroke-width": 3.5 }, "the network now"), legendKey({ "stroke-width": 1.5, opacity: 0.6 }, "before its first step"));
+  const root = lab.frame(el, {
+    kind: "Figure", label: "two starts meet a new task", live, columns: "mlb-columns mlb-even",
+    goal: "Which start finds the wave when it sees only five of its points?",
+    parts: [...panels.map((panel) => panel.node), html("div", { class: "mlb-wide" }, legend, words, html("div", { class: "mlb-row" }, pause, one, other))],
+  });
 
-  let playing = false, visible = true, frame = 0, began = 0, results = meet(setup, starts, model.get("task"));
+  let playing = false, visible = true, frame = 0, began = 0, met = null, results = [];
 
   function newTask() {
-    model.set("task", anotherTask(setup, model.get("task").length - 2));
-    results = meet(setup, starts, model.get("task"));
+    model.set("task", anotherTask(setup, points));
     setStep(0);
     began = performance.now();
   }
@@ -53,6 +57,7 @@ function render({ model, el }) {
   /** `at` may lie between two steps; the curve is then between theirs. */
   function draw(at) {
     if (panels.some(({ plot }) => !plot.width)) return; // not on the page yet
+    if (met !== model.get("task")) results = meet(setup, starts, (met = model.get("task")));
     const before = Math.floor(at), part = at - before, after = Math.min(steps, before + 1);
     const xs = model.get("task").slice(2), truth = waveOf(model.get("task"));
     panels.forEach(({ name, plot, loss, colour }, i) => {
@@ -104,13 +109,13 @@ function render({ model, el }) {
   watcher.observe(root);
   for (const { node, plot } of panels) plot.fit(Math.max(60, Math.floor(node.clientWidth))); // their height from the start: nothing below moves
   const ends = panels.map((panel) => watchWidth(panel.node, (width) => (panel.plot.fit(width), draw(model.get("step")))));
-  prefersStillness() ? stop() : start();
-  return () => {
+  prefersStillness() || lab.asked ? stop() : start(); // who opens a link wants to see what it shows
+  const end = () => {
     playing = false;
     cancelAnimationFrame(frame);
     watcher.disconnect();
-    ends.forEach((end) => end());
   };
+  return lab.follow(() => playing || draw(model.get("step")), end, ...ends);
 }
 
 export default { render };
