@@ -54,8 +54,14 @@ NAMES = [
     "leo-plane-3w1s",
     "leo-sines-lines-5shot",
     "learned-optimizer-quadratic",
+    "fedavg-glyphs-alphabets",
 ]
-STEPS = {"leo-plane-3w1s": 5, "leo-sines-lines-5shot": 5, "learned-optimizer-quadratic": 3}
+STEPS = {
+    "leo-plane-3w1s": 5,
+    "leo-sines-lines-5shot": 5,
+    "learned-optimizer-quadratic": 3,
+    "fedavg-glyphs-alphabets": 3,
+}
 OWN_WAY = ["nearest-mini-5w1s", "backbone-mini-wrn-10-4", "dada-search-glyphs", "augment-random-glyphs"]
 """Several processes train these, but do not arrive at the result of one."""
 
@@ -140,7 +146,7 @@ def test_every_kind_of_learner_is_tried_in_two_processes_or_refuses():
     refused = {kind(learner) for learner in learners.values() if learner.one_process_because()}
     assert not tried & refused and tried | refused == {kind(learner) for learner in learners.values()}
     assert {name for name, _ in refused} == {
-        "Reptile", "MAMLRL", "LinearHead", "ControllerSearch", "RelaxedSearch",
+        "Reptile", "MAMLRL", "LinearHead", "ControllerSearch", "RelaxedSearch", "FederatedAveraging",
     }  # fmt: skip
 
 

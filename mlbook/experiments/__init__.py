@@ -10,8 +10,10 @@ from mlbook.errors import UserError
 from mlbook.experiments import (
     architecture,
     augmentation,
+    federated,
     images,
     imported,
+    in_context,
     leo,
     optimizers,
     regression,
@@ -48,6 +50,8 @@ FAMILIES = {
     "optimizers": optimizers,
     "augmentation": augmentation,
     "architecture": architecture,
+    "in_context": in_context,
+    "federated": federated,
 }
 EXPERIMENTS: dict[str, Experiment] = {e.name: e for family in FAMILIES.values() for e in family.rows()}
 

@@ -52,6 +52,22 @@ class BatchedEpisode(NamedTuple):
     to = Episode.to
 
 
+class ClientRound(NamedTuple):
+    """A round of federated learning: a ``BatchedEpisode`` of clients, whose data are the support sets."""
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+    order: Tensor  # [T, k, M]: the examples of local steps 1..k, as indices
+    weight: Tensor  # [T]: n_k divided by the mean of n, over the clients of this round
+    number: Tensor  # [T]: which client it is
+
+    task = Episode.task
+    n_tasks = Episode.n_tasks
+    to = Episode.to
+
+
 class TaskDistribution:
     """Where episodes come from. For ``training.train`` and ``evaluate`` anything with this ``sample`` will do."""
 

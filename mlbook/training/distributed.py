@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -20,12 +20,22 @@ from mlbook.meta_learners.base import AllReduce, Meta, leaves, no_reduce
 from mlbook.tasks.episode import Episode
 
 
+@dataclass
+class Traffic:
+    """What a process has put into averages over all processes."""
+
+    calls: int = 0
+    bytes: int = 0
+
+
 @dataclass(frozen=True)
 class Processes:
     """This process among those that train together; the default is one that trains alone."""
 
     rank: int = 0
     count: int = 1
+    traffic: Traffic = field(default_factory=Traffic, compare=False)
+    """Of the averages that ``mean_over`` takes: one a meta-step."""
 
     def part(self, episodes: Episode) -> Episode:
         """The tasks of this process."""
@@ -43,6 +53,8 @@ class Processes:
             mine = leaves(gradient) + list(metrics.values())
             flat = share * torch.cat([tensor.detach().reshape(-1) for tensor in mine])
             dist.all_reduce(flat)
+            self.traffic.calls += 1
+            self.traffic.bytes += flat.numel() * flat.element_size()
             parts = flat.split([tensor.numel() for tensor in mine])
             whole = iter(part.view(tensor.shape) for part, tensor in zip(parts, mine, strict=True))
             mean: Meta = {group: {} for group in gradient}
