@@ -188,7 +188,7 @@ def test_a_bad_link_is_told_in_one_line_and_the_lab_starts_as_usual(show):
     lab = Lab(show([TwoStarts()], "#lab=two-starts&step=2&rate=0.1"), "two-starts")
     assert lab.state()["step"] == 0
     assert (
-        "does not fit this lab as it is now (“rate=0.1”)" in lab.root.get_by_role("status").first.inner_text()
+        "does not fit this lab as it is now (“rate=0.1”)" in lab.root.get_by_role("alert").inner_text()
     )
     assert in_view(lab)
 

@@ -116,7 +116,7 @@ def test_mouse_and_buttons(open_lab, starts, query_x):
         chosen = lab.state()
         assert chosen["initialisation"] == name
         judge(chosen, starts, query_x)
-    lab.press("Back to inner step 0")
+    lab.slide("inner step", 0)
     assert lab.state()["step"] == 0
     lab.press("Play to 10")
     page.wait_for_function(
@@ -179,7 +179,7 @@ def test_keyboard_alone(open_lab, starts, query_x):
     judge(state, starts, query_x)
 
     ring = lab.points().nth(1).locator(".mlb-ring")
-    assert ring.evaluate("e => getComputedStyle(e).stroke") != "none", "the focused point is not marked"
+    assert ring.evaluate("e => getComputedStyle(e).strokeOpacity") == "1", "the focused point is not marked"
     for _ in range(3):
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "One inner step"

@@ -109,7 +109,7 @@ def test_a_step_lights_box_code_and_formula(open_page, address):
 def test_links_lead_there_and_the_steps_go_along(open_page):
     page = open_page("book/04_maml.html", reduced_motion=True)  # a smooth scroll may be broken off
     lab = lab_page.Lab(page, "adapt-sinusoid")
-    lab.press("Back to inner step 0")
+    lab.slide("inner step", 0)
     assert page.evaluate("document.documentElement.dataset.lit") == "MAML 4"
     lab.press("One inner step")
     for kind, inside in (("box", "div.algorithm"), ("formula", "div.math"), ("code", "pre")):

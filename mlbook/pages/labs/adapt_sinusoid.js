@@ -2,13 +2,15 @@
 //
 // Python hands over `weights` (the initialisations, float32) and `setup` (their names, the ranges, the query inputs). What the
 // reader changes lies in the model's traits, so a notebook with a kernel can read it and other widgets can be linked to it.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { countParameters, innerPath, meanSquaredError, predict } from "./network.js";
 import { differ, ranLines } from "./lines.js";
-import { announcer, barChoices, button, clamp, connect, counted, format, frame, grid, handle, html, legendKey, player, Plot, row, slider, svg, unpack, watchWidth } from "./shared.js";
-
-const STATE = ["initialisation", "step", "inner_lr", "amplitude", "phase", "points"];
+import { announcer, barChoices, button, clamp, counted, drawer, format, grid, handle, html, legendKey, player, Plot, row, slider, svg, unpack, watchWidth } from "./shared.js";
 
 export const sine = (amplitude, phase, x) => amplitude * Math.sin(x - phase);
+
+export const onCurve = (x, { amplitude, phase }) => [x, sine(amplitude, phase, x)];
 
 /** Everything that follows from one initialisation θ: parameters and losses after 0, 1, …, N inner steps. */
 export function adaptation(setup, theta, { points, inner_lr, amplitude, phase }) {
@@ -34,14 +36,21 @@ function render({ model, el }) {
   const setup = model.get("setup"), [xLow, xHigh] = setup.x_range, last = setup.steps;
   const initialisations = unpack(model.get("weights"), countParameters(setup.sizes));
   const curveX = Array.from({ length: 141 }, (_, i) => xLow + ((xHigh - xLow) * i) / 140);
-  const { state, change, follow } = connect(model, STATE);
+  const lab = openLab(model, "adapt-sinusoid", {
+    initialisation: kept.choice(setup.names), step: kept.whole(0, last), inner_lr: kept.number(4, [0.0005, 0.02]), amplitude: kept.number(2, setup.amplitude_range),
+    phase: kept.number(2, setup.phase_range), points: kept.list(kept.numbers(2, setup.x_range, setup.y_range), 1, setup.max_points, ";"),
+  }, {
+    restart: () => play.stop(),
+    exact: (task) => ({ ...task, points: task.points.map(([x, y]) => (Math.abs(y - onCurve(x, task)[1]) < 0.0051 ? onCurve(x, task) : [x, y])) }), // on the sine
+  });
+  const { state, change } = lab;
   const chosen = () => Math.max(0, setup.names.indexOf(model.get("initialisation")));
   const colour = (i) => `color: var(--mlb-${setup.colours[i]})`;
 
   // -- what the reader does: change traits; drawing follows from that ---------------------------------------------------
 
-  const onCurve = (x, { amplitude, phase } = state()) => [x, sine(amplitude, phase, x)];
-  const allOnCurve = () => change({ points: state().points.map(([x]) => onCurve(x)) });
+  const inTask = (x) => onCurve(x, state());
+  const allOnCurve = () => change({ points: state().points.map(([x]) => inTask(x)) });
   const setStep = (step) => change({ step: clamp(step, [0, last]) });
 
   /** Another true sine. Support points that lie on the old one come along; the reader's own stay where they were put. */
@@ -100,7 +109,7 @@ function render({ model, el }) {
 
   const back = button("◀ Back", byHand(() => setStep(state().step - 1)), { "aria-label": "One inner step back" });
   const step = button("Step ▶", byHand(() => setStep(state().step + 1)), { class: "mlb-main mlb-runs", "aria-label": "One inner step" });
-  const playing = button("", play.toggle), reset = button("Reset", byHand(() => setStep(0)), { "aria-label": "Back to inner step 0" });
+  const playing = button("", play.toggle);
   const whole = (v) => `${v} of ${last}`;
   const sliders = {
     step: slider({ label: "inner step", min: 0, max: last, step: 1, show: whole, input: (v) => byHand(() => setStep(v))() }),
@@ -108,7 +117,7 @@ function render({ model, el }) {
     amplitude: slider({ label: "amplitude", min: setup.amplitude_range[0], max: setup.amplitude_range[1], step: 0.1, input: (v) => changeTask({ amplitude: v }) }),
     phase: slider({ label: "phase", min: 0, max: setup.phase_range[1], step: 0.01, input: (v) => changeTask({ phase: v }) }),
   };
-  const add = button("Add point", () => addPoint(onCurve(widestGap(state().points, setup.x_range))));
+  const add = button("Add point", () => addPoint(inTask(widestGap(state().points, setup.x_range))));
   const take = button("Remove point", () => removePoint(selected));
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
   const rows = html("tbody", {}), table = grid(["step", "support", "query"], rows);
@@ -123,7 +132,7 @@ function render({ model, el }) {
       legendCurve, legendKey(thin, "earlier steps"),
       legendKey({ ...thick, "stroke-dasharray": "6 4", style: "color: var(--mlb-truth)" }, "true sine (query set)"),
       legendKey(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "support point")),
-    sentence, html("div", { class: "mlb-row" }, step, back, playing, reset), ran.place,
+    sentence, html("div", { class: "mlb-row" }, step, back, playing, button("New task", randomTask, { "aria-label": "New random task" })), ran.place,
     sliders.step.node, sliders.inner_lr.node);
   const lossBox = html("div", { class: "mlb-apart" }, lossPlot.node,
     html("p", { class: "mlb-legend" }, queryKey, legendKey({ "stroke-width": 2, "stroke-dasharray": "3 3", stroke: "var(--mlb-ink)" }, supportNow),
@@ -131,14 +140,19 @@ function render({ model, el }) {
   const right = html("div", {},
     choices.node, note, lossBox);
   const bottom = html("div", { class: "mlb-wide" },
-    html("div", { class: "mlb-sliders" }, sliders.amplitude.node, sliders.phase.node),
-    html("div", { class: "mlb-row" }, button("New random task", randomTask), button("Points onto the sine", allOnCurve), add, take),
+    drawer("The task: amplitude, phase, number of points", html("div", { class: "mlb-sliders" }, sliders.amplitude.node, sliders.phase.node),
+      html("div", { class: "mlb-row" }, add, take, button("Points onto the sine", allOnCurve))),
     html("details", {}, html("summary", {}, "Losses of every step in numbers"), table),
     html("p", { class: "mlb-note" },
-      "Drag the points, or focus one and use the arrow keys (with Shift: further; Delete removes it). A double click in the plot adds one. ",
+      "Arrow keys move a point, too (with Shift: further; Delete removes it). A double click in the plot adds one. ",
       "Points on the sine follow it; the query loss is the mean squared error ",
       `at ${setup.query_x.length} inputs evenly spaced over the axis.`));
-  const root = frame(el, "adapt-sinusoid", "adapt a sinusoid", live, [left, right, bottom]);
+  const left5 = [0.02, 0.12, 0.22, 0.32, 0.42].map((part) => onCurve(xLow + part * (xHigh - xLow), lab.initial));
+  const root = lab.frame(el, {
+    label: "adapt a sinusoid", live, parts: [left, right, bottom],
+    goal: "Drag the points and press Step: which start finds the wave, also where it has no point?",
+    presets: { "Points on the left only": { points: left5, step: 1 }, "One point": { points: left5.slice(2, 3), step: 1 }, [`${last} steps`]: { step: last } },
+  });
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -213,7 +227,7 @@ function render({ model, el }) {
     queryNow.textContent = `query ${format(query[n])}`;
     supportNow.textContent = `support ${format(support[n])}`;
     for (const name of ["step", "inner_lr", "amplitude", "phase"]) sliders[name].set(now[name]);
-    back.disabled = reset.disabled = n === 0;
+    back.disabled = n === 0;
     step.disabled = n === last;
     playing.textContent = play.playing() ? "Pause" : `Play to ${last}`;
     add.disabled = now.points.length >= setup.max_points;
@@ -230,7 +244,7 @@ function render({ model, el }) {
   }
 
   lossPlot.fit(260);
-  return follow(draw, play.end, watchWidth(stay, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (lossPlot.fit(width), draw())));
+  return lab.follow(draw, play.end, watchWidth(stay, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (lossPlot.fit(width), draw())));
 }
 
 export default { render };

@@ -20,9 +20,10 @@ async function copied(text) {
  * The state of a lab, as by `connect`, with what its page's address says about it; call it before anything is made of the state.
  *
  * `fields`: how each trait is written in an address (`kept` of address.js). `restart` is called before all of the state is set at once, for
- * what a lab remembers beside its traits. `agree(state)`: whether traits that are right one by one are so together.
+ * what a lab remembers beside its traits. `agree(state)`: whether traits that are right one by one are so together. `exact(state)`: the state
+ * with what rounding took from it.
  */
-export function openLab(model, name, fields, { restart = () => {}, agree = () => true } = {}) {
+export function openLab(model, name, fields, { restart = () => {}, agree = () => true, exact = (values) => values } = {}) {
   const { state, change, soon, follow } = connect(model, Object.keys(fields)), initial = state();
   const before = document.querySelectorAll(`[data-lab="${name}"]`).length, own = before ? `${name}.${before + 1}` : name; // a page may hold two
   let show = () => {}, arrive = () => {};
@@ -36,7 +37,8 @@ export function openLab(model, name, fields, { restart = () => {}, agree = () =>
   function heard() {
     const said = hasAddress() ? saidTo(own, location.hash, fields) : null;
     if (!said || said.problem !== null) return said;
-    return agree({ ...initial, ...said.values }) ? said : { ...said, values: {}, problem: location.hash.slice(1, 41) };
+    const whole = { ...initial, ...said.values };
+    return agree(whole) ? { ...said, values: exact(whole) } : { ...said, values: {}, problem: location.hash.slice(1, 41) };
   }
   const atFirst = heard(), again = () => {
     const said = heard();
@@ -54,7 +56,7 @@ export function openLab(model, name, fields, { restart = () => {}, agree = () =>
     const reset = button("Reset", () => (put({}), large.focus()), { class: "mlb-small" });
     const link = button("Copy link", copy, { class: "mlb-small" });
     const large = button("Large view", () => (dialog ? dialog.close() : enlarge()), { class: "mlb-small" });
-    const line = html("p", { class: "mlb-said-once", role: "status" });
+    const line = html("p", { class: "mlb-said-once", role: "alert" });
     const choices = Object.entries(presets).map(([words, values]) => ({ values, node: button(words, () => put(values), { class: "mlb-small" }) }));
     const root = frame(el, name, label, live, parts, { ...attributes, ...(kind && { "aria-label": `${kind}: ${label}` }) });
     root.prepend(html("div", { class: "mlb-head" },
@@ -115,7 +117,7 @@ export function openLab(model, name, fields, { restart = () => {}, agree = () =>
   return {
     state, change, soon, put, initial, frame: build,
     /** Whether the page's address asked for this state. */
-    asked: atFirst !== null && atFirst.problem === null && Object.keys(atFirst.values).length > 0,
+    asked: atFirst !== null && atFirst.problem === null && written(fields, atFirst.values, initial) !== "",
     follow: (draw, ...ends) => follow(() => (draw(), show()), ...ends, () => removeEventListener("hashchange", again)),
   };
 }

@@ -2,10 +2,11 @@
 //
 // A line has a typical delay; days scatter about it. The learner answers with θ = w − α(w − x̄), one inner step from the start w on the K days of
 // its support set. Losses are exact: on the training lines the mean over all splits of their days, on new lines the expectation.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { radios } from "./plane.js";
-import { announcer, button, clamp, connect, counted, format, frame, grid, handle, html, legendKey, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
+import { announcer, button, clamp, counted, drawer, format, grid, handle, html, legendKey, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
 
-const TRAITS = ["learner", "start", "rate", "tasks", "shots", "spread", "away", "lines", "line"];
 const LEARNERS = {
   nothing: { name: "nothing", colour: "--mlb-muted", dash: "2 3", width: 2.5 },
   mean: { name: "the mean", colour: "--mlb-fomaml", dash: "8 4", width: 2.5 },
@@ -65,7 +66,12 @@ export function judged(setup, now) {
 // -- the lab ----------------------------------------------------------------------------------------------------------
 
 function render({ model, el }) {
-  const setup = model.get("setup"), { state, change, follow } = connect(model, TRAITS), opening = state();
+  const setup = model.get("setup"), drawn = (sets) => kept.whole(0, sets.length - 1);
+  const lab = openLab(model, "carried-over", {
+    learner: kept.choice(Object.keys(LEARNERS)), start: kept.number(3, [-99, 99]), rate: kept.number(3, [0, 1]), tasks: kept.whole(1, setup.lines[0].length),
+    shots: kept.whole(1, setup.most), spread: kept.number(1, [0, 3]), away: kept.flag, lines: drawn(setup.lines), line: drawn(setup.fresh),
+  });
+  const { state, change } = lab;
   const keys = Object.keys(LEARNERS), look = (key) => stroke(LEARNERS[key].colour, LEARNERS[key].width, LEARNERS[key].dash);
   const byHand = (values) => change({ ...judged(setup, state()).omega, ...values, learner: "hand" });
 
@@ -75,7 +81,7 @@ function render({ model, el }) {
     x: [0, 1], y: setup.delays, xTicks: [], yTicks: [-4, 0, 4, 8, 12], xTitle: "", yTitle: "delay, minutes", bottom: 24,
     height: (width) => clamp(0.75 * width, [270, 350]), role: "group",
   });
-  const start = handle(plot, { move: ([, y]) => byHand({ start: y }) });
+  const start = handle(plot, { move: ([, y]) => byHand({ start: y }), along: "y" });
   plot.front.append(start.node);
   const curves = new Plot({
     x: [1, setup.most], y: [3.8, 14], log: true, xTicks: [1, 2, 4, 6, 8, 10].filter((k) => k <= setup.most), yTicks: [],
@@ -94,22 +100,28 @@ function render({ model, el }) {
   const places = radios("The new lines are in", { same: "the same city", other: "another city" }, (where) => change({ away: where === "other" }));
   const sentence = html("p", { class: "mlb-sentence" }), remark = html("p", { class: "mlb-note" }), live = announcer();
   const dot = (fill) => svg("circle", { cx: 13, cy: 6, r: 3.5, style: `fill: ${fill}; stroke: var(--mlb-muted); stroke-width: 1.3` });
-  const left = html("div", {}, plot.node,
+  const stay = html("div", { class: "mlb-stay" }, plot.node);
+  const left = html("div", { class: "mlb-staying" }, stay,
     html("p", { class: "mlb-legend" },
       legendKey(dot("var(--mlb-muted)"), "day of the support set"), legendKey(dot("var(--mlb-ground)"), "day of the query set"),
       legendKey(stroke("--mlb-ink", 3), "mean of all days"), legendKey({ d: "M7 6h12", ...stroke("--mlb-pretraining", 4) }, "answer of the learner"),
       legendKey(stroke("--mlb-truth", 2.5, "5 3"), "typical delay, never shown to it")),
-    sentence, ...Object.values(sliders).map((s) => s.node), places.node,
+    sentence, sliders.tasks.node, sliders.shots.node,
     html("div", { class: "mlb-row" },
       button("Another new line", () => change({ line: (state().line + 1) % setup.fresh.length }), { class: "mlb-main" }),
-      button("Other training lines", () => change({ lines: (state().lines + 1) % setup.lines.length })), button("Reset", () => change(opening))));
+      button("Other training lines", () => change({ lines: (state().lines + 1) % setup.lines.length }))),
+    drawer("The city, and a rate by hand", places.node, sliders.spread.node, sliders.rate.node));
   const right = html("div", {}, choice.node, table, html("div", { class: "mlb-apart" }, curves.node,
     html("p", { class: "mlb-legend" }, ...keys.map((key) => legendKey(look(key), LEARNERS[key].name)), legendKey(stroke("--mlb-ink", 1, "1 3"), "noise of a day"))), remark);
   const bottom = html("div", { class: "mlb-wide" }, html("p", { class: "mlb-note" },
-    "Drag the start up or down, or focus it and use the arrow keys. From the start the learner goes a share α of the way to the mean of its K days. ",
+    "Drag the start up or down (arrow keys do it, too) for a learner by hand. From the start the learner goes a share α of the way to the mean of its K days. ",
     "\"Start and rate\" are those with the smallest loss on the training lines, found separately for each K. ",
     `Every training line has ${setup.lines[0][0].length - 1} days: K of them to learn from, the others to judge, averaged over all splits. The loss on new lines is the expectation over the whole city (exact, not only the lines drawn).`));
-  const root = frame(el, "carried-over", "what is carried over?", live, [left, right, bottom], { class: "mlb-lab mlb-plane" });
+  const root = lab.frame(el, {
+    label: "what is carried over?", live, parts: [left, right, bottom], class: "mlb-lab mlb-plane",
+    goal: "Choose what a learner keeps from the lines it knows: what loses least on new lines?",
+    presets: { "One training line": { learner: "both", tasks: 1 }, "Ten days": { learner: "both", shots: setup.most }, "Another city": { learner: "both", away: true } },
+  });
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -176,7 +188,7 @@ function render({ model, el }) {
     root.dataset.state = JSON.stringify({ ...now, draw: now.lines, ...found, best });
   }
 
-  return follow(draw, watchWidth(left, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (curves.fit(width), draw())));
+  return lab.follow(draw, watchWidth(stay, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (curves.fit(width), draw())));
 }
 
 export default { render };

@@ -1,12 +1,12 @@
 // The lab "Find the goal": the reader hides a goal, a policy explores, takes gradient steps on its own rollouts, and explores again.
 //
 // Python hands over `weights` (the starts, 16 bits) and `setup`. Everything that follows from the traits is computed here.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { unpackHalf } from "./half.js";
 import { explore, gaussians, innerStep, judge, mean, rateOf } from "./navigation.js";
 import { radios, sameScale } from "./plane.js";
-import { announcer, button, clamp, format, handle, html, legendKey, Plot, slider, stroke, svg, watchWidth } from "./shared.js";
-
-const TRAITS = ["goal", "start", "seed", "step", "inner_lr"];
+import { announcer, button, clamp, format, grid, handle, html, legendKey, Plot, slider, stroke, svg, watchWidth } from "./shared.js";
 
 /** The rounds 0..step: parameters, exploration, rewards. Round n has its own noise. `known` rounds are not computed again. */
 export function roundsOf(setup, thetas, state, known = []) {
@@ -29,14 +29,12 @@ function render({ model, el }) {
   const setup = model.get("setup"), last = setup.steps, names = Object.keys(setup.starts);
   const all = unpackHalf(model.get("weights")), each = all.length / names.length;
   const thetas = Object.fromEntries(names.map((name, i) => [name, all.slice(i * each, (i + 1) * each)]));
-  const state = () => Object.fromEntries(TRAITS.map((name) => [name, model.get(name)]));
-  const opening = state();
+  const lab = openLab(model, "find-the-goal", {
+    goal: kept.numbers(2, setup.goals, setup.goals), start: kept.choice(names), seed: kept.whole(1, 999), step: kept.whole(0, last), inner_lr: kept.number(2, [0, 1]),
+  });
+  const { state, change } = lab;
   const colour = () => `--mlb-${setup.starts[model.get("start")].colour}`;
 
-  function change(values) {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  }
   const hide = (goal) => change({ goal: goal.map((v) => clamp(v, setup.goals)), step: 0 });
   const anywhere = () => Math.round(100 * (setup.goals[0] + (setup.goals[1] - setup.goals[0]) * Math.random())) / 100;
 
@@ -57,28 +55,30 @@ function render({ model, el }) {
   const choice = radios("The policy starts as", Object.fromEntries(names.map((name) => [name, name])), (start) => change({ start, step: 0 }));
   const about = html("p", { class: "mlb-note mlb-about" }), sentence = html("p", { class: "mlb-sentence" }), live = announcer();
   const body = html("tbody", {});
-  const heads = ["steps", "return", "distance", "spread"];
-  const table = html("table", { class: "mlb-grid", "aria-label": "After each gradient step" },
-    html("thead", {}, html("tr", {}, ...heads.map((t) => html("th", { scope: "col" }, t)))), body);
-  const left = html("div", {}, plane.node,
+  const table = grid(["steps", "return", "distance", "spread"], body, { class: "mlb-grid", "aria-label": "After each gradient step" });
+  const stay = html("div", { class: "mlb-stay" }, plane.node);
+  const left = html("div", { class: "mlb-staying" }, stay,
     html("p", { class: "mlb-legend" },
       legendKey({ d: "M1 9C8 1 14 11 25 4", ...stroke("--mlb-maml", 2) }, "trajectories of this round"),
       legendKey(svg("circle", { cx: 13, cy: 6, r: 4, fill: "var(--mlb-muted)" }), "start"),
       legendKey(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "goal, which the policy does not see")),
-    html("div", { class: "mlb-row" }, step, back, again));
+    html("div", { class: "mlb-row" }, step, back, again, button("New goal", () => hide([anywhere(), anywhere()]))));
   const right = html("div", {}, choice.node, about, rate.node, html("div", { class: "mlb-apart" }, curve.node), table, sentence);
   const bottom = html("div", { class: "mlb-wide" },
-    html("div", { class: "mlb-row" }, button("New goal", () => hide([anywhere(), anywhere()])), button("Reset", () => change(opening))),
     html("p", { class: "mlb-note" },
-      "Drag the goal, or focus it and use the arrow keys (with Shift: further): the agent then starts again. ",
+      "Arrow keys move the goal, too (with Shift: further); the agent then starts again. ",
       `Each round is ${setup.trajectories} trajectories of at most ${setup.horizon} moves of up to ${setup.reach} along each axis; the reward of a move is minus the distance to the goal after it. `,
       "Return and distance from the goal at the end are means over the walks, the spread is that of one move. ",
       "A gradient step uses the trajectories of this round and nothing else, with rate α at first and α/2 later. Trajectories, baseline and gradient are computed in this page."));
-  const root = html("section", { class: "mlb-lab mlb-plane", "data-lab": "find-the-goal", "aria-label": "Lab: find the goal" },
-    html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
-  el.append(root);
+  const root = lab.frame(el, {
+    label: "find the goal", live, parts: [left, right, bottom], class: "mlb-lab mlb-plane",
+    goal: "Drag the goal: how near does one gradient step bring a policy that cannot see it?",
+    presets: {
+      "One step": { step: 1 }, "Trained on all goals": { start: "pre-trained", step: last }, "Not trained": { start: "random", step: last },
+    },
+  });
 
-  const grip = handle(plane, { move: hide, remove() {}, select() {} });
+  const grip = handle(plane, { move: hide });
   plane.front.append(grip.node);
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
@@ -144,19 +144,8 @@ function render({ model, el }) {
     root.dataset.state = JSON.stringify({ ...now, rows, returns: rounds.at(-1).judged.returns, said });
   }
 
-  // Several changes at once, or a fast pointer, are drawn once per frame.
-  let frame = 0;
-  const soon = () => (frame ||= requestAnimationFrame(() => ((frame = 0), draw())));
-  for (const name of TRAITS) model.on(`change:${name}`, soon);
   curve.fit(260);
-  const endLeft = watchWidth(left, (width) => (plane.fit(width), draw()));
-  const endRight = watchWidth(right, (width) => (curve.fit(width), draw()));
-  return () => {
-    cancelAnimationFrame(frame);
-    endLeft();
-    endRight();
-    for (const name of TRAITS) model.off(`change:${name}`, soon);
-  };
+  return lab.follow(draw, watchWidth(stay, (width) => (plane.fit(width), draw())), watchWidth(right, (width) => (curve.fit(width), draw())));
 }
 
 export default { render };

@@ -1,12 +1,13 @@
 // The lab "A map of classifiers": three classes in a plane, the code z of each on a map, and the classifier that LEO decodes.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { bumps, countLeoWeights, encode, examine, innerLoop, leoNet, logits, said } from "./leo.js";
 import { differ, ranLines } from "./lines.js";
 import { lettered } from "./methods.js";
 import { cornersOf, partition } from "./partition.js";
 import { arrow, radios } from "./plane.js";
-import { announcer, button, connect, counted, format, frame, grid, html, inPercent, legendKey, Plot, row, stroke, svg, unique, unpack, watchWidth } from "./shared.js";
+import { announcer, button, counted, drawer, format, grid, html, inPercent, legendKey, Plot, row, stroke, svg, unique, unpack, watchWidth } from "./shared.js";
 
-const TRAITS = ["points", "codes", "latent", "finetuning", "shots", "draw", "task"];
 const COLOURS = ["--mlb-other-1", "--mlb-other-2", "--mlb-third"];
 const CELLS = 44, COARSE = 30; // of the square, along a side: for the classifier, for each of the samples
 
@@ -44,7 +45,20 @@ export function followed(net, state, setup, queries) {
 function render({ model, el }) {
   const setup = model.get("setup"), { ways, most, letters } = setup, limits = [-setup.bumps.reach, setup.bumps.reach], side = [-setup.map, setup.map];
   const net = leoNet(unpack(model.get("weights"), countLeoWeights(setup.network))[0], setup.network);
-  const { state, change, follow } = connect(model, TRAITS);
+  const total = ways * most, anywhere = [-99, 99]; // inner steps carry codes out of the picture
+  const supportPoints = (task) => setup.tasks[task].support.flat();
+  const lab = openLab(model, "latent-map", {
+    points: kept.list(kept.numbers(2, limits, limits), total, total, ";"), codes: kept.list(kept.numbers(3, anywhere, anywhere), 0, ways, ";"),
+    latent: kept.whole(0, setup.steps), finetuning: kept.whole(0, setup.steps), shots: kept.choice([1, most]),
+    draw: kept.whole(0, setup.noise.length), task: kept.whole(0, setup.tasks.length - 1),
+  }, {
+    agree: ({ codes }) => [0, ways].includes(codes.length),
+    exact(values) { // points of the task that nobody moved
+      const own = supportPoints(values.task), same = (p, q) => p.every((v, j) => Math.abs(v - q[j]) < 0.006);
+      return { ...values, points: values.points.map((p, i) => (same(p, own[i]) ? own[i] : p)) };
+    },
+  });
+  const { state, change } = lab;
   const fine = cornersOf(...limits, CELLS), coarse = cornersOf(...limits, COARSE), seen = [fine, coarse].map((corners) => bumps(corners, setup.bumps));
   const queriesOf = setup.tasks.map(({ query }) => {
     const places = query.flat();
@@ -58,7 +72,7 @@ function render({ model, el }) {
   const step = (count) => change({ latent: Math.min(setup.steps, state().latent + count), finetuning: 0 }); // w is decoded anew
   const tune = () => change({ finetuning: Math.min(setup.steps, state().finetuning + 1) });
   function toTask(task) {
-    change({ ...fresh, task, draw: 0, points: setup.tasks[task].support.flat() });
+    change({ ...fresh, task, draw: 0, points: supportPoints(task) });
   }
   function moveCode(k, place) {
     const now = state(), codes = followed(net, { ...now, draw: 0 }, setup, queriesOf[now.task]).path.pop().z.map((z, i) => (i === k ? place : z));
@@ -68,7 +82,7 @@ function render({ model, el }) {
   // -- the elements -----------------------------------------------------------------------------------------------------
 
   const ticks = (far) => [-2 * far, -far, 0, far, 2 * far];
-  const square = (width) => Math.max(60, width - 52) + 60; // Plot's margins
+  const square = Object.assign((width) => Math.max(60, width - 52) + 60, { oneScale: true }); // Plot's margins
   const plane = new Plot({ x: limits, y: limits, xTicks: [-3, -2, -1, 0, 1, 2, 3], yTicks: [-2, 0, 2], xTitle: "x₁", yTitle: "x₂", height: square, role: "group" });
   const map = new Plot({ x: side, y: side, xTicks: ticks(setup.map / 3), yTicks: ticks(setup.map / 3), xTitle: "z₁", yTitle: "z₂", height: square, role: "group" });
   const hatch = unique(); // patterns are found by name, and a page may hold two labs
@@ -101,14 +115,19 @@ function render({ model, el }) {
       button("Encode", () => change(fresh), { class: "mlb-main mlb-runs", "aria-label": "Encode: codes at the means" }),
       button("Latent step", () => step(1), { class: "mlb-runs", "aria-label": "One latent step" }), button("5 latent steps", () => step(5)),
       button("Fine-tuning step", tune, { class: "mlb-runs", "aria-label": "One fine-tuning step" }),
-      button("Draw 12 samples", () => change({ draw: (state().draw % setup.noise.length) + 1 })), button("No samples", () => change({ draw: 0 })),
       button("New task", () => toTask((state().task + 1) % setup.tasks.length))),
-    ran.place, shots.node, table, sentence, remark,
+    ran.place, table, sentence, remark,
+    drawer("Samples, and more support points", html("div", { class: "mlb-row" },
+      button("Draw 12 samples", () => change({ draw: (state().draw % setup.noise.length) + 1 })), button("No samples", () => change({ draw: 0 }))), shots.node),
     html("div", { class: "mlb-apart" }, html("p", { class: "mlb-note" },
-      "Drag a support point (left) or a code (right), or focus one and use the arrow keys (with Shift: further). The codes follow the support points until you move one by hand; Encode lets them follow again. ",
+      "Arrow keys move a point or a code, too (with Shift: further). The codes follow the support points until you move one by hand; Encode lets them follow again. ",
       `Support loss: sum over the support points, which the inner steps descend. LEO was meta-trained with ${setup.trained[0]} latent and ${setup.trained[1]} fine-tuning steps and one support point per class. `,
       "Samples: z drawn from the Gaussians of the encoder, then taken through the same inner steps.")));
-  const root = frame(el, "latent-map", "a map of classifiers", live, [left, right, bottom], { class: "mlb-lab mlb-plane" });
+  const root = lab.frame(el, {
+    label: "a map of classifiers", live, parts: [left, right, bottom], class: "mlb-lab mlb-plane",
+    goal: "Drag a support point (left) or a code (right): what does the other side make of it?",
+    presets: { "Five latent steps": { latent: 5 }, "Twelve samples": { draw: 1 }, "Three points per class": { shots: most, latent: 5 } },
+  });
 
   const supports = Array.from({ length: ways * most }, (_, i) => {
     const move = (place) => change({ points: state().points.map((old, j) => (j === i ? place : old)), latent: 0, finetuning: 0 });
@@ -190,7 +209,7 @@ function render({ model, el }) {
     ran.tell(now);
   }
 
-  return follow(draw, watchWidth(stay, (width) => (plane.fit(width), draw())), watchWidth(right, (width) => (map.fit(width), draw())));
+  return lab.follow(draw, watchWidth(stay, (width) => (plane.fit(width), draw())), watchWidth(right, (width) => (map.fit(width), draw())));
 }
 
 export default { render };

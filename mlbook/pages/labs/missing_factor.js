@@ -1,10 +1,11 @@
 // The lab "The missing factor": two tasks in one parameter, the meta-gradient with and without the factors 1 − αH, and the slope of the meta-loss.
 //
 // A task is L(θ) = ½au² + q/24·u⁴ with u = θ − c; its curvature H = a + ½qu² grows away from the bottom where q > 0.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { lettered } from "./methods.js";
-import { announcer, button, clamp, connect, counted, format, frame, grid, html, legendKey, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
+import { announcer, button, clamp, counted, drawer, format, grid, html, legendKey, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
 
-const TRAITS = ["theta", "alpha", "steps", "curvatures", "bottoms", "quartic"];
 const EPSILON = 1e-4; // of the finite difference
 const TASKS = [{ colour: "--mlb-other-1", dash: undefined }, { colour: "--mlb-other-2", dash: "8 4" }];
 
@@ -46,10 +47,15 @@ export function verdict({ maml, fomaml }) {
 // -- the lab ----------------------------------------------------------------------------------------------------------
 
 function render({ model, el }) {
-  const setup = model.get("setup"), limits = setup.range, { state, change, follow } = connect(model, TRAITS), opening = state();
+  const setup = model.get("setup"), limits = setup.range, forget = () => ((trail = []), (lost = false));
+  const lab = openLab(model, "missing-factor", {
+    theta: kept.number(3, limits), alpha: kept.number(2, [0, setup.most_alpha]), steps: kept.whole(1, setup.most_steps),
+    curvatures: kept.numbers(1, setup.bends, setup.bends), bottoms: kept.numbers(2, limits, limits), quartic: kept.number(1, [0, setup.most_quartic]),
+  }, { restart: forget });
+  const { state, change } = lab;
   const tasksOf = ({ curvatures, bottoms, quartic }) => curvatures.map((a, i) => ({ a, c: bottoms[i], q: quartic }));
   let trail = [], lost = false; // of the outer steps, and whether the last one led out of the picture
-  const anew = (values) => ((trail = []), (lost = false), change(values));
+  const anew = (values) => (forget(), change(values));
   const put = (name, i, value) => anew({ [name]: state()[name].map((old, j) => (j === i ? value : old)) });
   function walk(kind) {
     const now = state(), next = now.theta - setup.outer * gradients(tasksOf(now), now.theta, now.alpha, now.steps)[kind], kept = clamp(next, limits);
@@ -77,22 +83,27 @@ function render({ model, el }) {
   const body = html("tbody", {});
   const table = grid(["", ["∏(1−αH)", "product of the factors"], ["∇L(θ′)", "query gradient"], "MAML", "FOMAML"], body, { class: "mlb-grid", "aria-label": "Factors and gradients" });
   const sentence = html("p", { class: "mlb-sentence" }), remark = html("p", { class: "mlb-note" }), live = announcer();
-  const left = html("div", {}, plot.node,
+  const stay = html("div", { class: "mlb-stay" }, plot.node);
+  const left = html("div", { class: "mlb-staying" }, stay,
     html("p", { class: "mlb-legend" }, ...TASKS.map((t, i) => legendKey(stroke(t.colour, 3, t.dash), `task ${i + 1}, its inner steps below`))),
     sentence,
     html("div", { class: "mlb-row" }, button("MAML step", () => walk("maml"), { class: "mlb-main", "aria-label": "One outer step with MAML" }),
-      button("FOMAML step", () => walk("fomaml"), { "aria-label": "One outer step with FOMAML" }), button("Reset", () => anew(opening))),
-    ...Object.values(sliders).map((s) => s.node), ...bends.map((s) => s.node));
+      button("FOMAML step", () => walk("fomaml"), { "aria-label": "One outer step with FOMAML" })),
+    sliders.alpha.node, sliders.steps.node, drawer("Curvatures of the tasks", ...bends.map((s) => s.node), sliders.quartic.node));
   const right = html("div", {}, table, html("div", { class: "mlb-apart" }, meta.node), slopes.node,
     html("p", { class: "mlb-legend" }, legendKey(stroke("--mlb-ink", 2.5), "J"), legendKey(stroke("--mlb-maml", 3.5), "MAML: the slope of J"), legendKey(stroke("--mlb-fomaml", 3, "9 4"), "FOMAML"),
       legendKey(svg("rect", { x: 1, y: 1, width: 24, height: 10, class: "mlb-wrong-way" }), "they point opposite ways")), remark);
   const bottom = html("div", { class: "mlb-wide" }, html("p", { class: "mlb-note" },
-    "Drag θ or the bottom of a task, or focus one and use the arrow keys (with Shift: further). ",
+    "Arrow keys move θ or a bottom, too (with Shift: further). ",
     `A task is ½a·u² + q/24·u⁴ with u = θ − c, so H = a + ½q·u². An outer step is ${setup.outer} times the gradient. The check is a central difference of J with ε = ${EPSILON}.`));
-  const root = frame(el, "missing-factor", "the missing factor", live, [left, right, bottom]);
+  const root = lab.frame(el, {
+    label: "the missing factor", live, parts: [left, right, bottom],
+    goal: "Raise the inner rate α, or drag θ: where does FOMAML point the wrong way?",
+    presets: { "α = 0.4": { alpha: 0.4 }, "α = 0.4, two inner steps": { alpha: 0.4, steps: 2 }, "Bent losses": { alpha: 0.3, curvatures: [1, 0.5], quartic: 2 } },
+  });
 
-  const grips = TASKS.map((t, i) => lettered(plot, `${i + 1}`, ([c]) => put("bottoms", i, c), `color: var(${t.colour})`));
-  const point = lettered(plot, "θ", ([theta]) => anew({ theta }), "color: var(--mlb-ink)"); // last: on top of the others
+  const grips = TASKS.map((t, i) => lettered(plot, `${i + 1}`, ([c]) => put("bottoms", i, c), `color: var(${t.colour})`, "x"));
+  const point = lettered(plot, "θ", ([theta]) => anew({ theta }), "color: var(--mlb-ink)", "x"); // last: on top of the others
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -173,7 +184,7 @@ function render({ model, el }) {
     root.dataset.state = JSON.stringify({ ...now, ...found, verdict: how, lost, trail });
   }
 
-  return follow(draw, watchWidth(left, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (meta.fit(width), slopes.fit(width), draw())));
+  return lab.follow(draw, watchWidth(stay, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (meta.fit(width), slopes.fit(width), draw())));
 }
 
 export default { render };

@@ -1,10 +1,11 @@
 // The lab "Who is in the batch?": query images go into a batch and out of it, and one adapted network classifies them with three
 // kinds of batch-norm statistics. The arithmetic is in conv4.js; weights and images come from Python.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { conv4, softmax } from "./conv4.js";
 import { unpackHalf } from "./half.js";
-import { announcer, button, connect, frame, html } from "./shared.js";
+import { announcer, button, html } from "./shared.js";
 
-const STATE = ["batch", "watched"];
 const LETTERS = "ABCDE";
 const MODES = ["the batch", "the support set", "support + it"];
 
@@ -54,7 +55,9 @@ function render({ model, el }) {
   const support = all.slice(0, support_y.length), queries = all.slice(support_y.length), B = queries.length;
   const classOf = (i) => Math.floor(i / Q), name = (i) => `drawing ${(i % Q) + 1} of ${LETTERS[classOf(i)]}`;
   const judged = judgements(network, unpackHalf(model.get("weights")), support, queries);
-  const { state, change, soon, follow } = connect(model, STATE);
+  const ordered = (batch) => batch.every((n, i) => !i || batch[i - 1] < n);
+  const lab = openLab(model, "query-batch", { batch: kept.list(kept.whole(0, B - 1), 0, B), watched: kept.whole(0, B - 1) }, { agree: ({ batch }) => ordered(batch) });
+  const { state, change, soon } = lab;
 
   // -- the elements -----------------------------------------------------------------------------------------------------
 
@@ -92,14 +95,14 @@ function render({ model, el }) {
   const board = html("div", { class: "mlb-board", role: "group", "aria-label": "Support set and queries", style: `--mlb-ways: ${ways}` }, ...cells);
 
   const range = (n, f) => Array.from({ length: n }, (_, i) => f(i));
-  const compose = (batch) => () => change({ batch: batch() });
+  const compose = (words, batch) => button(words, () => change({ batch: batch() }), { class: "mlb-small" });
   const buttons = html("div", { class: "mlb-row" },
-    button("One of each class", compose(() => range(ways, (k) => k * Q + (state().watched % Q)))),
-    button("One class only", compose(() => range(Q, (i) => classOf(state().watched) * Q + i))),
-    button("This one alone", compose(() => [state().watched])),
-    button(`${ways} at random`, compose(() => drawn(ways, B))),
-    button(`All ${B}`, compose(() => range(B, (i) => i))),
-    button("Empty", compose(() => [])));
+    compose("One of each class", () => range(ways, (k) => k * Q + (state().watched % Q))),
+    compose("One class only", () => range(Q, (i) => classOf(state().watched) * Q + i)),
+    compose("This one alone", () => [state().watched]),
+    compose(`${ways} at random`, () => drawn(ways, B)),
+    compose(`All ${B}`, () => range(B, (i) => i)),
+    compose("Empty", () => []));
   const heads = () => html("thead", {}, html("tr", {}, html("th", {}), ...range(ways, (k) => html("th", { scope: "col" }, LETTERS[k])), html("th", { scope: "col" }, "right")));
   const countRows = html("tbody", {}), chanceRows = html("tbody", {}), chanceTitle = html("caption", {});
   const chanceHeads = heads();
@@ -111,7 +114,10 @@ function render({ model, el }) {
     html("div", { class: "mlb-apart" }, html("table", {}, html("caption", {}, "How many drawings of the batch are called what"), heads(), countRows),
       html("table", {}, chanceTitle, chanceHeads, chanceRows)),
     html("p", { class: "mlb-note" }, "With the keyboard: arrow keys go from query to query, space puts one in or takes it out. The weights never change."));
-  const root = frame(el, "query-batch", "who is in the batch?", live, [left, right]);
+  const root = lab.frame(el, {
+    label: "who is in the batch?", live, parts: [left, right],
+    goal: "Put drawings into the batch and take them out: can you make the network call the same drawing something else?",
+  });
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -167,7 +173,7 @@ function render({ model, el }) {
   };
   draw();
   timer = setTimeout(work, 50);
-  return follow(draw, () => clearTimeout(timer));
+  return lab.follow(draw, () => clearTimeout(timer));
 }
 
 export default { render };

@@ -1,11 +1,12 @@
 // The lab "One real task": features of photographs, five classes of the reader's choice, and LEO's classifier after every inner step beside the
 // nearest centroid. The arithmetic is in leo.js; weights (16 bits) and features (8 bits) come from Python.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { unpackHalf } from "./half.js";
 import { encode, examine, innerLoop, leoNet, said } from "./leo.js";
 import { radios } from "./plane.js";
-import { announcer, button, clamp, connect, counted, frame, html, inPercent, legendKey, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
+import { announcer, button, clamp, counted, drawer, html, inPercent, legendKey, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
 
-const TRAITS = ["classes", "shots", "draw", "latent", "finetuning", "shown"];
 const LETTERS = "ABCDE", PER_DRAW = 5; // pictures that one draw of the support set takes from a class
 
 // -- arithmetic -------------------------------------------------------------------------------------------------------
@@ -66,9 +67,14 @@ export const pressed = (classes, c) => (classes.includes(c) ? classes : [...clas
 // -- the lab ----------------------------------------------------------------------------------------------------------
 
 function render({ model, el }) {
-  const setup = model.get("setup"), { names, most, draws, sets } = setup, { state, change, follow } = connect(model, TRAITS);
+  const setup = model.get("setup"), { names, most, draws, sets } = setup, ways = model.get("classes").length;
+  const lab = openLab(model, "real-episode", {
+    classes: kept.list(kept.whole(0, names.length - 1), ways), shots: kept.choice([1, 5]), draw: kept.whole(0, draws - 1), latent: kept.whole(0, most),
+    finetuning: kept.whole(0, most), shown: kept.choice(["leo", "centroid"]),
+  }, { agree: ({ classes }) => new Set(classes).size === ways });
+  const { state, change } = lab;
   const view = model.get("features"), pictures = picturesOf(new Uint8Array(view.buffer, view.byteOffset, view.byteLength), setup.network);
-  const net = netOf(model.get("weights"), setup.network), opening = state(), ways = opening.classes.length, known = new Map();
+  const net = netOf(model.get("weights"), setup.network), known = new Map();
   function compute(now) {
     const key = JSON.stringify([now.classes, now.shots, now.draw, now.latent, now.finetuning]);
     if (!known.has(key)) known.set(key, followed(net, pictures, now));
@@ -96,22 +102,27 @@ function render({ model, el }) {
   const table = html("table", { class: "mlb-answers" }, html("caption", {}, "Rows: what is in the picture. Columns: the answers."), html("thead", {}, head), body);
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
   const looks = { leo: stroke("--mlb-maml", 3.5), support: stroke("--mlb-ink", 1.8, "3 3"), centroid: stroke("--mlb-fomaml", 3, "9 4"), chance: stroke("--mlb-muted", 1.2, "1 3") };
-  const left = html("div", {},
-    html("fieldset", {}, html("legend", {}, `Five of the ${names.length} new classes; a sixth takes the place of the one chosen longest ago`), html("div", { class: "mlb-chips" }, ...chips)),
-    html("div", { class: "mlb-row" }, ...Object.entries(sets).map(([name, classes]) => button(name, () => change({ ...fresh, classes }))),
-      button("Five at random", () => change({ ...fresh, classes: atRandom() })), button("Other support pictures", () => change({ ...fresh, draw: (state().draw + 1) % draws }))),
-    shots.node, latent.node, tuning.node,
+  const stay = html("div", { class: "mlb-stay" }, plot.node);
+  const left = html("div", { class: "mlb-staying" }, stay,
+    html("p", { class: "mlb-legend" }, legendKey(looks.leo, "LEO, queries"), legendKey(looks.support, "LEO, support set"), legendKey(looks.centroid, "nearest centroid, queries"), legendKey(looks.chance, "chance")),
+    sentence,
     html("div", { class: "mlb-row" },
       button("Latent step", () => change({ latent: Math.min(most, state().latent + 1), finetuning: 0 }), { class: "mlb-main", "aria-label": "One latent step" }),
-      button("Fine-tuning step", () => change({ finetuning: Math.min(most, state().finetuning + 1) }), { "aria-label": "One fine-tuning step" }), button("Reset", () => change(opening))),
-    sentence);
-  const right = html("div", {}, plot.node,
-    html("p", { class: "mlb-legend" }, legendKey(looks.leo, "LEO, queries"), legendKey(looks.support, "LEO, support set"), legendKey(looks.centroid, "nearest centroid, queries"), legendKey(looks.chance, "chance")),
+      button("Fine-tuning step", () => change({ finetuning: Math.min(most, state().finetuning + 1) }), { "aria-label": "One fine-tuning step" })),
+    latent.node, tuning.node,
+    drawer("Support pictures", shots.node, html("div", { class: "mlb-row" }, button("Other support pictures", () => change({ ...fresh, draw: (state().draw + 1) % draws })))));
+  const right = html("div", {},
+    html("fieldset", {}, html("legend", {}, `Five of the ${names.length} new classes; a sixth takes the place of the one chosen longest ago`),
+      html("div", { class: "mlb-chips" }, ...chips, button("Five at random", () => change({ ...fresh, classes: atRandom() }), { class: "mlb-chip" }))),
     shown.node, table);
   const bottom = html("div", { class: "mlb-wide" }, html("p", { class: "mlb-note" },
     `${setup.network.pictures} pictures of each class are in this page, as ${setup.network.features} features each: those of the support draw may be learned from, the ${setup.network.pictures - PER_DRAW} others are the queries. `,
     `LEO was meta-trained on other classes with ${setup.trained[0]} latent and ${setup.trained[1]} fine-tuning steps and one picture per class; its weights are rounded to 16 bits here, the features to 8.`));
-  const root = frame(el, "real-episode", "one real task", live, [left, right, bottom], { class: "mlb-lab mlb-plane" });
+  const root = lab.frame(el, {
+    label: "one real task", live, parts: [left, right, bottom], class: "mlb-lab mlb-plane",
+    goal: "Choose five classes: on which does LEO beat the nearest centroid, and which does it confuse?",
+    presets: { ...Object.fromEntries(Object.entries(sets).map(([name, classes]) => [name, { classes }])), "Five pictures each": { shots: 5, latent: Math.min(5, most) } },
+  });
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -157,7 +168,7 @@ function render({ model, el }) {
     root.dataset.state = JSON.stringify({ ...now, ...found });
   }
 
-  return follow(draw, watchWidth(right, (width) => (plot.fit(clamp(width, [120, 900])), draw())));
+  return lab.follow(draw, watchWidth(stay, (width) => (plot.fit(clamp(width, [120, 900])), draw())));
 }
 
 export default { render };

@@ -179,7 +179,7 @@ export class Plot {
 
   fit(width) {
     // What stays in view on a phone leaves room for the controls; where both axes have one scale, the plot gets narrower too.
-    const most = this.node.closest(".mlb-stay") && width < 600 ? 0.45 * innerHeight : Infinity;
+    const stay = this.node.closest(".mlb-stay"), most = stay && getComputedStyle(stay).position === "sticky" ? 0.45 * innerHeight : Infinity;
     if (this.heightFor.oneScale) while (this.heightFor(width) > most && width > 200) width -= 4;
     const { left, right, top, bottom } = this.margin, height = Math.min(most, this.heightFor(width));
     this.width = Math.max(60, width - left - right);

@@ -2,11 +2,12 @@
 //
 // With K support points at x = ±1 the mean squared error of a line θ is ‖θ − ĉ‖² plus a constant, so an inner step takes
 // 1 − 2α of the way to the least-squares line ĉ away, and the expected errors are closed forms (mlbook.pages.checks.two_families).
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { lettered } from "./methods.js";
 import { radios, sameScale } from "./plane.js";
-import { announcer, button, clamp, connect, counted, format, frame, grid, html, legendKey, Plot, slider, stroke, svg, watchWidth } from "./shared.js";
+import { announcer, button, clamp, counted, drawer, format, grid, html, legendKey, Plot, slider, stroke, svg, watchWidth } from "./shared.js";
 
-const TRAITS = ["centres", "spread", "shots", "steps", "starts"];
 const WAYS = {
   one: { name: "one start", colour: "--mlb-maml", dash: undefined, width: 3.4 },
   known: { name: "two, known", colour: "--mlb-truth", dash: "8 4", width: 2.6 },
@@ -70,10 +71,13 @@ export function apart([a, b], distance, { levels, slopes }) {
 // -- the lab ----------------------------------------------------------------------------------------------------------
 
 function render({ model, el }) {
-  const setup = model.get("setup");
-  const { state, change, follow } = connect(model, TRAITS);
-  const opening = state(), keys = Object.keys(WAYS);
-  let direction = opening.centres; // where a distance of zero leaves no direction, the last one counts
+  const setup = model.get("setup"), keys = Object.keys(WAYS);
+  const lab = openLab(model, "two-families", {
+    centres: kept.list(kept.numbers(2, setup.levels, setup.slopes), 2, 2, ";"), spread: kept.number(2, setup.spreads),
+    shots: kept.whole(...setup.shots), steps: kept.whole(0, setup.steps), starts: kept.choice(keys),
+  }, { agree: ({ shots }) => shots % 2 === 0, restart: () => (direction = lab.initial.centres) });
+  const { state, change } = lab;
+  let direction = lab.initial.centres; // where a distance of zero leaves no direction, the last one counts
 
   // -- the elements -----------------------------------------------------------------------------------------------------
 
@@ -100,7 +104,8 @@ function render({ model, el }) {
     steps: slider({ label: "inner steps", min: 0, max: setup.steps, step: 1, show: (v) => `${v}`, input: (v) => change({ steps: v }) }),
   };
   const sentence = html("p", { class: "mlb-sentence" }), remark = html("p", { class: "mlb-note" }), live = announcer();
-  const left = html("div", {}, plane.node,
+  const stay = html("div", { class: "mlb-stay" }, plane.node);
+  const left = html("div", { class: "mlb-staying" }, stay,
     html("p", { class: "mlb-legend" },
       legendKey({ d: "M13 2a4 4 0 1 0 .1 0", ...stroke("--mlb-muted", 1.8) }, "task of family A"),
       legendKey({ d: "M9 2H17V10H9Z", ...stroke("--mlb-muted", 1.8) }, "task of family B"),
@@ -108,12 +113,16 @@ function render({ model, el }) {
     ...Object.values(sliders).map((s) => s.node));
   const right = html("div", {}, view.node, table, html("div", { class: "mlb-apart" }, curves.node), sentence, remark);
   const bottom = html("div", { class: "mlb-wide" },
-    html("div", { class: "mlb-row" }, button("Same family", () => change({ centres: apart(direction, 0, setup) })), button("Reset", () => ((direction = opening.centres), change(opening)))),
     html("p", { class: "mlb-note" },
-      "A line is a point: its level and its slope. \"Known\": a task is told its family; \"chosen\": the start with the smaller support loss. Drag the centre of a family, or focus one and use the arrow keys (with Shift: further). ",
+      "A line is a point: its level and its slope. \"Known\": a task is told its family; \"chosen\": the start with the smaller support loss. Arrow keys move a centre, too (with Shift: further). ",
       `Half of the K support points of a task stand at x = −1, half at x = 1, each with noise of standard deviation ${setup.sigma}; α = ${setup.alpha}. `,
       "Error: squared distance of the adapted line from the true one, averaged over x = ±1 and over all tasks of both families (closed form, not only the tasks drawn)."));
-  const root = frame(el, "two-families", "one start or two for two families of lines", live, [left, right, bottom], { class: "mlb-lab mlb-plane" });
+  const near = apart(lab.initial.centres, 1, setup), same = apart(lab.initial.centres, 0, setup);
+  const root = lab.frame(el, {
+    label: "one start or two for two families of lines", live, parts: [left, right, bottom], class: "mlb-lab mlb-plane",
+    goal: "Drag the two families apart: from which distance on is one start between them worse than two?",
+    presets: { "One family": { centres: same, starts: "one" }, "Near each other": { centres: near, starts: "chosen" }, "Two points only": { shots: 2, starts: "chosen" } },
+  });
   const grips = ["A", "B"].map((name, i) =>
     lettered(plane, name, (place) => change({ centres: state().centres.map((old, j) => (j === i ? place : old)) })));
 
@@ -197,7 +206,7 @@ function render({ model, el }) {
   }
 
   curves.fit(260);
-  return follow(draw, watchWidth(left, (width) => (plane.fit(width), draw())), watchWidth(right, (width) => (curves.fit(width), draw())));
+  return lab.follow(draw, watchWidth(stay, (width) => (plane.fit(width), draw())), watchWidth(right, (width) => (curves.fit(width), draw())));
 }
 
 export default { render };

@@ -2,10 +2,11 @@
 //
 // A task's loss is ½·flat·u² + ½·steep·w² with w = v − bend·(1 − cos u), where (u, v) are the coordinates along and across
 // its valley: a bowl for bend 0, a bent valley otherwise. Gradients and Hessians are analytic; support and query loss are equal.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { METHODS, markerPath, lettered } from "./methods.js";
-import { announcer, button, connect, counted, format, frame, grid, html, legendKey, player, Plot, row, slider, svg, unique, watchWidth } from "./shared.js";
+import { announcer, button, counted, drawer, format, grid, html, legendKey, player, Plot, row, slider, svg, unique, watchWidth } from "./shared.js";
 
-const TRAITS = ["phi", "alpha", "steps", "centres", "surface", "method", "hidden", "same_length", "follow"];
 export const OUTER_RATE = 0.2, OUTER_STEPS = 400;
 
 // -- arithmetic -------------------------------------------------------------------------------------------------------
@@ -96,7 +97,12 @@ const TASKS = [
 
 function render({ model, el }) {
   const setup = model.get("setup"), limits = [setup.x_range, setup.y_range];
-  const { state, change, soon, follow } = connect(model, TRAITS);
+  const place = kept.numbers(3, ...limits), keys = METHODS.map(({ key }) => key);
+  const lab = openLab(model, "which-way", {
+    phi: place, alpha: kept.number(2, setup.rates), steps: kept.whole(1, 10), centres: kept.list(place, 2, 2, ";"), surface: kept.choice(Object.keys(setup.surfaces)),
+    method: kept.choice(keys), hidden: kept.list(kept.choice(keys), 0, keys.length), same_length: kept.flag, follow: kept.flag,
+  }, { restart: () => (play.stop(), ([walked, start] = [{}, null])) });
+  const { state, change, soon } = lab;
   const tasksOf = ({ surface, centres }) => setup.surfaces[surface].map((shape, i) => ({ ...shape, centre: centres[i] }));
   const colour = (key) => `color: var(--mlb-${key})`;
 
@@ -120,7 +126,6 @@ function render({ model, el }) {
   }
   const play = player({ every: 30, next: () => walk(4), finish: () => walk(OUTER_STEPS), changed: soon });
   const backToStart = play.byHand(() => start && change({ phi: start }));
-  const opening = Object.fromEntries(["phi", "centres"].map((name) => [name, setup[name]]));
 
   // -- the elements -----------------------------------------------------------------------------------------------------
 
@@ -157,27 +162,32 @@ function render({ model, el }) {
   const alpha = slider({ label: "inner rate α", min: setup.rates[0], max: setup.rates[1], step: 0.01, show: (v) => v.toFixed(2), input: (v) => anew({ alpha: v }) });
   const steps = slider({ label: "inner steps N", min: 1, max: 10, step: 1, show: (v) => `${v}`, input: (v) => anew({ steps: v }) });
   const once = button("Outer step", play.byHand(() => walk(1)), { class: "mlb-main", "aria-label": "One outer step" }), running = button("", play.toggle);
-  const back = button("To start", backToStart, { "aria-label": "Back to start" }), reset = button("Reset", () => anew(opening), { "aria-label": "Reset φ and the tasks" });
+  const back = button("To start", backToStart, { "aria-label": "Back to start" });
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
   const numbers = html("tbody", {});
-  const left = html("div", {}, plot.node,
+  const stay = html("div", { class: "mlb-stay" }, plot.node);
+  const left = html("div", { class: "mlb-staying" }, stay,
     html("p", { class: "mlb-legend" },
       ...TASKS.map((t) => legendKey({ "stroke-width": 2, "stroke-dasharray": t.dash, style: t.style }, `loss of task ${t.name}`)),
       legendKey(svg("circle", { cx: 13, cy: 6, r: 3.5, fill: "currentColor" }), "inner steps"),
       legendKey(svg("path", { d: markerPath({ ...METHODS[2], size: 4.8 }, 13, 6), class: "mlb-end" }), "end of a walk")),
-    sentence, html("div", { class: "mlb-row" }, once, running, back, reset));
+    sentence, html("div", { class: "mlb-row" }, once, running, back));
   const right = html("div", {},
     grid(["update", "show", "turned", "walk"], html("tbody", {}, ...rows.map((r) => r.node)), { class: "mlb-grid", "aria-label": "Update directions at φ" }),
-    same.node, trace.node, alpha.node, steps.node,
-    html("fieldset", { class: "mlb-apart" }, html("legend", {}, "Loss surfaces"), html("div", { class: "mlb-pair" }, ...choices.map((c) => c.node))));
+    alpha.node, steps.node, trace.node,
+    drawer("Loss surfaces, length of the arrows", same.node, html("fieldset", {}, html("legend", {}, "Loss surfaces"), html("div", { class: "mlb-pair" }, ...choices.map((c) => c.node)))));
   const bottom = html("div", { class: "mlb-wide" },
     html("details", {}, html("summary", {}, "The four vectors in numbers"),
       grid(["mean over tasks", "φ₁", "φ₂", "length"], numbers)),
     html("p", { class: "mlb-note" },
-      "Drag φ or the bottom of a task, or focus one and use the arrow keys (with Shift: further). Support and query loss of a task are the same here. ",
+      "Arrow keys move φ or a bottom, too (with Shift: further). Support and query loss of a task are the same here. ",
       "Turned: the angle from the pre-training arrow, anticlockwise positive. Reptile's mean of (end − φ) is divided by α: the sum of the inner gradients. ",
       `An outer step is ${OUTER_RATE} times the vector (Reptile: divided by N as well); a walk ends after ${OUTER_STEPS} of them.`));
-  const root = frame(el, "which-way", "which way does φ move?", live, [left, right, bottom]);
+  const root = lab.frame(el, {
+    label: "which way does φ move?", live, parts: [left, right, bottom],
+    goal: "Drag φ or the bottoms A and B: which methods point the same way, and when do they part?",
+    presets: { "Five inner steps": { steps: 5 }, "Bent valleys": { surface: "bent valleys", steps: 5, follow: true }, "α too large": { alpha: 0.75, steps: 3 } },
+  });
   const bottoms = TASKS.map(({ name, style }, i) =>
     lettered(plot, name, (point) => anew({ centres: state().centres.map((c, j) => (j === i ? point : c)) }), style));
   const phiHandle = lettered(plot, "φ", (point) => anew({ phi: point }), "color: var(--mlb-ink)"); // last: on top of the others
@@ -198,12 +208,12 @@ function render({ model, el }) {
       svg("path", { d: markerPath(method, x + far * c, y + far * s), class: "mlb-marker" }));
   }
 
-  let [trailsOf, kept] = ["", {}]; // while φ walks, where it began does not change, nor do the four trails from there
+  let [trailsOf, trails] = ["", {}]; // while φ walks, where it began does not change, nor do the four trails from there
   function allTrails(tasks, from, { alpha, steps }) {
     const about = JSON.stringify([tasks, from, alpha, steps]);
     if (about !== trailsOf)
-      [trailsOf, kept] = [about, Object.fromEntries(METHODS.map(({ key }) => [key, outerPath(tasks, from, alpha, steps, key, limits)]))];
-    return kept;
+      [trailsOf, trails] = [about, Object.fromEntries(METHODS.map(({ key }) => [key, outerPath(tasks, from, alpha, steps, key, limits)]))];
+    return trails;
   }
 
   function draw() {
@@ -262,7 +272,7 @@ function render({ model, el }) {
     root.dataset.state = JSON.stringify({ ...now, paths, directions: vectors, angles, ends, walked: lengthsWalked, running: play.playing() });
   }
 
-  return follow(draw, play.end, watchWidth(left, (width) => (plot.fit(width), draw())));
+  return lab.follow(draw, play.end, watchWidth(stay, (width) => (plot.fit(width), draw())));
 }
 
 export default { render };
