@@ -128,14 +128,16 @@ def numberings(_: list[Path]) -> dict:
 def moves(folders: list[Path]) -> list[dict]:
     """Parts put back and similarity by layer: the shipped MAML weights, and the runs in these folders."""
     rows = []
-    sources = [(results.pretrained("maml-omniglot-5w1s"), 14_000)]
-    sources += [(load_checkpoint(folder / "checkpoint.safetensors"), None) for folder in folders]
-    n_tasks, n_images, steps = 100, 10, 3
-    for (config, meta), _ in sources:
+    sources = [results.pretrained("maml-omniglot-5w1s")]
+    if mini_imagenet.available():
+        sources.append(results.pretrained("maml-mini-5w1s"))
+    sources += [load_checkpoint(folder / "checkpoint.safetensors") for folder in folders]
+    for config, meta in sources:
+        n_tasks, n_images, steps = (30, 3, 5) if config["dataset"] == "mini" else (100, 10, 3)
         learner = experiments.build_learner(config)
         quick, scores, alike = fastest(learner, CPU), [], []
         line = ProgressLine(n_tasks, f"{config['name']} seed {config['seed']}")
-        test = characters()
+        test = experiments.build_tasks({**config, "test_query": QUERIES}, "test")
         for episodes in fixed_episodes(test, n_tasks, SEED):
             for t in range(episodes.n_tasks):
                 task = episodes.task(t)

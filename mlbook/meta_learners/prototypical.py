@@ -97,7 +97,7 @@ class Prototypical(InitialisationLearner):
         self, generator: torch.Generator, device: torch.device | str = "cpu"
     ) -> State:
         """θ without a head, averages of a standard normal, a fresh Adam."""
-        drawn = self.draw(generator, device)["params"]
+        drawn = self.draw(generator, device)["params"]  # [PROTO 1]
         head = head_names(self.model)
         meta = {"params": {n: p for n, p in drawn.items() if n not in head}}
         optimizer = torch.optim.Adam(leaves(meta), lr=self.meta_lr)
@@ -120,10 +120,10 @@ class Prototypical(InitialisationLearner):
         body, running = headless(self.model, meta["params"]), running_of(meta)
         f = conv4_kernels.logits(
             self.model, body, cut, running, self.momentum
-        )  # [PROTO 3]
-        prototypes = class_means(f[:S], episode.support_y, N)  # [PROTO 4]
-        logits = -squared_distances(f[S:], prototypes)  # [PROTO 5]
-        loss = F.cross_entropy(logits, episode.query_y)  # [PROTO 6]
+        )  # [PROTO 2]
+        prototypes = class_means(f[:S], episode.support_y, N)  # [PROTO 3]
+        logits = -squared_distances(f[S:], prototypes)  # [PROTO 4]
+        loss = F.cross_entropy(logits, episode.query_y)  # [PROTO 5]
         return loss, self.metrics(loss, logits, episode.query_y)
 
     def step(
@@ -149,7 +149,7 @@ class Prototypical(InitialisationLearner):
         each = (gradient_of(episodes.task(t)) for t in range(T))
         gradient, metrics = all_reduce(*running_mean(each, T))
         lr = self.meta_lr_at(progress)
-        return outer_step(state, gradient, lr=lr), metrics  # [PROTO 7]
+        return outer_step(state, gradient, lr=lr), metrics  # [PROTO 6]
 
     def features(self, params: Params, x: Tensor) -> Tensor:
         """f of x [B, C, H, W] under the running averages, each image alone:
