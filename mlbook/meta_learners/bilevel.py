@@ -1,4 +1,4 @@
-"""One bilevel problem, many outer variables: the outer loop, and four ways to its gradient.
+"""One bilevel problem, many outer variables: the outer loop, and the ways to its gradient.
 
 An outer variable η (an initialisation, a learning rate, an optimiser's weights, the probabilities of augmentations or of
 architectures) is judged by what an inner loop makes of it: J(η) = E[Σ_t w_t f(θ_t)], θ_{t+1} = step(η, θ_t). The outer loop is
@@ -8,6 +8,7 @@ always the same (``outer_step``); what differs is the estimate of dJ/dη:
 ``truncated``       cut the graph of the loop every ``window`` steps                    biased, memory O(window)
 ``relaxed``         a discrete choice becomes a soft one that can be differentiated     biased, little variance
 ``score_function``  (f − b) ∇ log p of the choice drawn; f need not be differentiable   unbiased, much variance
+``evolution``       differences of J at η ± σε; nothing is differentiated (``evolution.py``)
 
 An estimator is a function η -> (value, gradient). η is a dict of tensors.
 
@@ -18,7 +19,7 @@ such a network should give its estimate by ``vmap(grad(...))``, as ``mlbook.arch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -175,16 +176,16 @@ def windows(inner: Inner, steps: int, window: int) -> Iterator[Estimator]:
         yield estimate
 
 
-def truncated(inner: Inner, steps: int, window: int) -> Estimator:
-    """dJ/dη at one η, each loss differentiated back to the beginning of its
-    window only. Errors as in ``windows``."""
+def summed(parts: Callable[[], Iterable[Estimator]]) -> Estimator:
+    """The sum of the estimates of one run, all at one η. parts: begins a run, as
+    ``windows`` does."""
 
     def estimate(outer: Outer) -> Estimate:
         value, gradient = (
             0.0,
             {name: torch.zeros_like(t) for name, t in outer.items()},
         )
-        for part in windows(inner, steps, window):
+        for part in parts():
             found = part(outer)
             value = value + found.value
             gradient = {
@@ -193,6 +194,12 @@ def truncated(inner: Inner, steps: int, window: int) -> Estimator:
         return Estimate(value, gradient)
 
     return estimate
+
+
+def truncated(inner: Inner, steps: int, window: int) -> Estimator:
+    """dJ/dη at one η, each loss differentiated back to the beginning of its
+    window only. Errors as in ``windows``."""
+    return summed(lambda: windows(inner, steps, window))
 
 
 def exact(inner: Inner, steps: int) -> Estimator:

@@ -198,6 +198,12 @@ class LearnedOptimizer(MetaLearner):
         falls = self.meta_lr_decay == "cosine"
         return self.meta_lr * (cosine(progress) if falls else 1.0)
 
+    def set_meta_lr(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
+        """Give the outer optimiser the rate of this meta-step."""
+        for group in optimizer.param_groups:
+            if not isinstance(group["lr"], Tensor):  # a captured graph's rate
+                group["lr"] = self.meta_lr_at(progress)
+
     def step(
         self,
         state: State,
@@ -207,9 +213,7 @@ class LearnedOptimizer(MetaLearner):
     ) -> tuple[State, dict[str, Tensor]]:
         """One run on T problems, in which φ moves ``steps / unroll`` times. The metric is the mean loss of the points passed."""
         phi, optimizer, total = state.meta["params"], state.optimizer, 0.0
-        for group in optimizer.param_groups:
-            if not isinstance(group["lr"], Tensor):  # a captured graph's rate
-                group["lr"] = self.meta_lr_at(progress)
+        self.set_meta_lr(optimizer, progress)
         combine = over_processes(all_reduce)
         run = self.unrolled(problems)
         for estimate in windows(run, self.steps, self.unroll):  # [L2L 1]

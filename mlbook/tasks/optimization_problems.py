@@ -33,6 +33,28 @@ class QuadraticProblem(NamedTuple):
         return self.start.shape[0]
 
 
+class PerturbedProblem(NamedTuple):
+    """A ``QuadraticProblem`` with the noise that moves the weights of a learned optimiser on it."""
+
+    W: Tensor  # [T, n, n]
+    y: Tensor  # [T, n]
+    start: Tensor  # [T, n]
+    noise: Tensor  # [T, windows, weights], standard normal
+
+    task = Episode.task
+    to = Episode.to
+
+    @property
+    def n_tasks(self) -> int:
+        """T."""
+        return self.start.shape[0]
+
+    @property
+    def problems(self) -> QuadraticProblem:
+        """Without the noise."""
+        return QuadraticProblem(self.W, self.y, self.start)
+
+
 class ImageProblem(NamedTuple):
     """Images to fit a classifier to: at step t it sees the images ``batches[:, t]``."""
 
@@ -92,6 +114,21 @@ class Bowls(TaskDistribution):
         W = (curvatures / 2).sqrt()[:, :, None] * turn  # the Hessian of ‖Wθ‖² is 2WᵀW
         start = self.radius * (2 * uniform((n_tasks, 2), generator) - 1)
         return QuadraticProblem(W, torch.zeros_like(start), start)
+
+
+@dataclass(frozen=True)
+class Perturbed(TaskDistribution):
+    """Quadratic problems with noise for training by evolution strategies: ε of every window, drawn after the problems."""
+
+    tasks: TaskDistribution
+    windows: int
+    weights: int
+    """Of the learned optimiser."""
+
+    def sample(self, n_tasks: int, generator: torch.Generator) -> PerturbedProblem:
+        """``n_tasks`` problems on the generator's device."""
+        problems = self.tasks.sample(n_tasks, generator)
+        return PerturbedProblem(*problems, normal((n_tasks, self.windows, self.weights), 1.0, generator))
 
 
 @dataclass(frozen=True)
