@@ -1,0 +1,51 @@
+"""Linear functions y = w·x."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mlbook.errors import UserError
+from mlbook.tasks.episode import Episode, TaskDistribution
+
+
+@dataclass(frozen=True)
+class LinearFunctions(TaskDistribution):
+    """Tasks y = w·x with w ~ N(0, I) and every input uniform in ±``half_range``.
+
+    ``half_range`` 0.5, ten dimensions and ten points are those of the notebooks that come with von Oswald et al. 2023; one
+    input of ±1 with a level and noise of 0.3 are the lines of chapter 19.
+    """
+
+    inputs: int = 10
+    k_shot: int = 10
+    n_query: int = 10
+    half_range: float = 0.5
+    level: bool = False
+    """Put a 1 before the inputs, so that w has a level: features D = inputs + 1."""
+    noise: float = 0.0
+    """Standard deviation of the noise on support targets; query targets have none."""
+
+    def __post_init__(self) -> None:
+        if self.inputs < 1 or self.k_shot < 1 or self.n_query < 1:
+            raise UserError("inputs, k_shot and n_query must be at least 1")
+        if not (self.half_range > 0 and self.noise >= 0):
+            raise UserError("half_range must be positive, and noise must not be negative")
+
+    @property
+    def features(self) -> int:
+        """D, numbers in an input."""
+        return self.inputs + self.level
+
+    def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
+        """Episodes for ``n_tasks`` tasks: support_x [T, K, D], support_y [T, K, 1], query the same with Q."""
+        options = {"generator": generator, "device": generator.device}
+        K = self.k_shot
+        x = self.half_range * (2 * torch.rand(n_tasks, K + self.n_query, self.inputs, **options) - 1)
+        if self.level:
+            x = torch.cat([torch.ones_like(x[..., :1]), x], -1)
+        w = torch.randn(n_tasks, self.features, 1, **options)
+        noise = self.noise * torch.randn(n_tasks, K, 1, **options)
+        y = x @ w
+        return Episode(x[:, :K], y[:, :K] + noise, x[:, K:], y[:, K:])
