@@ -9,6 +9,7 @@ from mlbook.pages.labs.architecture_search import ArchitectureSearch
 from mlbook.pages.labs.carried_over import CarriedOver
 from mlbook.pages.labs.choice_gradients import ChoiceGradients
 from mlbook.pages.labs.draw_characters import DrawCharacters
+from mlbook.pages.labs.drifting_clients import DriftingClients
 from mlbook.pages.labs.find_the_goal import FindTheGoal
 from mlbook.pages.labs.four_means import FourMeans
 from mlbook.pages.labs.latent_map import LatentMap
@@ -16,6 +17,8 @@ from mlbook.pages.labs.missing_factor import MissingFactor
 from mlbook.pages.labs.optimizer_race import OptimizerRace
 from mlbook.pages.labs.query_batch import QueryBatch
 from mlbook.pages.labs.real_episode import RealEpisode
+from mlbook.pages.labs.relabel_classes import RelabelClasses
+from mlbook.pages.labs.train_maml import TrainMaml
 from mlbook.pages.labs.two_families import TwoFamilies
 from mlbook.pages.labs.two_manifolds import TwoManifolds
 from mlbook.pages.labs.two_starts import TwoStarts
@@ -29,6 +32,7 @@ __all__ = [
     "CarriedOver",
     "ChoiceGradients",
     "DrawCharacters",
+    "DriftingClients",
     "FindTheGoal",
     "FourMeans",
     "LatentMap",
@@ -36,6 +40,8 @@ __all__ = [
     "OptimizerRace",
     "QueryBatch",
     "RealEpisode",
+    "RelabelClasses",
+    "TrainMaml",
     "TwoFamilies",
     "TwoManifolds",
     "TwoStarts",
