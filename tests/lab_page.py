@@ -27,6 +27,7 @@ PAGES = {
     "two-manifolds": "book/13_solution_manifolds.html",
     "which-way": "book/14_side_by_side.html",
     "optimizer-race": "book/15_learned_optimizers.html",
+    "how-far-back": "book/reproducing_evolution.html",
     "choice-gradients": "book/16_augmentation.html",
     "architecture-search": "book/17_architecture.html",
 }

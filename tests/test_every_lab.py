@@ -55,6 +55,7 @@ LINES = {
     "two-manifolds": ".mlb-legend svg path",
     "which-way": ".mlb-arrow, .mlb-contour, .mlb-grid svg, .mlb-lettered",
     "optimizer-race": ".mlb-legend svg path",
+    "how-far-back": ".mlb-arrow, .mlb-legend svg path",
     "choice-gradients": ".mlb-legend svg path, .mlb-plot > svg path",
     "architecture-search": ".mlb-legend svg path, .mlb-fill",
 }

@@ -12,6 +12,7 @@ from mlbook.pages.labs.draw_characters import DrawCharacters
 from mlbook.pages.labs.drifting_clients import DriftingClients
 from mlbook.pages.labs.find_the_goal import FindTheGoal
 from mlbook.pages.labs.four_means import FourMeans
+from mlbook.pages.labs.how_far_back import HowFarBack
 from mlbook.pages.labs.latent_map import LatentMap
 from mlbook.pages.labs.missing_factor import MissingFactor
 from mlbook.pages.labs.optimizer_race import OptimizerRace
@@ -35,6 +36,7 @@ __all__ = [
     "DriftingClients",
     "FindTheGoal",
     "FourMeans",
+    "HowFarBack",
     "LatentMap",
     "MissingFactor",
     "OptimizerRace",

@@ -142,6 +142,12 @@ CARDS = (
         "15_learned_optimizers#play-first",
     ),
     Card(
+        "HowFarBack",
+        "How far back?",
+        "Cut an outer gradient in windows and see its sign turn, and what persistent evolution strategies pay to keep it.",
+        "reproducing_evolution#play-first",
+    ),
+    Card(
         "ChoiceGradients",
         "The estimator playground",
         "Drag what four options give, and see which estimate of a choice's gradient is off, and which only trembles.",
