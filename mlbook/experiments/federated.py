@@ -115,10 +115,12 @@ def _shared(name: str, dataset: str, clients: str, steps: int, **learner) -> Exp
     )
 
 
-def _personal(name: str, method: str, steps: int, population: int, **learner) -> Experiment:
+def _personal(
+    name: str, method: str, steps: int, population: int, rounds: int | None = None, **learner
+) -> Experiment:
     """Five characters of one alphabet are a client; 10 clients in a round, 2,000 local steps of each of the ten in all. Tested as
     Reptile is: new clients, five drawings of each character, ten steps on all of them."""
-    rounds = 2_000 // steps
+    rounds = rounds or 2_000 // steps
     return Experiment(
         name=name,
         family="federated",
@@ -135,7 +137,7 @@ def _personal(name: str, method: str, steps: int, population: int, **learner) ->
         scored_steps=(0, 1, 2, 5, 10, 20, 50),
         options={"clients": "personal", "client_batch": 10, "population": population},
         presets={
-            "quick": Preset(max(1, 200 // steps), 10, evaluation_tasks=100),
+            "quick": Preset(min(rounds, 200 // steps), 10, evaluation_tasks=100),
             "colab": Preset(rounds, 10, evaluation_tasks=400),
             "paper": Preset(rounds, 10, evaluation_tasks=400),
         },
@@ -157,4 +159,5 @@ def rows() -> list[Experiment]:
         _shared("scaffold-glyphs-alphabets", "glyphs", "alphabets", 20, **control),
         _personal("fedsgd-omniglot-3000-clients", "federated", 1, 3_000),
         _personal("reptile-omniglot-new-clients", "reptile", 20, 0),
+        _personal("untrained-omniglot-new-clients", "federated", 1, 60, rounds=1, meta_lr=0.0),
     ]
