@@ -13,6 +13,7 @@ from mlbook.tasks import BentSectors
 
 NETWORKS = {
     "mlp": lambda n, size, channels: MLP((1, 40, 40, 1)),
+    "mlp_scaled": lambda n, size, channels: MLP((1, 40, 40, 1), init_std=None),
     "mlp_oracle": lambda n, size, channels: MLP((3, 40, 40, 1)),
     "mlp_images": lambda n, size, channels: MLP(
         ((channels or 1) * (size or 28) ** 2, 256, 128, 64, 64, n), batch_norm=True
