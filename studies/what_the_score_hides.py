@@ -1,7 +1,7 @@
 """What one accuracy does not say of the methods on Omniglot: the numbers of the classes, what moves, simple baselines, how many
 classes there were to learn from (chapter 21).
 
-python -m studies.what_the_score_hides [--only PART] [--runs FOLDER ...] [--out FILE]
+python -m studies.what_the_score_hides [--only PART] [--out FILE]
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mlbook.engines import fastest
 from mlbook.meta_learners import MAML, Prototypical
 from mlbook.meta_learners.base import Meta
 from mlbook.meta_learners.nearest_neighbour import accuracies as nearest_accuracies
-from mlbook.meta_learners.pretraining import features
-from mlbook.models import Conv4
+from mlbook.meta_learners.pretraining import features, headless
+from mlbook.models import Conv4, call
 from mlbook.models.conv4 import adapted_names
 from mlbook.results import STUDIES
 from mlbook.tasks import FewShot
@@ -30,7 +30,6 @@ from mlbook.training.loop import train
 from mlbook.training.memory import keep_freed_memory
 from mlbook.training.records import keep, provenance
 from mlbook.training.relabelling import accuracies, relabelled_logits, relabellings, shared_head, spread
-from mlbook.training.runner import load_checkpoint
 from mlbook.training.what_moves import PARTS, put_back_scores, similarities
 from studies.summary import beside, mean_and_interval
 
@@ -63,7 +62,7 @@ def in_brief(scores: Tensor, together: Tensor) -> dict:
     }
 
 
-def numberings(_: list[Path]) -> dict:
+def numberings() -> dict:
     """All 120 orders of the classes for the shipped MAML and ANIL weights; 24 of them on miniImageNet."""
     found = {}
     for name, n_tasks, steps in (("maml-omniglot-5w1s", 40, 3), ("anil-omniglot-5w1s", 200, 3)):
@@ -125,14 +124,12 @@ def numberings(_: list[Path]) -> dict:
 # -- what moves ---------------------------------------------------------------------------------------------------------
 
 
-def moves(folders: list[Path]) -> list[dict]:
-    """Parts put back and similarity by layer: the shipped MAML weights, and the runs in these folders."""
+def moves() -> list[dict]:
+    """Parts put back and similarity by layer, for shipped weights."""
     rows = []
-    sources = [results.pretrained("maml-omniglot-5w1s")]
-    if mini_imagenet.available():
-        sources.append(results.pretrained("maml-mini-5w1s"))
-    sources += [load_checkpoint(folder / "checkpoint.safetensors") for folder in folders]
-    for config, meta in sources:
+    names = [f"{method}-omniglot-5w1s" for method in ("maml", "fomaml", "anil", "boil")]
+    names += ["maml-mini-5w1s"] if mini_imagenet.available() else []
+    for config, meta in map(results.pretrained, names):
         n_tasks, n_images, steps = (30, 3, 5) if config["dataset"] == "mini" else (100, 10, 3)
         learner = experiments.build_learner(config)
         quick, scores, alike = fastest(learner, CPU), [], []
@@ -150,8 +147,11 @@ def moves(folders: list[Path]) -> list[dict]:
                 line(len(scores))
         line.close()
         columns = torch.stack(scores).double().t()
+        seen = call(learner.model, headless(learner.model, meta["params"]), images)
         rows.append(
             {
+                "row_length": float(meta["params"]["head.weight"].norm(dim=1).mean()),
+                "feature_length": float(seen.norm(dim=1).mean()),
                 "experiment": config["name"],
                 "seed": config["seed"],
                 "meta_steps": config["meta_steps"],
@@ -172,7 +172,7 @@ def moves(folders: list[Path]) -> list[dict]:
 # -- baselines ----------------------------------------------------------------------------------------------------------
 
 
-def baselines(_: list[Path]) -> dict:
+def baselines() -> dict:
     """Methods on the same tasks: 5-way 1-shot, 15 queries per class."""
     n_tasks, tasks, scores = 300, characters(queries=15), {}
     network = Conv4(5)
@@ -211,7 +211,7 @@ def baselines(_: list[Path]) -> dict:
 # -- how many classes there are to learn from ---------------------------------------------------------------------------
 
 
-def diversity(_: list[Path]) -> dict:
+def diversity() -> dict:
     """Accuracy on new characters against the number of meta-train characters, everything else equal."""
     sizes, steps, rows = (20, 100, 1100), 200, []
     pool = omniglot.load("train")
@@ -270,13 +270,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--only", choices=PARTS_OF_RECORD, help="this part; what the record says of others stays"
     )
-    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of trainings, for moves")
     parser.add_argument("--out", type=Path, default=RECORD)
     options = parser.parse_args(arguments)
     keep_freed_memory()
     record = json.loads(options.out.read_text()) if options.out.exists() else {}
     for name in [options.only] if options.only else PARTS_OF_RECORD:
-        record[name] = PARTS_OF_RECORD[name](options.runs)
+        record[name] = PARTS_OF_RECORD[name]()
         keep(options.out, {**record, **provenance()})
         print(name, json.dumps(record[name], indent=1))
 

@@ -174,3 +174,42 @@ def test_boil_moves_the_body_and_anil_the_head():
     one, _ = learner.meta_gradient(meta, episodes)
     other, _ = fast(learner).meta_gradient(meta, episodes)
     assert relative_distance(one, other) < 1e-9
+
+
+def test_what_moves_the_logits_to_first_order():
+    """The derivative of a query's logits in the inner rate: a part of the head and one of the body (equation 21.8)."""
+    meta, task = a_start(), a_task()
+    params = meta["params"]
+    head = {n: p for n, p in params.items() if n.startswith("head")}
+    body = {n: p for n, p in params.items() if n.startswith("convs")}
+
+    def features(b, x):
+        outputs = []
+        call(MODEL, {**params, **b}, x, outputs=outputs)
+        return outputs[-1].mean((2, 3))
+
+    def jacobian(x):  # [B, D, parameters of the body]
+        found = torch.func.jacrev(lambda b: features(b, x))(body)
+        return torch.cat([j.flatten(2) for j in found.values()], 2)
+
+    f, f_query = features(body, task.support_x), features(body, task.query_x)
+    W = head["head.weight"]
+    e = (f @ W.t() + head["head.bias"]).softmax(1) - F.one_hot(task.support_y, 3)
+    by_head = -(f_query @ f.t() + 1) @ e / len(e)
+    J, J_query = jacobian(task.support_x), jacobian(task.query_x)
+    step = torch.einsum("idp,id->p", J, e @ W)
+    by_body = -torch.einsum("qdp,p->qd", J_query, step) @ W.t() / len(e)
+
+    def logits(alpha, names):
+        learner = MAML(MODEL, inner_lr=alpha, names=names)
+        *_, adapted = learner.path(meta, task.support_x, task.support_y, 1)
+        return call(MODEL, adapted, task.query_x)
+
+    small = 1e-6
+    for names, wanted in (
+        (tuple(head), by_head),
+        (tuple(body), by_body),
+        ((*head, *body), by_head + by_body),
+    ):
+        slope = (logits(small, names) - logits(-small, names)) / (2 * small)
+        torch.testing.assert_close(slope, wanted, rtol=1e-5, atol=1e-6)
