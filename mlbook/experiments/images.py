@@ -304,7 +304,7 @@ def prototypical(dataset: str, n_way: int, k_shot: int) -> Experiment:
 
 
 def _implicit(name: str, dataset: str, published: str | None = None, **learner) -> Experiment:
-    """iMAML with gradient descent as its inner solver: λ 2, 16 steps, 5 steps of conjugate gradients (Rajeswaran et al. 2019), with
+    """iMAML with gradient descent as its inner solver: λ 2, 16 steps, 5 CG steps (Rajeswaran et al. 2019), with
     the proximal term in every inner step and in the matrix as the paper has them (the released code does neither). The network is
     the released one but for its initial values: batch norm with scale and shift, all parameters adapted. The quick preset is a
     short run for a CPU."""
