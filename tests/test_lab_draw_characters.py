@@ -231,3 +231,20 @@ def test_without_web_workers_the_page_computes(site, browser, without):
     judge(state)
     assert page.problems == []
     page.context.close()
+
+
+def test_reptiles_weights_come_after_the_lab(site, browser):
+    """They are not in the page; the lab stands and answers with MAML before they are there."""
+    page = browsing.new_page(browser)
+    held = []
+    page.route("**/_static/later/*.js", held.append)
+    browsing.open_and_settle(page, site + PAGES["draw-characters"])
+    lab = Lab(page, "draw-characters")
+    assert ready(lab)["method"] == "maml"
+    lab.choose("Reptile")
+    assert "on their way" in lab.root.locator(".mlb-sentence").inner_text()
+    (late,) = held
+    late.continue_()
+    assert len(ready(lab)["probabilities"]) == 51
+    assert page.problems == []
+    page.context.close()

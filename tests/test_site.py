@@ -8,6 +8,7 @@ import yaml
 from book_labels import Book
 from browser import HTML, ROOT, audit, by_night, new_page, open_and_settle, weights
 from chapter_numbers import chapter_number
+from fontTools.ttLib import TTFont
 
 pytestmark = pytest.mark.site
 
@@ -173,6 +174,24 @@ def test_first_paint_waits_for_no_script_of_ours(docname):
     assert len(ours) == 2 and all(re.search(r"\b(defer|async)\b", tag) for tag in ours), ours
     late = re.findall(r"DOMContentLoaded.{,120}src: .[^']*mathjax/", text)
     assert len(late) == 1, "MathJax comes after the labs"
+
+
+def test_icons_are_the_few_that_are_shown():
+    """Every icon of a page is in a font, and the fonts weigh little: each page fetches them."""
+    (folder,) = (HTML / "_static" / "vendor" / "fontawesome").iterdir()
+    style = (folder / "css" / "all.min.css").read_text(encoding="utf-8")
+    fonts = {path.name: TTFont(path) for path in (folder / "webfonts").iterdir()}
+    assert sum(path.stat().st_size for path in (folder / "webfonts").iterdir()) < 20_000 and len(fonts) == 3
+    drawn = {code for font in fonts.values() for code in font.getBestCmap()}
+    page = (HTML / "book" / "04_maml.html").read_text(encoding="utf-8")
+    icons = set(re.findall(r'class="fa[srb]? (fa-[\w-]+)', page)) | set(
+        re.findall(r"fa-(?:solid|brands) (fa-[\w-]+)", page)
+    )
+    assert len(icons) > 8
+    for icon in icons - {"fa-solid", "fa-brands", "fa-lg"}:
+        code = re.search(rf'\.{icon}:before[^{{]*\{{content:"\\\\([0-9a-f]+)"', style)
+        assert code and int(code[1], 16) in drawn, icon
+    assert "/webfonts/" not in page, "the page waits for no font"
 
 
 def test_front_door(open_page):

@@ -49,11 +49,7 @@ def _one_line(app, doctree, docname):
     if seconds is not None:
         others = NbMetadataCollector.get_exec_data(app.env, docname)["at_once"] - 1
         beside = (
-            ""
-            if others < 1
-            else ", beside another chapter"
-            if others == 1
-            else f", beside {others} others"
+            "" if others < 1 else ", beside another chapter" if others == 1 else f", beside {others} others"
         )
         run = f"{max(1, round(seconds))} seconds on {os.cpu_count()} CPU cores{beside}"
     line = nodes.paragraph(classes=["chapter-cost"])

@@ -3,10 +3,6 @@
 import re
 from pathlib import Path
 
-# The theme loads its icons twice, as fonts and as a script of 1.5 MB that draws them once more.
-ICON_SCRIPT = re.compile(r'\s*<script src="[^"]*fontawesome[^"]*\.js[^"]*"></script>')
-
-
 # MathJax weighs more than all else a page loads, and deferred scripts wait for each other: it comes after the labs are drawn.
 MATHJAX = re.compile(r'<script defer="defer" src="([^"]*mathjax[^"]*\.js[^"]*)"></script>')
 LATER = (
@@ -34,15 +30,12 @@ def _drop_duplicates(app, pagename, templatename, context, doctree):
     files[:] = keep
 
 
-def _icons_once(app, exception):
+def _mend_pages(app, exception):
     if exception is None and app.builder.format == "html":
         for path in Path(app.outdir).rglob("*.html"):
             text = path.read_text(encoding="utf-8")
-            lighter = ICON_SCRIPT.sub("", text)
             # docutils calls the bibliography a list, and its entries something that may not stand in one.
-            lighter = lighter.replace(
-                '<div role="list" class="citation-list">', '<div class="citation-list">'
-            )
+            lighter = text.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
             lighter = MATHJAX.sub(lambda found: LATER.format(found.group(1)), lighter)
             # The front page has the book's name; one is enough.
             lighter = re.sub(r"<title>([^<]+) &#8212; \1</title>", r"<title>\1</title>", lighter)
@@ -51,7 +44,7 @@ def _icons_once(app, exception):
 
 
 def setup(app):
-    app.connect("build-finished", _icons_once)
+    app.connect("build-finished", _mend_pages)
     app.connect("config-inited", _title_beside_logo)
     app.connect("html-page-context", _drop_duplicates, priority=999)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -73,15 +73,26 @@ function render({ model, el }) {
     return known[k].ink;
   }
   let task = null, asked = "", id = 0, replies = [], shown = null, times = [];
-  const view = model.get("weights"), bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice();
-  const worker = background(model.get("worker"), { setup: { methods }, bytes }, (reply) => {
-    if (reply.id !== id) return;
-    replies[reply.step] = reply.probabilities;
-    times[reply.step] = Math.round(reply.ms);
-    soon();
-  });
+  // On a built page the weights of the second method come once the lab stands (`later`); until then only the first can be asked.
+  let able = {}, worker = null;
+  function employ() {
+    const parts = ["weights", "later"].map((name) => model.get(name)).filter((view) => view?.byteLength);
+    const bytes = new Uint8Array(parts.reduce((n, view) => n + view.byteLength, 0));
+    parts.reduce((at, view) => (bytes.set(new Uint8Array(view.buffer, view.byteOffset, view.byteLength), at), at + view.byteLength), 0);
+    able = Object.fromEntries(Object.entries(methods).slice(0, parts.length));
+    worker?.end();
+    asked = "";
+    worker = background(model.get("worker"), { setup: { methods: able }, bytes }, (reply) => {
+      if (reply.id !== id) return;
+      replies[reply.step] = reply.probabilities;
+      times[reply.step] = Math.round(reply.ms);
+      soon();
+    });
+  }
+  employ();
+  model.on("change:later", () => (employ(), soon()));
   function ask(now, pictures) {
-    task = taskOf(pictures, now.method);
+    task = able[now.method] ? taskOf(pictures, now.method) : null;
     const key = task && JSON.stringify([task.method, task.rows, [...task.support, task.query].map((ink) => ink.join(""))]);
     if (key === asked) return;
     [asked, replies, times] = [key, [], []];
@@ -198,7 +209,9 @@ function render({ model, el }) {
     const after = `After ${now.step} inner ${now.step === 1 ? "step" : "steps"}`;
     table.caption.textContent = `Probabilities of the query ${after.toLowerCase()}`;
     const exact = task && replies[now.step];
-    sentence.textContent = !task
+    sentence.textContent = !able[now.method]
+      ? `The weights of ${name} are on their way …`
+      : !task
       ? "Draw at least two classes and the query."
       : exact ? `${after}, ${name} says: the query is ${letters[task.rows[best(exact)]]} (${percent(Math.max(...exact))}).` : `${name} adapts …`;
     const empty = letters.filter((_, k) => !pictures[k]), same = JSON.stringify(now.drawings) === JSON.stringify(examples[now.example].drawings);
@@ -219,7 +232,7 @@ function render({ model, el }) {
   }
 
   draw();
-  return follow(draw, watchWidth(chart, () => drawChart(state())), play.end, worker.end);
+  return follow(draw, watchWidth(chart, () => drawChart(state())), play.end, () => worker.end());
 }
 
 export default { render };
