@@ -238,11 +238,13 @@ def test_reptiles_weights_come_after_the_lab(site, browser):
     page = browsing.new_page(browser)
     held = []
     page.route("**/_static/later/*.js", held.append)
-    browsing.open_and_settle(page, site + PAGES["draw-characters"])
+    page.goto(site + PAGES["draw-characters"], wait_until="domcontentloaded")
+    page.wait_for_selector("[data-lab='draw-characters']")
     lab = Lab(page, "draw-characters")
     assert ready(lab)["method"] == "maml"
-    lab.choose("Reptile")
-    assert "on their way" in lab.root.locator(".mlb-sentence").inner_text()
+    lab.root.get_by_label("Reptile").check()
+    lab.settle()
+    assert "on their way" in lab.root.locator(".mlb-sentence").inner_text() and not lab.state()["ready"]
     (late,) = held
     late.continue_()
     assert len(ready(lab)["probabilities"]) == 51
