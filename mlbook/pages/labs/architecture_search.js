@@ -1,17 +1,21 @@
 // The lab "A controller sharpens": the probabilities of five decisions while REINFORCE learns from the rewards of the table.
 //
 // All follows from the state: whatever the reader changes, the whole search is done again. The arithmetic is in policy.js.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { checkbox } from "./plane.js";
 import { blind, joint, picks, search } from "./policy.js";
-import { announcer, button, clamp, connect, format, frame, html, inPercent, legendKey, player, Plot, slider, stroke, svg, watchWidth } from "./shared.js";
+import { announcer, button, clamp, drawer, format, html, inPercent, legendKey, player, Plot, slider, stroke, svg, watchWidth } from "./shared.js";
 
-const STATE = ["rate", "baseline", "entropy", "seed", "step"];
 const LOOKS = { controller: stroke("--mlb-maml", 3), random: stroke("--mlb-random", 2.5, "5 3"), average: stroke("--mlb-pretraining", 2) };
 
 function render({ model, el }) {
   const setup = model.get("setup"), { decisions, rewards, worth, best, last, ranges } = setup;
   const place = worth.map((v) => 1 + worth.reduce((above, w) => above + (w > v), 0));
-  const { state, change, follow, soon } = connect(model, STATE);
+  const lab = openLab(model, "architecture-search", {
+    rate: kept.number(4, ranges.rate), baseline: kept.flag, entropy: kept.number(3, ranges.entropy), seed: kept.whole(...ranges.seed), step: kept.whole(0, last),
+  }, { restart: () => film.stop() });
+  const { state, change, soon } = lab;
   const setStep = (step) => change({ step: clamp(step, [0, last]) });
   const film = player({
     every: 60, begin: () => state().step >= last && setStep(0), next: () => (setStep(state().step + 2), state().step < last),
@@ -33,7 +37,7 @@ function render({ model, el }) {
   const history = new Plot({ x: [0, last], y: [low, high], xTicks, yTicks: between(low, high), xTitle: "children trained", yTitle: "reward", height: () => 220, role: "img" });
   const mass = new Plot({ x: [0, last], y: [0, 1], xTicks, yTicks: [0, 0.5, 1], xTitle: "children trained", yTitle: "probability of the best 5 %", height: () => 150, role: "img" });
   const step = button("Train one child", film.byHand(() => setStep(state().step + 1)), { class: "mlb-main" });
-  const playing = button("", film.toggle), reset = button("Reset", film.byHand(() => setStep(0)), { "aria-label": "Back to no child" });
+  const playing = button("", film.toggle), rewind = button("Back to 0", film.byHand(() => setStep(0)), { "aria-label": "Back to no child" });
   const again = button("New draws", film.byHand(() => change({ seed: (state().seed % ranges.seed[1]) + 1 })), { "aria-label": "Another seed of the draws" });
   const sliders = {
     step: slider({ label: "children", min: 0, max: last, step: 1, show: (v) => `${v}`, input: (v) => film.byHand(() => setStep(v))() }),
@@ -45,16 +49,22 @@ function render({ model, el }) {
   };
   const base = checkbox("baseline: subtract the moving average of rewards", (baseline) => change({ baseline }));
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
-  const left = html("div", {}, ...groups.map((g) => g.node), html("div", { class: "mlb-row" }, step, playing, reset, again), sliders.step.node);
-  const right = html("div", {}, history.node,
+  const stay = html("div", { class: "mlb-stay" }, history.node);
+  const left = html("div", { class: "mlb-staying" }, stay,
     html("p", { class: "mlb-legend" }, legendKey(LOOKS.controller, "controller, best so far"), legendKey(LOOKS.random, "random search, best so far"),
       legendKey(LOOKS.average, "baseline b"), legendKey(svg("circle", { cx: 13, cy: 6, r: 3, fill: "var(--mlb-other-2)" }), "one child")),
-    mass.node);
-  const bottom = html("div", { class: "mlb-wide" }, sentence, html("div", { class: "mlb-sliders" }, sliders.rate.node, sliders.entropy.node), base.node,
+    sentence, html("div", { class: "mlb-row" }, step, playing, rewind, again), sliders.step.node, base.node,
+    drawer("Rate of the controller, entropy bonus", sliders.rate.node, sliders.entropy.node));
+  const right = html("div", {}, ...groups.map((g) => g.node), html("div", { class: "mlb-apart" }, mass.node));
+  const bottom = html("div", { class: "mlb-wide" },
     html("p", { class: "mlb-note" },
       `Every reward is the validation accuracy of a child that was trained once (seed ${setup.reward_seed}) and is looked up. The rank of a pick among all ${rewards.length} is by the mean test accuracy of other trainings, which no search sees. `,
       "This controller has one softmax per decision; that of the chapter is an LSTM, whose later decisions depend on the earlier ones."));
-  const root = frame(el, "architecture-search", "a controller of architectures sharpens", live, [left, right, bottom], { class: "mlb-lab mlb-plane" });
+  const root = lab.frame(el, {
+    label: "a controller of architectures sharpens", live, parts: [left, right, bottom], class: "mlb-lab mlb-plane", columns: "mlb-columns mlb-even",
+    goal: "Train children one after another: does the controller find better ones than random search?",
+    presets: { "No baseline": { baseline: false, step: last }, "High rate": { rate: 15, step: last }, "High rate, entropy bonus": { rate: 15, entropy: 0.02, step: last } },
+  });
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -91,7 +101,7 @@ function render({ model, el }) {
     sliders.rate.set(Math.log10(now.rate));
     sliders.entropy.set(now.entropy);
     base.set(now.baseline);
-    reset.disabled = n === 0;
+    rewind.disabled = n === 0;
     step.disabled = n === last;
     playing.textContent = film.playing() ? "Pause" : `Run to ${last}`;
     const likely = decisions.map(([, options], t) => options[p[t].indexOf(Math.max(...p[t]))]).join(" · ");
@@ -109,7 +119,7 @@ function render({ model, el }) {
     });
   }
 
-  return follow(draw, film.end, watchWidth(left, () => draw()), watchWidth(right, (width) => (history.fit(width), mass.fit(width), draw())));
+  return lab.follow(draw, film.end, watchWidth(stay, (width) => (history.fit(width), draw())), watchWidth(right, (width) => (mass.fit(width), draw())));
 }
 
 export default { render };

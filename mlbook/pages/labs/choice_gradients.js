@@ -1,9 +1,10 @@
 // The lab "The estimator playground": three estimates of the gradient of a mean loss over a discrete choice, whose truth is known.
 //
 // Option k gives v_k, a choice b (hard or soft) costs (b·v − t)², and p = softmax(π). The numbers of equal draws serve all temperatures.
-import { announcer, button, clamp, connect, format, frame, grid, handle, html, legendKey, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
+import { announcer, button, clamp, drawer, format, grid, handle, html, legendKey, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
 
-const TRAITS = ["outputs", "target", "logits", "temperature", "scale", "seed"];
 export const METHODS = ["Gumbel-softmax", "REINFORCE", "RELAX"];
 const LOOKS = [stroke("--mlb-fomaml", 3, "9 4"), stroke("--mlb-random", 3, "2 4"), stroke("--mlb-truth", 3.5)];
 const TINY = 1e-12;
@@ -82,7 +83,12 @@ export function measure(problem, numbers, draws, temperature, scale) {
 // -- the lab ----------------------------------------------------------------------------------------------------------
 
 function render({ model, el }) {
-  const setup = model.get("setup"), { state, change, follow } = connect(model, TRAITS), opening = state(), K = opening.outputs.length;
+  const setup = model.get("setup"), K = model.get("outputs").length;
+  const lab = openLab(model, "choice-gradients", {
+    outputs: kept.list(kept.number(2, setup.outputs), K), target: kept.number(2, setup.outputs), logits: kept.list(kept.number(2, setup.logits), K),
+    temperature: kept.number(2, setup.temperature), scale: kept.number(2, setup.scale), seed: kept.whole(1, 2 ** 31 - 1),
+  });
+  const { state, change, initial } = lab;
   const [low, high] = setup.temperature, heats = Array.from({ length: 20 }, (_, i) => low + ((high - low) * i) / 19);
   const put = (name, k, value) => change({ [name]: state()[name].map((old, j) => (j === k ? value : old)) });
 
@@ -101,21 +107,26 @@ function render({ model, el }) {
     temperature: slider({ label: "temperature", min: low, max: high, step: 0.05, show: two, input: (temperature) => change({ temperature }) }),
     scale: slider({ label: "control scale", min: setup.scale[0], max: setup.scale[1], step: 0.05, show: two, input: (scale) => change({ scale }) }),
   };
-  const logits = opening.logits.map((_, k) => slider({ label: `logit of ${k + 1}`, min: setup.logits[0], max: setup.logits[1], step: 0.1, input: (v) => put("logits", k, v) }));
+  const logits = initial.logits.map((_, k) => slider({ label: `logit of ${k + 1}`, min: setup.logits[0], max: setup.logits[1], step: 0.1, input: (v) => put("logits", k, v) }));
   const body = html("tbody", {});
   const table = grid(["", ["off by", "distance of the mean from the truth"], ["noise", "what 95 percent of means are off by chance"], ["one draw", "standard deviation of one draw"]], body, { "aria-label": "The three estimates" });
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
-  const left = html("div", {}, bars.node,
+  const stay = html("div", { class: "mlb-stay" }, bars.node);
+  const left = html("div", { class: "mlb-staying" }, stay,
     html("p", { class: "mlb-legend" }, legendKey(stroke("--mlb-maml", 8), "output; width: its probability"), legendKey(stroke("--mlb-pretraining", 2, "6 4"), "wanted t")),
-    ...Object.values(sliders).map((s) => s.node), ...logits.map((s) => s.node));
+    sentence, sliders.temperature.node, sliders.scale.node, html("div", { class: "mlb-row" }, button("New draws", () => change({ seed: (state().seed % 1000) + 1 }))),
+    drawer("Wanted value, probabilities of the options", sliders.target.node, ...logits.map((s) => s.node)));
   const right = html("div", {}, table, html("div", { class: "mlb-apart" }, bias.node), spread.node,
-    html("p", { class: "mlb-legend" }, ...METHODS.map((name, m) => legendKey(LOOKS[m], name))),
-    html("div", { class: "mlb-row" }, button("New draws", () => change({ seed: (state().seed % 1000) + 1 })), button("Reset", () => change(opening))));
-  const bottom = html("div", { class: "mlb-wide" }, sentence, html("p", { class: "mlb-note" },
-    "Drag the end of a bar up and down, or focus it and use the arrow keys (with Shift: further). ",
+    html("p", { class: "mlb-legend" }, ...METHODS.map((name, m) => legendKey(LOOKS[m], name))));
+  const bottom = html("div", { class: "mlb-wide" }, html("p", { class: "mlb-note" },
+    "Arrow keys move the end of a bar, too (with Shift: further). ",
     `Every point of a curve is made of ${setup.draws} draws. The control variate of RELAX is the scale times the loss of the soft choice; at a scale of 0 RELAX is REINFORCE.`));
-  const root = frame(el, "choice-gradients", "the estimator playground", live, [left, right, bottom], { class: "mlb-lab mlb-plane" });
-  const grips = opening.outputs.map((_, k) => handle(bars, { move: ([, y]) => put("outputs", k, y) }));
+  const root = lab.frame(el, {
+    label: "the estimator playground", live, parts: [left, right, bottom], class: "mlb-lab mlb-plane",
+    goal: "Drag the bars, change the temperature: which estimate is off, and which varies most?",
+    presets: { "Low temperature": { temperature: setup.temperature[0] }, "No control variate": { scale: 0 }, "Too much of it": { scale: setup.scale[1] } },
+  });
+  const grips = initial.outputs.map((_, k) => handle(bars, { move: ([, y]) => put("outputs", k, y), along: "y" }));
   bars.front.append(...grips.map((g) => g.node));
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
@@ -160,7 +171,7 @@ function render({ model, el }) {
     root.dataset.state = JSON.stringify({ ...now, truth: truth(now), found });
   }
 
-  return follow(draw, watchWidth(left, (width) => (bars.fit(width), draw())), watchWidth(right, (width) => (bias.fit(width), spread.fit(width), draw())));
+  return lab.follow(draw, watchWidth(stay, (width) => (bars.fit(width), draw())), watchWidth(right, (width) => (bias.fit(width), spread.fit(width), draw())));
 }
 
 export default { render };

@@ -1,10 +1,10 @@
 // The lab "Four means": tasks with the losses ½·aᵢ·(θ − cᵢ)², where every method's fixed point is a weighted mean of the cᵢ.
 //
 // k inner steps multiply the distance from a task's bottom by rᵢᵏ with rᵢ = 1 − α·aᵢ; all weights follow from that.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { lettered, METHODS, markerPath } from "./methods.js";
-import { announcer, button, clamp, connect, counted, format, frame, grid, html, Plot, slider, svg, watchWidth } from "./shared.js";
-
-const TRAITS = ["alpha", "steps", "bottoms", "curvatures"];
+import { announcer, clamp, counted, drawer, format, grid, html, Plot, slider, svg, watchWidth } from "./shared.js";
 
 // -- arithmetic -------------------------------------------------------------------------------------------------------
 
@@ -72,10 +72,13 @@ const DASHES = [undefined, "8 4", "2 4"]; // one per task: the colours belong to
 
 function render({ model, el }) {
   const setup = model.get("setup"), [low, high] = setup.x_range, kMax = setup.steps;
-  const { state, change, follow } = connect(model, TRAITS);
+  const lab = openLab(model, "four-means", {
+    alpha: kept.number(2, [0.01, 1]), steps: kept.whole(1, kMax),
+    bottoms: kept.list(kept.number(2, setup.x_range), 3), curvatures: kept.list(kept.number(2, setup.a_range), 3),
+  });
+  const { state, change } = lab;
   const colour = (key) => `color: var(--mlb-${key})`;
   const put = (name, i, value) => change({ [name]: state()[name].map((old, j) => (j === i ? value : old)) });
-  const opening = state();
 
   // -- the elements -----------------------------------------------------------------------------------------------------
 
@@ -112,17 +115,21 @@ function render({ model, el }) {
   const stable = html("span", { class: "mlb-stable" }), limit = html("span", {});
   const band = html("div", { class: "mlb-band", "aria-hidden": "true" }, html("span", {}), html("span", { class: "mlb-track" }, stable), html("span", {}));
   const sentence = html("p", { class: "mlb-sentence" }), notes = html("div", { class: "mlb-remarks" }), live = announcer();
-  const left = html("div", {}, plot.node, sentence, sliders.alpha.node, band, html("p", { class: "mlb-note mlb-limit" }, limit), sliders.steps.node, ...bends.map((s) => s.node));
+  const stay = html("div", { class: "mlb-stay" }, plot.node);
+  const left = html("div", { class: "mlb-staying" }, stay, sentence, sliders.alpha.node, band, html("p", { class: "mlb-note mlb-limit" }, limit), sliders.steps.node,
+    drawer("Curvatures of the tasks", ...bends.map((s) => s.node)));
   const right = html("div", {}, table, html("div", { class: "mlb-apart" }, curves.node), notes);
   const bottom = html("div", { class: "mlb-wide" },
-    html("div", { class: "mlb-row" },
-      button("Equal curvatures", () => change({ curvatures: tasks.map(() => 1) })), button("Reset", () => change(opening))),
     html("p", { class: "mlb-note" },
-      "Drag the bottom of a task along the θ axis, or focus one and use the arrow keys (with Shift: further). ",
+      "Arrow keys move the bottom of a task, too (with Shift: further). ",
       "Weights, before they are divided by their sum, with r = 1 − α·a: pre-training a, FOMAML a·rᵏ, MAML a·r²ᵏ, Reptile 1 − rᵏ. ",
       "Support and query loss of a task are the same here."));
-  const root = frame(el, "four-means", "four means of three tasks", live, [left, right, bottom]);
-  const grips = tasks.map((_, i) => lettered(plot, `${i + 1}`, ([c]) => put("bottoms", i, c)));
+  const root = lab.frame(el, {
+    label: "four means of three tasks", live, parts: [left, right, bottom],
+    goal: "Set α and k, or drag a task along the axis: which task pulls each method's start towards itself?",
+    presets: { "Equal curvatures": { curvatures: tasks.map(() => 1) }, "Many inner steps": { steps: kMax }, "Past the stable range": { alpha: 0.72 } },
+  });
+  const grips = tasks.map((_, i) => lettered(plot, `${i + 1}`, ([c]) => put("bottoms", i, c), undefined, "x"));
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -215,7 +222,7 @@ function render({ model, el }) {
   }
 
   curves.fit(260);
-  return follow(draw, watchWidth(left, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (curves.fit(width), draw())));
+  return lab.follow(draw, watchWidth(stay, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (curves.fit(width), draw())));
 }
 
 export default { render };

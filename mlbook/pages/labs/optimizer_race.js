@@ -1,18 +1,19 @@
 // The lab "The optimiser race": four hand-designed rules and a trained one run down a surface that the reader shapes.
 //
 // All paths follow from the state, so whatever the reader changes, the whole race changes. The arithmetic is in optimizers.js.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { contours, power } from "./contours.js";
 import { countWeights, race, RULES, SURFACES } from "./optimizers.js";
 import { radios, sameScale } from "./plane.js";
-import { announcer, button, clamp, format, handle, html, legendKey, Plot, prefersStillness, slider, stroke, svg, unpack, watchWidth } from "./shared.js";
+import { announcer, button, clamp, counted, drawer, format, grid, handle, html, legendKey, player, Plot, row, slider, stroke, svg, unpack, watchWidth } from "./shared.js";
 
-const STATE = ["surface", "curvatures", "angle", "steepness", "start", "rates", "step"];
 const LOOKS = {
   SGD: stroke("--mlb-random", 2, "2 3"), momentum: stroke("--mlb-fomaml", 2, "8 3"), RMSprop: stroke("--mlb-other-1", 2, "4 3"),
   Adam: stroke("--mlb-maml", 2.5), LSTM: stroke("--mlb-truth", 4),
 };
 const COLOURS = { SGD: "--mlb-random", momentum: "--mlb-fomaml", RMSprop: "--mlb-other-1", Adam: "--mlb-maml", LSTM: "--mlb-truth" };
-const NAMES = Object.keys(LOOKS);
+const NAMES = Object.keys(LOOKS), RATED = Object.keys(RULES);
 
 /** Few digits, and powers of ten for what is small. */
 const short = (v) => (v > 0 && v < 0.01 ? v.toExponential(1).replace("e-", "·10⁻").replace(/⁻(\d+)$/, (_, n) => "⁻" + [...n].map((d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d]).join("")) : format(v));
@@ -20,27 +21,24 @@ const short = (v) => (v > 0 && v < 0.01 ? v.toExponential(1).replace("e-", "·10
 function render({ model, el }) {
   const setup = model.get("setup"), { x_range, y_range, last, ranges } = setup;
   const [weights] = unpack(model.get("weights"), countWeights(setup.network));
-  const state = () => Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
-  function change(values) {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  }
-
-  let timer = null;
-  function stop() {
-    clearInterval(timer);
-    timer = null;
-    draw();
-  }
-  const setStep = (step) => change({ step: clamp(step, [0, last]) });
-  function play() {
-    if (timer) return stop();
-    if (prefersStillness()) return setStep(last);
-    setStep(state().step >= last ? 0 : state().step + 1);
-    timer = setInterval(() => (state().step >= last ? stop() : setStep(state().step + 1)), 80);
-    draw();
-  }
-  const byHand = (action) => () => (timer && stop(), action());
+  const keptRates = kept.list(kept.number(6, ranges.rates), RATED.length), byName = (values) => Object.fromEntries(RATED.map((name, i) => [name, values[i]]));
+  const lab = openLab(model, "optimizer-race", {
+    surface: kept.choice(Object.keys(SURFACES)), curvatures: kept.list(kept.number(4, ranges.curvatures), 2), angle: kept.number(1, ranges.angle),
+    steepness: kept.number(4, ranges.steepness), start: kept.numbers(2, x_range, y_range), step: kept.whole(0, last),
+    rates: {
+      write: (rates) => keptRates.write(RATED.map((name) => rates[name])),
+      read: (text) => { const values = keptRates.read(text); return values && byName(values); },
+    },
+  }, { restart: () => play.stop() });
+  const { state, change } = lab, setStep = (step) => change({ step: clamp(step, [0, last]) });
+  const play = player({
+    every: 80,
+    begin: () => setStep(state().step >= last ? 0 : state().step + 1),
+    next: () => state().step < last && (setStep(state().step + 1), true),
+    finish: () => setStep(last),
+    changed: () => draw(),
+  });
+  const { byHand } = play;
 
   // -- the elements -----------------------------------------------------------------------------------------------------
 
@@ -48,7 +46,7 @@ function render({ model, el }) {
     x: x_range, y: y_range, xTicks: [-3, -2, -1, 0, 1, 2, 3], yTicks: [-2, -1, 0, 1, 2, 3], xTitle: "first parameter", yTitle: "second parameter",
     height: sameScale(x_range, y_range, 38), role: "group",
   });
-  const grip = handle(plot, { move: (start) => change({ start }), remove() {}, select() {} });
+  const grip = handle(plot, { move: (start) => change({ start }) });
   const heads = svg("g", { "aria-hidden": "true" });
   plot.front.append(heads, grip.node);
   const history = new Plot({
@@ -58,7 +56,7 @@ function render({ model, el }) {
   history.margin.left = 48;
 
   const step = button("Step ▶", byHand(() => setStep(state().step + 1)), { class: "mlb-main", "aria-label": "One step" });
-  const playing = button("", play), reset = button("Reset", byHand(() => setStep(0)), { "aria-label": "Back to the start" });
+  const playing = button("", play.toggle), rewind = button("Back to 0", byHand(() => setStep(0)), { "aria-label": "Back to the start" });
   const surface = radios("Surface", { bowl: "bowl", valley: "bent valley" }, (surface) => change({ surface }));
   const log = (name, label, set) => slider({
     label, min: Math.log10(ranges[name][0]), max: Math.log10(ranges[name][1]), step: 0.02, show: (v) => `${Number((10 ** v).toPrecision(2))}`,
@@ -71,23 +69,31 @@ function render({ model, el }) {
     angle: slider({ label: "turned by", min: ranges.angle[0], max: ranges.angle[1], step: 1, show: (v) => `${v}°`, input: (angle) => change({ angle }) }),
     steepness: log("steepness", "steepness", (steepness) => change({ steepness })),
   };
-  const rates = Object.fromEntries(Object.keys(RULES).map((name) => [name, log("rates", `rate of ${name}`, (v) => change({ rates: { ...state().rates, [name]: v } }))]));
+  const rates = Object.fromEntries(RATED.map((name) => [name, log("rates", `rate of ${name}`, (v) => change({ rates: { ...state().rates, [name]: v } }))]));
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer(), rows = html("tbody", {});
-  const table = html("table", {}, html("thead", {}, html("tr", {}, ...["", "loss now", `after ${last} steps`].map((t) => html("th", { scope: "col" }, t)))), rows);
-  const left = html("div", {}, surface.node, plot.node,
+  const table = grid(["", "loss now", `after ${last} steps`], rows);
+  const stay = html("div", { class: "mlb-stay" }, plot.node);
+  const left = html("div", { class: "mlb-staying" }, stay,
     html("p", { class: "mlb-legend" }, ...NAMES.map((name) => legendKey(LOOKS[name], name === "LSTM" ? "LSTM (learned)" : name)),
       legendKey(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "start")),
-    html("div", { class: "mlb-row" }, step, playing, reset), sliders.step.node);
-  const shape = [sliders.first, sliders.second, sliders.angle];
-  const right = html("div", {}, history.node, table, html("div", { class: "mlb-apart" }, ...Object.values(rates).map((s) => s.node)));
-  const bottom = html("div", { class: "mlb-wide" }, sentence,
-    html("div", { class: "mlb-sliders" }, ...shape.map((s) => s.node), sliders.steepness.node),
+    sentence,
+    html("div", { class: "mlb-row" }, step, playing, rewind), sliders.step.node);
+  const bowl = [sliders.first, sliders.second, sliders.angle];
+  const right = html("div", {}, surface.node, sliders.first.node, sliders.second.node, sliders.steepness.node,
+    html("div", { class: "mlb-apart" }, history.node), table);
+  const bottom = html("div", { class: "mlb-wide" },
+    drawer("Rates of the four rules, angle of the bowl", html("div", { class: "mlb-sliders" }, ...Object.values(rates).map((s) => s.node), sliders.angle.node)),
     html("p", { class: "mlb-note" },
-      "Drag the start, or focus it and use the arrow keys (with Shift: further). The curves follow at once. ",
+      "Arrow keys move the start, too (with Shift: further). ",
       "The LSTM has no rate to set. It was trained on bowls with curvatures from 0.2 to 20, at any angle, for 60 steps, but never on a bent valley."));
-  const root = html("section", { class: "mlb-lab mlb-plane", "data-lab": "optimizer-race", "aria-label": "Lab: the optimiser race" },
-    html("div", { class: "mlb-columns" }, left, right, bottom), live.node);
-  el.append(root);
+  const root = lab.frame(el, {
+    label: "the optimiser race", live, parts: [left, right, bottom], class: "mlb-lab mlb-plane",
+    goal: "Shape the surface, drag the start: where does the learned optimiser win, where does it fail?",
+    presets: {
+      "Curvature 50": { curvatures: [50, lab.initial.curvatures[1]], step: last }, "Bent valley": { surface: "valley", step: last },
+      "Steeper valley": { surface: "valley", steepness: 30, step: last },
+    },
+  });
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -121,23 +127,22 @@ function render({ model, el }) {
     const xs = Array.from({ length: last + 1 }, (_, t) => t);
     history.lines.replaceChildren(...NAMES.map((name) => svg("path", { d: history.path(xs, found[name].losses), ...LOOKS[name] })),
       svg("path", { d: `M${history.X(n)} 0V${history.height}`, ...stroke("--mlb-muted", 1) }));
-    rows.replaceChildren(...NAMES.map((name) => html("tr", { "aria-current": name === "LSTM" && "true" }, html("th", { scope: "row" }, name),
-      ...[n, last].map((t) => html("td", {}, short(found[name].losses[t]))))));
+    rows.replaceChildren(...NAMES.map((name) => row(name, [n, last].map((t) => short(found[name].losses[t])), { "aria-current": name === "LSTM" && "true" })));
     surface.set(now.surface);
     sliders.step.set(n);
     now.curvatures.forEach((v, i) => [sliders.first, sliders.second][i].set(Math.log10(v)));
     sliders.angle.set(now.angle);
     sliders.steepness.set(Math.log10(now.steepness));
     for (const [name, s] of Object.entries(rates)) s.set(Math.log10(now.rates[name]));
-    for (const s of shape) s.node.style.display = now.surface === "bowl" ? "" : "none";
+    for (const s of bowl) s.node.style.display = now.surface === "bowl" ? "" : "none";
     sliders.steepness.node.style.display = now.surface === "valley" ? "" : "none";
-    reset.disabled = n === 0;
+    rewind.disabled = n === 0;
     step.disabled = n === last;
-    playing.textContent = timer ? "Pause" : `Run to ${last}`;
+    playing.textContent = play.playing() ? "Pause" : `Run to ${last}`;
     const order = [...NAMES].sort((a, b) => (found[a].losses[n] - found[b].losses[n]) || 0).filter((name) => Number.isFinite(found[name].losses[n]));
     const place = order.indexOf("LSTM") + 1, lowest = `${order[0] === "LSTM" ? "the LSTM" : order[0]} is lowest with ${short(found[order[0]].losses[n])}`;
     const words = n === 0 ? `All start at a loss of ${short(found.LSTM.losses[0])}.`
-      : `After ${n} ${n === 1 ? "step" : "steps"}: ${lowest}${place === 1 ? `, ${order[1]} next with ${short(found[order[1]].losses[n])}` : `; the LSTM has ${short(found.LSTM.losses[n])}${place ? `, place ${place} of ${NAMES.length}` : ""}`}.`;
+      : `After ${counted(n, "step")}: ${lowest}${place === 1 ? `, ${order[1]} next with ${short(found[order[1]].losses[n])}` : `; the LSTM has ${short(found.LSTM.losses[n])}${place ? `, place ${place} of ${NAMES.length}` : ""}`}.`;
     sentence.textContent = words;
     live.say(words);
     plot.node.setAttribute("aria-label", `Paths of five optimisers on a ${now.surface === "bowl" ? "bowl" : "bent valley"} from (${now.start.map(format).join(", ")}). ${words}`);
@@ -146,19 +151,7 @@ function render({ model, el }) {
     root.dataset.state = JSON.stringify({ ...now, race: found });
   }
 
-  // Several changes at once, or a fast pointer, are drawn once per frame.
-  let frame = 0;
-  const soon = () => (frame ||= requestAnimationFrame(() => ((frame = 0), draw())));
-  for (const name of STATE) model.on(`change:${name}`, soon);
-  const endLeft = watchWidth(left, (width) => (plot.fit(width), draw()));
-  const endRight = watchWidth(right, (width) => (history.fit(width), draw()));
-  return () => {
-    clearInterval(timer);
-    cancelAnimationFrame(frame);
-    endLeft();
-    endRight();
-    for (const name of STATE) model.off(`change:${name}`, soon);
-  };
+  return lab.follow(draw, play.end, watchWidth(stay, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (history.fit(width), draw())));
 }
 
 export default { render };

@@ -3,17 +3,25 @@
 //
 // The path of φ follows from the state (the start, the curves, the settings, the number of iterations), so whatever the
 // reader changes, the whole path changes. The arithmetic is in manifolds.js.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { along, back, descend, distances, KINDS, minimisers, objective, project, run, settled } from "./manifolds.js";
 import { checkbox, radios, sameScale } from "./plane.js";
-import { announcer, button, clamp, connect, counted, format, frame, grid, handle, html, legendKey, player, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
+import { announcer, button, clamp, counted, drawer, format, grid, handle, html, legendKey, player, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
 
-const STATE = ["phi", "curves", "tasks", "target", "inner_steps", "inner_lr", "outer_lr", "steepness", "random", "seed", "iteration"];
 const TARGETS = { projection: "closest point of W", steps: "k gradient steps on L" };
+const NEAR = 0.2; // two points closer than this make no curve
 const COLUMNS = { "": "", exact: "with closest points", "k steps": "with k gradient steps", "✕": "at the best point", "○": "where k steps settle" };
 
 function render({ model, el }) {
   const setup = model.get("setup"), { x_range, y_range, last, kinds } = setup;
-  const { state, change, follow } = connect(model, STATE);
+  const spot = kept.numbers(6, x_range, y_range); // where φ was when the path was cleared has no round numbers
+  const lab = openLab(model, "two-manifolds", {
+    phi: spot, curves: kept.list(kept.list(spot, 2, 2, ";"), kinds.length, kinds.length, "/"), tasks: kept.whole(2, 3), target: kept.choice(Object.keys(TARGETS)),
+    inner_steps: kept.whole(1, 30), inner_lr: kept.number(2, [0.01, 0.5]), outer_lr: kept.number(2, [0.02, 1]), steepness: kept.number(2, [0.2, 2]),
+    random: kept.flag, seed: kept.whole(0, 2 ** 31 - 1), iteration: kept.whole(0, last),
+  }, { restart: () => play.stop(), agree: ({ curves }) => curves.every(([[ax, ay], [bx, by]]) => Math.hypot(bx - ax, by - ay) >= NEAR - 1e-9) });
+  const { state, change } = lab;
   const colours = ["--mlb-maml", "--mlb-fomaml", "--mlb-other-1"], names = ["W₁", "W₂", "W₃"], other = { projection: "steps", steps: "projection" };
 
   const setIteration = (iteration) => change({ iteration: clamp(iteration, [0, last]) });
@@ -37,7 +45,7 @@ function render({ model, el }) {
   const points = kinds.map((_, i) => [0, 1].map((j) => {
     function move(point) {
       const curves = structuredClone(state().curves), [x, y] = curves[i][1 - j];
-      if (Math.hypot(point[0] - x, point[1] - y) < 0.2) return; // two points in one place make no curve
+      if (Math.hypot(point[0] - x, point[1] - y) < NEAR) return;
       curves[i][j] = point;
       change({ curves });
     }
@@ -61,9 +69,9 @@ function render({ model, el }) {
   };
 
   const step = button("Step ▶", byHand(() => setIteration(state().iteration + 1)), { class: "mlb-main", "aria-label": "One iteration" });
-  const playing = button("", play.toggle), reset = button("Reset", byHand(() => setIteration(0)), { "aria-label": "Back to iteration 0" });
+  const playing = button("", play.toggle), rewind = button("Back to 0", byHand(() => setIteration(0)), { "aria-label": "Back to iteration 0" });
   let here = null; // where φ is now
-  const clear = button("Clear path", byHand(() => change({ phi: [clamp(here[0], x_range), clamp(here[1], y_range)], iteration: 0 })), { "aria-label": "Clear the path and start from where φ is" });
+  const clear = button("Clear path", byHand(() => change({ phi: here.map((v, i) => Number(clamp(v, [x_range, y_range][i]).toFixed(6))), iteration: 0 })), { "aria-label": "Clear the path and start from where φ is" });
   const target = radios("Target of an iteration", TARGETS, (target) => change({ target }));
   const order = radios("Tasks are drawn", { turn: "in turn", random: "at random" }, (value) => change({ random: value === "random" }));
   const anew = button("Draw anew", () => change({ seed: state().seed + 1 }));
@@ -78,24 +86,30 @@ function render({ model, el }) {
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer(), rows = html("tbody", {});
   const table = grid(Object.entries(COLUMNS), rows);
   const keys = names.map((name, i) => legendKey(looks.curves[i], name)), farKeys = names.map((name, i) => legendKey(looks.far[i], `D to ${name}`)), otherKey = html("span", {});
-  const left = html("div", {}, plot.node,
+  const stay = html("div", { class: "mlb-stay" }, plot.node);
+  const left = html("div", { class: "mlb-staying" }, stay,
     html("p", { class: "mlb-legend" }, ...keys, legendKey(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "start of φ"),
       legendKey(looks.path, "its path"), legendKey(disc(13, 6, 5), "φ now"),
       legendKey(line(cross(13, 6, 4), { stroke: "currentColor", ...looks.best }), "smallest mean squared distance"),
       legendKey(ring(13, 6, 4.5), "where k steps settle for small ε"), legendKey(looks.other, otherKey)),
-    sentence, html("div", { class: "mlb-row" }, step, playing, reset, clear), sliders.iteration.node);
+    sentence, html("div", { class: "mlb-row" }, step, playing, rewind, clear), sliders.iteration.node,
+    sliders.inner_steps.node, sliders.steepness.node);
   const right = html("div", {}, target.node, table,
     html("div", { class: "mlb-apart" }, history.node,
       html("p", { class: "mlb-legend" }, legendKey(looks.value, "½ mean D²"), legendKey(looks.least, "its minimum"), legendKey(looks.other, "other target"),
         ...farKeys)));
   const bottom = html("div", { class: "mlb-wide" },
-    html("div", { class: "mlb-sliders" }, sliders.outer_lr.node, sliders.inner_steps.node, sliders.inner_lr.node, sliders.steepness.node),
-    html("div", { class: "mlb-row" }, order.node, anew, third.node),
+    drawer("A third task, random order, step sizes",
+      html("div", { class: "mlb-row" }, third.node, order.node, anew), html("div", { class: "mlb-sliders" }, sliders.outer_lr.node, sliders.inner_lr.node)),
     html("p", { class: "mlb-note" },
-      "Drag the start of φ and the points that hold the curves, or focus one and use the arrow keys (with Shift: further). ",
-      "The whole path follows at once. W₁ is a line, W₂ a parabola by its vertex and focus, W₃ a circle by its centre and a point on it; ",
+      "Arrow keys move a point, too (with Shift: further). W₁ is a line, W₂ a parabola by its vertex and focus, W₃ a circle by its centre and a point on it; ",
       "k, α and the steepness act on gradient steps only."));
-  const root = frame(el, "two-manifolds", "Reptile between solution manifolds", live, [left, right, bottom], { class: "mlb-lab mlb-plane" });
+  const few = { target: "steps", inner_steps: 2, iteration: last };
+  const root = lab.frame(el, {
+    label: "Reptile between solution manifolds", live, parts: [left, right, bottom], class: "mlb-lab mlb-plane",
+    goal: "Drag the start of φ, or bend the curves by their points: where does Reptile settle?",
+    presets: { "Two gradient steps": few, "Two steps, steep L₁": { ...few, steepness: 1.5 }, "A third task": { tasks: 3, iteration: last } },
+  });
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -168,7 +182,7 @@ function render({ model, el }) {
     anew.disabled = !now.random;
     for (const node of [keys[2], farKeys[2]]) node.style.display = now.tasks === 3 ? "" : "none";
     otherKey.textContent = kind === "steps" ? "path with the closest points" : "path with k gradient steps";
-    reset.disabled = n === 0;
+    rewind.disabled = n === 0;
     step.disabled = n === last;
     clear.disabled = n === 0 || !here.every(Number.isFinite);
     playing.textContent = play.playing() ? "Pause" : `Run to ${last}`;
@@ -185,7 +199,7 @@ function render({ model, el }) {
     });
   }
 
-  return follow(draw, play.end, watchWidth(left, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (history.fit(width), draw())));
+  return lab.follow(draw, play.end, watchWidth(stay, (width) => (plot.fit(width), draw())), watchWidth(right, (width) => (history.fit(width), draw())));
 }
 
 export default { render };

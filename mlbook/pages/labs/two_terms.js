@@ -2,12 +2,13 @@
 //
 // The mini-batches of the task come from Python in `setup`; the arithmetic is in expansion.js. What the reader changes lies
 // in the model's traits.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { averages, COEFFICIENTS, derivatives, exact, expansion, METHODS, remainders } from "./expansion.js";
 import { contours, LogLogPlot, power } from "./contours.js";
 import { arrow, checkbox, sameScale } from "./plane.js";
-import { announcer, barChoices, clamp, connect, format, frame, grid, handle, html, legendKey, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
+import { announcer, barChoices, clamp, format, grid, handle, html, legendKey, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
 
-const STATE = ["phi", "inner_steps", "inner_lr", "method", "same_batch"];
 const ALPHAS = Array.from({ length: 11 }, (_, i) => 10 ** (-3 + i / 4)); // of the curves: from 0.001 to 0.32
 const ARROW = 1.9; // length of the first term's arrow in units of the plane
 
@@ -20,7 +21,11 @@ export function scientific(number) {
 
 function render({ model, el }) {
   const { batches, x_range, y_range, steps_range, rate_range } = model.get("setup");
-  const { state, change, follow } = connect(model, STATE);
+  const lab = openLab(model, "two-terms", {
+    phi: kept.numbers(2, x_range, y_range), inner_steps: kept.whole(...steps_range), inner_lr: kept.number(5, rate_range),
+    method: kept.choice(METHODS), same_batch: kept.flag,
+  });
+  const { state, change } = lab;
 
   // -- the elements -----------------------------------------------------------------------------------------------------
 
@@ -67,11 +72,15 @@ function render({ model, el }) {
   const bottom = html("div", { class: "mlb-wide" },
     html("details", {}, html("summary", {}, "Coefficients and errors of all methods in numbers"), table),
     html("p", { class: "mlb-note" },
-      "Drag φ, or focus it and use the arrow keys (with Shift: further). Arrows show the step of the outer loop, minus the meta-gradient; ",
+      "Arrow keys move φ, too (with Shift: further). Arrows show the step of the outer loop, minus the meta-gradient; ",
       "the AvgGrad term is always drawn equally long, and the others on its scale. ",
       "Each of the k losses is a mini-batch drawn independently; a tick in the box takes this assumption away. ",
       `The thin lines are contours of the task loss, the mean over its ${batches.length} mini-batches.`));
-  const root = frame(el, "two-terms", "the two terms of a meta-gradient", live, [left, right, bottom], { class: "mlb-lab mlb-plane" });
+  const root = lab.frame(el, {
+    label: "the two terms of a meta-gradient", live, parts: [left, right, bottom], class: "mlb-lab mlb-plane",
+    goal: "Double α, change the method, or drag φ: how far do the two terms end from the exact arrow?",
+    presets: { "α = 0.01": { inner_lr: 0.01 }, "Too far to expand": { inner_lr: 0.2, inner_steps: 8 }, "One mini-batch for all": { same_batch: true } },
+  });
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -149,7 +158,7 @@ function render({ model, el }) {
     hills = contours(plot, loss, [0.5, 1, 2, 4, 8, 16, 32]);
     draw();
   }
-  return follow(draw, watchWidth(stay, fit), watchWidth(right, (width) => (errors.fit(width), draw())));
+  return lab.follow(draw, watchWidth(stay, fit), watchWidth(right, (width) => (errors.fit(width), draw())));
 }
 
 export default { render };
