@@ -255,3 +255,40 @@ def gradient_angles(rows: dict[str, list[tuple[float, float, float]]]):
         + "; ".join(said)
         + ".",
     )
+
+
+def falls(runs: dict[str, dict]):
+    """Errors after the inner step over a training, one panel a seed. runs: seed -> run of ``studies.train_maml``."""
+    looks = {
+        "actual": ("after the step", BLUE, "-"),
+        "linearised": ("linearised", RED, "--"),
+        "best length": ("linearised, best length", GREY, ":"),
+    }
+    last = min(run["meta_steps"][-1] for run in runs.values())
+    fig, axes = figure(1, len(runs), width=8.0, height=2.7, sharey=True, squeeze=False)
+    said = []
+    for ax, (seed, run) in zip(axes[0], runs.items(), strict=True):
+        shown = [i for i, t in enumerate(run["meta_steps"]) if t <= last]
+        for name, (label, colour, dash) in looks.items():
+            pairs = [(run["meta_steps"][i] / 1000, run["mean"][name][i]) for i in shown]
+            ax.plot(*zip(*pairs, strict=True), ls=dash, color=colour, lw=1.6, label=label)
+        ax.set(title=f"seed {seed}", xlim=(0, last / 1000), ylim=(0, 4.5))
+        ends = [run["mean"][name][shown[-1]] for name in looks]
+        said.append(
+            f"seed {seed}: {ends[0]:.2f} after the step, {ends[1]:.2f} linearised, {ends[2]:.2f} with the best length"
+        )
+    axes[0][0].set_ylabel("mean squared error")
+    fig.supxlabel("meta-steps, thousands", fontsize=10)
+    fig.legend(
+        *axes[0][0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=3,
+        fontsize=9,
+        frameon=False,
+    )
+    return fig, (
+        "The error after one inner step against meta-steps, in a panel per seed: as it is, linearised, and linearised with the "
+        f"best length. All are near each other at first and fall together. After {last:,} meta-steps, "
+        + "; ".join(said)
+        + "."
+    )
