@@ -1,7 +1,7 @@
 """What one accuracy does not say of the methods on Omniglot: the numbers of the classes, what moves, simple baselines, how many
 classes there were to learn from (chapter 21).
 
-python -m studies.what_the_score_hides [--only PART] [--out FILE]
+python -m studies.what_the_score_hides [--only PART] [--weights EXPERIMENT] [--out FILE]
 """
 
 from __future__ import annotations
@@ -62,111 +62,104 @@ def in_brief(scores: Tensor, together: Tensor) -> dict:
     }
 
 
-def numberings() -> dict:
-    """All 120 orders of the classes for the shipped MAML and ANIL weights; 24 of them on miniImageNet."""
-    found = {}
-    for name, n_tasks, steps in (("maml-omniglot-5w1s", 40, 3), ("anil-omniglot-5w1s", 200, 3)):
-        _, learner, meta = shipped(name)
-        scores, together, line = [], [], ProgressLine(n_tasks, name)
-        for episodes in fixed_episodes(characters(), n_tasks, SEED):
+def orders_of_characters(name: str, n_tasks: int, steps: int = 3) -> dict:
+    """All 120 orders of the classes for shipped Omniglot weights, and the same weights with a head of equal rows."""
+    _, learner, meta = shipped(name)
+    scores, together, line = [], [], ProgressLine(n_tasks, name)
+    for episodes in fixed_episodes(characters(), n_tasks, SEED):
+        for t in range(episodes.n_tasks):
+            task = episodes.task(t)
+            logits = relabelled_logits(learner, meta, task, steps=steps, batch_norm="support")
+            scores.append(accuracies(logits, task.query_y))
+            together.append(accuracies(logits.softmax(-1).mean(0, keepdim=True), task.query_y))
+            line(len(scores))
+    line.close()
+    options = {"steps": 10, "scored_steps": [1, 3, 10], "batch_norm": "support", "n_tasks": 100, "seed": SEED}
+    heads = {}
+    for title, start in (("own_head", meta), ("shared_head", shared_head(meta))):
+        rows = fixed_scores(fastest(learner, CPU), start, characters(), **options)
+        heads[title] = [mean_and_interval(column) for column in rows.t()]
+    return {
+        "steps": steps,
+        "batch_norm": "support",
+        "queries": QUERIES,
+        **in_brief(torch.stack(scores), torch.cat(together)),
+        **heads,
+        "shared_steps": [1, 3, 10],
+        "shared_tasks": 100,
+    }
+
+
+def orders_of_photographs(name: str, n_tasks: int, orders: int = 24, steps: int = 5) -> dict:
+    """Some of the 120 orders, the same for all tasks, of shipped miniImageNet weights."""
+    config, learner, meta = shipped(name)
+    quick, line, scores, together = fastest(learner, CPU), ProgressLine(n_tasks, name), [], []
+    tasks = experiments.build_tasks({**config, "test_query": QUERIES}, "test")
+    chosen = relabellings(5)[torch.randperm(120, generator=torch.Generator().manual_seed(SEED))[:orders]]
+    with torch.no_grad():
+        for episodes in fixed_episodes(tasks, n_tasks, SEED):
             for t in range(episodes.n_tasks):
-                task = episodes.task(t)
-                logits = relabelled_logits(learner, meta, task, steps=steps, batch_norm="support")
+                task, each = episodes.task(t), []
+                for numbers in chosen:
+                    *_, adapted = quick.path(meta, task.support_x, numbers[task.support_y], steps)
+                    each.append(learner.predict(adapted, task.query_x).index_select(1, numbers))
+                logits = torch.stack(each)
                 scores.append(accuracies(logits, task.query_y))
                 together.append(accuracies(logits.softmax(-1).mean(0, keepdim=True), task.query_y))
                 line(len(scores))
-        line.close()
-        found[name] = {
-            "steps": steps,
-            "batch_norm": "support",
-            "queries": QUERIES,
-            **in_brief(torch.stack(scores), torch.cat(together)),
-        }
-        alike = []
-        quick, flat = fastest(learner, CPU), shared_head(meta)
-        for start in (meta, flat):
-            options = {"steps": 10, "scored_steps": [1, 3, 10], "batch_norm": "support"}
-            rows = fixed_scores(quick, start, characters(), n_tasks=100, seed=SEED, **options)
-            alike.append([mean_and_interval(column) for column in rows.t()])
-        found[name] |= {
-            "own_head": alike[0],
-            "shared_head": alike[1],
-            "shared_steps": [1, 3, 10],
-            "shared_tasks": 100,
-        }
-    if mini_imagenet.available():
-        name, orders, n_tasks, steps = "maml-mini-5w1s", 24, 10, 5
-        config, learner, meta = shipped(name)
-        quick, line, scores, together = fastest(learner, CPU), ProgressLine(n_tasks, name), [], []
-        tasks = experiments.build_tasks({**config, "test_query": QUERIES}, "test")
-        chosen = relabellings(5)[torch.randperm(120, generator=torch.Generator().manual_seed(SEED))[:orders]]
-        with torch.no_grad():
-            for episodes in fixed_episodes(tasks, n_tasks, SEED):
-                for t in range(episodes.n_tasks):
-                    task, each = episodes.task(t), []
-                    for numbers in chosen:
-                        *_, adapted = quick.path(meta, task.support_x, numbers[task.support_y], steps)
-                        each.append(learner.predict(adapted, task.query_x).index_select(1, numbers))
-                    logits = torch.stack(each)
-                    scores.append(accuracies(logits, task.query_y))
-                    together.append(accuracies(logits.softmax(-1).mean(0, keepdim=True), task.query_y))
-                    line(len(scores))
-        line.close()
-        found[name] = {
-            "steps": steps,
-            "batch_norm": "transductive",
-            "queries": QUERIES,
-            **in_brief(torch.stack(scores), torch.cat(together)),
-        }
-    return found
+    line.close()
+    found = in_brief(torch.stack(scores), torch.cat(together))
+    return {"steps": steps, "batch_norm": "transductive", "queries": QUERIES, **found}
+
+
+def numberings(name: str) -> dict | None:
+    """Orders of the classes, for one set of weights; None where that is not asked."""
+    if name == "maml-mini-5w1s":
+        return orders_of_photographs(name, 10) if mini_imagenet.available() else None
+    tasks = {"maml-omniglot-5w1s": 40, "anil-omniglot-5w1s": 200}.get(name)
+    return None if tasks is None else orders_of_characters(name, tasks)
 
 
 # -- what moves ---------------------------------------------------------------------------------------------------------
 
 
-def moves() -> list[dict]:
-    """Parts put back and similarity by layer, for shipped weights."""
-    rows = []
-    names = [f"{method}-omniglot-5w1s" for method in ("maml", "fomaml", "anil", "boil")]
-    names += ["maml-mini-5w1s"] if mini_imagenet.available() else []
-    for config, meta in map(results.pretrained, names):
-        n_tasks, n_images, steps = (30, 3, 5) if config["dataset"] == "mini" else (100, 10, 3)
-        learner = experiments.build_learner(config)
-        quick, scores, alike = fastest(learner, CPU), [], []
-        line = ProgressLine(n_tasks, f"{config['name']} seed {config['seed']}")
-        test = experiments.build_tasks({**config, "test_query": QUERIES}, "test")
-        for episodes in fixed_episodes(test, n_tasks, SEED):
-            for t in range(episodes.n_tasks):
-                task = episodes.task(t)
-                scores.append(put_back_scores(quick, meta, task, steps=steps, batch_norm="support"))
-                if len(alike) < n_images:
-                    generator = torch.Generator().manual_seed(len(alike))
-                    images = FewShot(test.pool, 20, 1, 14).sample(1, generator).query_x[0]  # 280 images
-                    *_, adapted = quick.path(meta, task.support_x, task.support_y, steps)
-                    alike.append(similarities(learner.model, meta["params"], adapted, images))
-                line(len(scores))
-        line.close()
-        columns = torch.stack(scores).double().t()
-        seen = call(learner.model, headless(learner.model, meta["params"]), images)
-        rows.append(
-            {
-                "row_length": float(meta["params"]["head.weight"].norm(dim=1).mean()),
-                "feature_length": float(seen.norm(dim=1).mean()),
-                "experiment": config["name"],
-                "seed": config["seed"],
-                "meta_steps": config["meta_steps"],
-                "steps": steps,
-                "tasks": n_tasks,
-                "batch_norm": "support",
-                "parts": ["+".join(part) for part in PARTS],
-                "put_back": [mean_and_interval(column) for column in columns],
-                "differences": [mean_and_interval(column - columns[0]) for column in columns],
-                "images": len(images),
-                "cka": torch.stack(alike).mean(0).tolist(),
-                "cka_tasks": n_images,
-            }
-        )
-    return rows
+def moves(name: str) -> dict | None:
+    """Parts put back and similarity by layer, for one set of weights."""
+    if name == "maml-mini-5w1s" and not mini_imagenet.available():
+        return None
+    config, learner, meta = shipped(name)
+    n_tasks, n_images, steps = (30, 3, 5) if config["dataset"] == "mini" else (100, 10, 3)
+    quick, scores, alike, line = fastest(learner, CPU), [], [], ProgressLine(n_tasks, name)
+    test = experiments.build_tasks({**config, "test_query": QUERIES}, "test")
+    for episodes in fixed_episodes(test, n_tasks, SEED):
+        for t in range(episodes.n_tasks):
+            task = episodes.task(t)
+            scores.append(put_back_scores(quick, meta, task, steps=steps, batch_norm="support"))
+            if len(alike) < n_images:
+                generator = torch.Generator().manual_seed(len(alike))
+                images = FewShot(test.pool, 20, 1, 14).sample(1, generator).query_x[0]  # 280 images
+                *_, adapted = quick.path(meta, task.support_x, task.support_y, steps)
+                alike.append(similarities(learner.model, meta["params"], adapted, images))
+            line(len(scores))
+    line.close()
+    columns = torch.stack(scores).double().t()
+    seen = call(learner.model, headless(learner.model, meta["params"]), images)
+    return {
+        "experiment": name,
+        "seed": config["seed"],
+        "meta_steps": config["meta_steps"],
+        "steps": steps,
+        "tasks": n_tasks,
+        "batch_norm": "support",
+        "row_length": float(meta["params"]["head.weight"].norm(dim=1).mean()),
+        "feature_length": float(seen.norm(dim=1).mean()),
+        "parts": ["+".join(part) for part in PARTS],
+        "put_back": [mean_and_interval(column) for column in columns],
+        "differences": [mean_and_interval(column - columns[0]) for column in columns],
+        "images": len(images),
+        "cka": torch.stack(alike).mean(0).tolist(),
+        "cka_tasks": n_images,
+    }
 
 
 # -- baselines ----------------------------------------------------------------------------------------------------------
@@ -260,24 +253,30 @@ def diversity() -> dict:
     return {"meta_steps": steps, "tasks": 200, "rows": rows}
 
 
-PARTS_OF_RECORD = {"numberings": numberings, "moves": moves, "baselines": baselines, "diversity": diversity}
+WEIGHTS = (*(f"{method}-omniglot-5w1s" for method in ("maml", "fomaml", "anil", "boil")), "maml-mini-5w1s")
+BY_WEIGHTS = {"numberings": numberings, "moves": moves}
+AT_ONCE = {"baselines": baselines, "diversity": diversity}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m studies.what_the_score_hides", description=__doc__.split("\n\n")[0]
     )
-    parser.add_argument(
-        "--only", choices=PARTS_OF_RECORD, help="this part; what the record says of others stays"
-    )
+    parts = (*BY_WEIGHTS, *AT_ONCE)
+    parser.add_argument("--only", choices=parts, help="this part; what the record says of others stays")
+    parser.add_argument("--weights", choices=WEIGHTS, help="of these weights alone, in numberings and moves")
     parser.add_argument("--out", type=Path, default=RECORD)
     options = parser.parse_args(arguments)
     keep_freed_memory()
     record = json.loads(options.out.read_text()) if options.out.exists() else {}
-    for name in [options.only] if options.only else PARTS_OF_RECORD:
-        record[name] = PARTS_OF_RECORD[name]()
+    for part in [options.only] if options.only else parts:
+        if part in AT_ONCE:
+            record[part] = AT_ONCE[part]()
+        for name in [options.weights] if options.weights else WEIGHTS:
+            if part in BY_WEIGHTS and (found := BY_WEIGHTS[part](name)):
+                record.setdefault(part, {})[name] = found
         keep(options.out, {**record, **provenance()})
-        print(name, json.dumps(record[name], indent=1))
+        print(part, json.dumps(record[part], indent=1))
 
 
 if __name__ == "__main__":
