@@ -141,8 +141,8 @@ def rows() -> list[Experiment]:
     return [
         _linear_attention(),
         *(_lines(layers) for layers in (1, 2, 3)),
-        _transformer("transformer-sinusoid-5shot", "sinusoid", n_query=10, meta_steps=8_000, tasks=600),
+        _transformer("transformer-sinusoid-5shot", "sinusoid", n_query=10, meta_steps=4_000, tasks=600),
         _transformer(
-            "transformer-sines-lines-5shot", "sinusoid_or_line", n_query=15, meta_steps=4_000, tasks=2_000
+            "transformer-sines-lines-5shot", "sinusoid_or_line", n_query=15, meta_steps=3_000, tasks=2_000
         ),
     ]

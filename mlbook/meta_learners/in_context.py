@@ -107,7 +107,7 @@ class InContext(ReadsContext):
         self, generator: torch.Generator, device: torch.device | str = "cpu"
     ) -> State:
         """First parameters of the network, a fresh Adam."""
-        drawn = initial_params(self.model, generator)
+        drawn = initial_params(self.model, generator)  # [ICL 1]
         meta = {"params": {name: p.to(device) for name, p in drawn.items()}}
         optimizer = torch.optim.Adam(
             leaves(meta), lr=self.meta_lr, betas=tuple(self.betas)
@@ -135,8 +135,8 @@ class InContext(ReadsContext):
         """Mean squared error on the query sets of all tasks at once: tasks are an
         axis of the batch like any other, since no task has parameters of its own."""
         x, y, query_x, query_y = episodes[:4]
-        (params,) = self.path(meta, x, y, steps=0)  # [ICL 3]
-        loss = mse(self.predict(params, query_x), query_y)  # [ICL 4]
+        (params,) = self.path(meta, x, y, steps=0)
+        loss = mse(self.predict(params, query_x), query_y)  # [ICL 2]
         return loss, {"loss": loss.detach()}
 
     def meta_gradient(self, meta: Meta, episodes: Episode) -> tuple[Meta, Metrics]:
@@ -160,7 +160,7 @@ class InContext(ReadsContext):
         """One meta-step on a meta-batch; arguments as in ``MetaLearner.step``."""
         gradient, metrics = all_reduce(*self.meta_gradient(state.meta, episodes))
         gradient = clipped(gradient, self.clip_norm)
-        new = outer_step(state, gradient, lr=self.meta_lr_at(progress))  # [ICL 5]
+        new = outer_step(state, gradient, lr=self.meta_lr_at(progress))  # [ICL 3]
         return new, metrics
 
 

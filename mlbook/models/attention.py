@@ -7,7 +7,7 @@ do not see each other, and the order of the context makes no difference.
 
 Linear attention follows von Oswald et al. 2023 (Transformers learn in-context by
 gradient descent), section 3. The transformer is ours: it has the parts of a usual
-one (Vaswani et al. 2017) without positions and without a causal mask.
+one without positions and without a causal mask.
 """
 
 from __future__ import annotations

@@ -1,0 +1,207 @@
+"""Learning in the context beside learning by gradients: shots, noise and tasks of other families (chapter 19).
+
+python -m studies.in_context RUN... [--tasks N] [--out FILE]
+
+RUN: folders of trainings of the experiments of this family; MAML, Reptile, LEO and pre-training are the shipped ones. All in
+a condition are judged on the same tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mlbook import experiments, results
+from mlbook.engines import fastest
+from mlbook.errors import UserError
+from mlbook.meta_learners.base import Meta, MetaLearner
+from mlbook.meta_learners.in_context import (
+    FixedRule,
+    Rule,
+    context_mean,
+    gradient_descent,
+    kernel_regression,
+    nearest_point,
+    ridge,
+)
+from mlbook.meta_learners.posterior import lines, posterior_mean, sines
+from mlbook.results import STUDIES
+from mlbook.tasks import Lines, SinesAndLines, Sinusoids, TaskDistribution, Waves
+from mlbook.tasks.support_sets import NoisySupport
+from mlbook.training.evaluation import ci95, fixed_scores
+from mlbook.training.memory import keep_freed_memory
+from mlbook.training.records import keep, provenance
+from mlbook.training.runner import load_checkpoint
+
+RECORD = STUDIES / "in_context.json"
+SEED, VALIDATION_SEED = 1, 2
+"""Of the tasks: those of all run records; and those on which the bandwidth and the rates are chosen."""
+K, QUERIES = 5, 50
+SHOTS = (1, 2, 3, 5, 7, 10, 20)
+NOISE = (0.0, 0.1, 0.3, 0.5, 1.0)
+EXACT = 0.02
+"""The noise that the posterior mean assumes where there is none."""
+BANDWIDTHS = (0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
+RATES = tuple(round(0.1 * n, 1) for n in range(5, 17))
+STEPS = tuple(range(21))
+WAVE = {"k_shot": K, "n_query": QUERIES, "x_range": (-5.0, 5.0)}
+FAMILIES = {
+    "as trained": Sinusoids(K, QUERIES),
+    "amplitude 5 to 10": Sinusoids(K, QUERIES, amplitude=(5.0, 10.0)),
+    "phase π to 2π": Sinusoids(K, QUERIES, phase=(math.pi, 2 * math.pi)),
+    "frequency 1.5": Waves(1.5, amplitude=(0.1, 5.0), **WAVE),
+    "lines": Lines(bounds=(-1.0, 1.0), **WAVE),
+}
+BY_GRADIENT = {
+    "maml": ("maml-sinusoid-5shot", (0, 1, 10)),
+    "reptile": ("reptile-sinusoid-5shot", (1, 10)),
+    "pretraining": ("pretraining-sinusoid-5shot", (10,)),
+}
+
+
+def loaded(folders: list[Path]) -> dict[str, dict[int, tuple[MetaLearner, Meta]]]:
+    """{experiment: {seed: (learner, parameters)}} of the trainings in these folders."""
+    found: dict[str, dict[int, tuple[MetaLearner, Meta]]] = {}
+    for folder in folders:
+        config, meta = load_checkpoint(folder / "checkpoint.safetensors")
+        found.setdefault(config["name"], {})[config["seed"]] = experiments.build_learner(config), meta
+    return {name: dict(sorted(seeds.items())) for name, seeds in found.items()}
+
+
+def errors(learner: MetaLearner, meta: Meta, tasks: TaskDistribution, n: int, steps: tuple[int, ...] = (0,)):
+    """Squared errors of the fixed tasks after these steps, [n, len(steps)]."""
+    options = {"steps": max(steps), "scored_steps": steps}
+    return fixed_scores(learner, meta, tasks, n_tasks=n, seed=SEED, **options)
+
+
+def of_rule(rule: Rule, tasks: TaskDistribution, n: int, seed: int = SEED) -> torch.Tensor:
+    learner = FixedRule(rule)
+    return fixed_scores(learner, learner.init().meta, tasks, n_tasks=n, seed=seed, steps=0)[:, 0]
+
+
+def entry(values: torch.Tensor) -> dict[str, float]:
+    """[n] -> mean and interval."""
+    return {"mean": float(values.mean()), "ci95": float(ci95(values))}
+
+
+def of_seeds(runs: dict[int, tuple[MetaLearner, Meta]], tasks: TaskDistribution, n: int) -> dict:
+    """Of all seeds together, and of each. ``ci95`` is over tasks, each with its mean over the seeds."""
+    each = torch.stack([errors(learner, meta, tasks, n)[:, 0] for learner, meta in runs.values()])
+    return {**entry(each.mean(0)), "seeds": each.mean(1).tolist()}
+
+
+def tuned(rule: Callable[[float], Rule], values: tuple[float, ...], tasks: TaskDistribution, n: int) -> float:
+    """The value with the smallest error on other tasks than those of the record."""
+    return min(values, key=lambda v: float(of_rule(rule(v), tasks, n, VALIDATION_SEED).mean()))
+
+
+def sine_waves(transformers: dict[int, tuple[MetaLearner, Meta]], n: int) -> dict:
+    """{condition: {value: {learner: error}}} on sine waves."""
+    gradient = {}
+    for key, (name, steps) in BY_GRADIENT.items():
+        config, meta = results.pretrained(name)
+        gradient[key] = fastest(experiments.build_learner(config), torch.device("cpu")), meta, steps
+    bandwidth = tuned(kernel_regression, BANDWIDTHS, FAMILIES["as trained"], n)
+
+    def all_of(tasks: TaskDistribution, noise: float) -> dict:
+        row = {"transformer": of_seeds(transformers, tasks, n)}
+        for key, (learner, meta, steps) in gradient.items():
+            scores = errors(learner, meta, tasks, n, steps)
+            row |= {f"{key}-{s}": entry(scores[:, i]) for i, s in enumerate(steps)}
+        rules = {
+            "posterior": posterior_mean([sines()], noise or EXACT),
+            "kernel": kernel_regression(bandwidth),
+            "nearest": nearest_point,
+            "mean": context_mean,
+        }
+        return row | {key: entry(of_rule(rule, tasks, n)) for key, rule in rules.items()}
+
+    plain = FAMILIES["as trained"]
+    return {
+        "bandwidth": bandwidth,
+        "shots": {str(k): all_of(replace(plain, k_shot=k), 0.0) for k in SHOTS},
+        "noise": {f"{s:g}": all_of(NoisySupport(plain, s), s) for s in NOISE},
+        "families": {name: all_of(tasks, 0.0) for name, tasks in FAMILIES.items()},
+    }
+
+
+def sines_and_lines(transformers: dict[int, tuple[MetaLearner, Meta]], n: int) -> dict:
+    """On LEO's tasks, with noise of 0.3 on the five points."""
+    tasks = SinesAndLines(K, QUERIES, noisy_queries=False)
+    row = {"transformer": of_seeds(transformers, tasks, n)}
+    for key, name, step in (("leo", "leo-sines-lines-5shot", 10), ("maml", "maml-sines-lines-5shot", 5)):
+        config, meta = results.pretrained(name)
+        learner = fastest(experiments.build_learner(config), torch.device("cpu"))
+        row[key] = entry(errors(learner, meta, tasks, n, (step,))[:, 0])
+    bandwidth = tuned(kernel_regression, BANDWIDTHS, tasks, n)
+    rules = {
+        "posterior": posterior_mean([sines(), lines()], tasks.noise),
+        "kernel": kernel_regression(bandwidth),
+        "mean": context_mean,
+    }
+    return {"noise": tasks.noise, **row, **{key: entry(of_rule(r, tasks, n)) for key, r in rules.items()}}
+
+
+def layers(runs: list[dict[int, tuple[MetaLearner, Meta]]], tasks: TaskDistribution, n: int) -> dict:
+    """Learned layers of linear attention beside gradient descent at its best rate, on noisy lines."""
+    descent, rates = [], []
+    for steps in STEPS:
+        rate = (
+            tuned(lambda r, steps=steps: gradient_descent(r, steps), RATES, tasks, n) if steps else RATES[0]
+        )
+        descent.append(entry(of_rule(gradient_descent(rate, steps), tasks, n)))
+        rates.append(rate)
+
+    def numbers(params: dict[str, torch.Tensor]) -> list[dict]:
+        return [{name: [[round(float(v), 5) for v in row] for row in m[i]] for name, m in params.items()}
+                for i in range(len(params["query"]))]  # fmt: skip
+
+    return {
+        "learned": [of_seeds(seeds, tasks, n) for seeds in runs],
+        "descent": descent,
+        "rates": rates,
+        "ridge": entry(of_rule(ridge(tasks.noise**2), tasks, n)),
+        "weights": [[numbers(meta["params"]) for _, meta in seeds.values()] for seeds in runs],
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m studies.in_context", description=__doc__.split("\n")[0])
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--tasks", type=int, default=600, metavar="N")
+    parser.add_argument("--out", type=Path, default=RECORD)
+    options = parser.parse_args(arguments)
+    keep_freed_memory()
+    found, n = loaded(options.runs), options.tasks
+    wanted = ["transformer-sinusoid-5shot", "transformer-sines-lines-5shot"]
+    lined = [f"linear-attention-lines-{count}" for count in (1, 2, 3)]
+    if missing := [name for name in (*wanted, *lined) if name not in found]:
+        raise UserError(f"no training of {', '.join(missing)} is among these folders")
+    line_tasks = experiments.build_tasks(experiments.config(lined[0], "paper"), "test")
+    record = {
+        "tasks": n,
+        "seed": SEED,
+        "k_shot": K,
+        "queries": QUERIES,
+        "trained": {name: sorted(seeds) for name, seeds in found.items()},
+        "sine_waves": sine_waves(found[wanted[0]], n),
+        "sines_and_lines": sines_and_lines(found[wanted[1]], n),
+        "layers": layers([found[name] for name in lined], line_tasks, 4 * n),
+        **provenance(),
+    }
+    keep(options.out, record)
+    for condition in ("shots", "noise", "families"):
+        for value, row in record["sine_waves"][condition].items():
+            print(condition, value, {key: round(its["mean"], 4) for key, its in row.items()})
+    print({k: v["mean"] for k, v in record["sines_and_lines"].items() if isinstance(v, dict)})
+    print([its["seeds"] for its in record["layers"]["learned"]])
+    print([round(its["mean"], 4) for its in record["layers"]["descent"]], record["layers"]["ridge"])
+
+
+if __name__ == "__main__":
+    main()
