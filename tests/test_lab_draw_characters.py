@@ -106,7 +106,7 @@ def test_mouse(open_lab):
     assert ready(lab)["rows"] == [0, 1, 2]
     lab.press("Clear all")
     assert lab.state()["drawings"] == [[]] * 6
-    lab.press("Default drawings")
+    lab.press("Reset")
     assert lab.state()["drawings"] == opening["drawings"]
     lab.press("Another set")
     other = ready(lab)

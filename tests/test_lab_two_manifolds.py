@@ -323,7 +323,7 @@ def test_mouse_buttons_and_choices(open_lab):
     lab.press("Clear the path and start from where φ is")
     cleared = lab.state()
     assert cleared["iteration"] == 0
-    assert cleared["phi"] == pytest.approx(stepped["paths"]["steps"][stepped["iteration"]])
+    assert cleared["phi"] == pytest.approx(stepped["paths"]["steps"][stepped["iteration"]], abs=1e-6)
     assert lab.control("button", "Back to iteration 0").is_disabled()
     lab.press("Run to 400")
     lab.wait_for("state.iteration > 3")

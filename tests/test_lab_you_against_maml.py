@@ -87,6 +87,18 @@ def test_the_pen(tmp_path):
     assert found["score"] == {"waves": 2, "nearer": 1, "you": 6, "maml": 2.5}
 
 
+def test_a_sketch_goes_into_an_address_in_two_letters_a_height(tmp_path):
+    source = """
+    const kind = lab.keptSketch(4, [-5.5, 5.5]), text = kind.write(data), nothing = [null, null, null, null];
+    const torn = [text + "00", text.slice(1), text.replace("_", "-"), "uluk0000"].map((t) => kind.read(t) ?? null);
+    console.log(JSON.stringify({ text, back: kind.read(text), torn, empty: [kind.write(nothing), kind.read("")] }));
+    """
+    sketch = [-5.5, 0.07, None, 5.5]
+    found = run_node(tmp_path, YouAgainstMaml(), source, sketch)
+    assert found["back"] == sketch and found["torn"] == [None] * 4
+    assert found["text"] == "00fh__uk" and found["empty"] == ["", [None] * 4]
+
+
 def test_another_wave_is_one_of_the_family(tmp_path, data):
     widget, values = data
     source = "console.log(JSON.stringify(Array.from({ length: 200 }, () => lab.anotherTask(data.setup, 5))));"

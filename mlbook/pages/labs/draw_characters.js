@@ -1,12 +1,12 @@
 // The lab "Draw three characters": boxes to draw in, and what MAML or Reptile make of the drawings. The arithmetic is in
 // draw_worker.js, whose source comes as text from Python; strokes.js makes pixels of strokes.
 import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { drawingBox } from "./drawing_box.js";
 import { checkbox, radios } from "./plane.js";
-import { announcer, button, connect, frame, html, player, Plot, slider, stroke, svg, watchWidth } from "./shared.js";
-import { pixelsOf } from "./strokes.js";
+import { announcer, button, html, player, Plot, slider, stroke, svg, watchWidth } from "./shared.js";
+import { keptDrawing, PAPER, pixelsOf } from "./strokes.js";
 
-const TRAITS = ["drawings", "method", "step", "centred", "example"];
 const LINES = [["--mlb-other-1", undefined], ["--mlb-other-2", "9 4"], ["--mlb-truth", "2 3"], ["--mlb-muted", "12 3 2 3"], ["--mlb-ink", "5 2"]];
 
 /** Something that takes tasks and posts answers: a web worker, or the same code on the page in small pieces. */
@@ -61,11 +61,16 @@ const percent = (p) => (p > 0.999 && p < 1 ? "> 99.9 %" : p < 0.001 && p > 0 ? "
 
 function render({ model, el }) {
   const { letters, methods, examples } = model.get("setup"), names = [...letters.map((l) => `Class ${l}`), "Query"], last = letters.length;
-  const { state, change, soon, follow } = connect(model, TRAITS);
+  const lab = openLab(model, "draw-characters", {
+    drawings: kept.list(keptDrawing, names.length, names.length, ";"), method: kept.choice(Object.keys(methods)),
+    step: kept.whole(0, Math.max(...Object.values(methods).map((m) => m.steps))), centred: kept.flag, example: kept.whole(0, examples.length - 1),
+  }, { restart: () => (play.stop(), remember()), agree: ({ method, step }) => step <= methods[method].steps });
+  const { state, change, soon, initial } = lab;
 
   // -- the drawings and what comes of them --------------------------------------------------------------------------------
 
   const past = names.map(() => []), known = names.map(() => ({}));
+  const remember = () => state().drawings.forEach((drawing, k) => past[k].push(drawing)); // so that each box can undo it
   const setDrawing = (k, strokes) => change({ drawings: state().drawings.map((d, i) => (i === k ? strokes : d)) });
   function pictureOf(k, strokes, centred) { // 28 × 28, or null for an empty box; computed once per drawing
     const key = `${centred}${JSON.stringify(strokes)}`;
@@ -112,11 +117,8 @@ function render({ model, el }) {
     say: live.say,
   }));
   boxes[last].node.classList.add("mlb-query");
-  function example(n) {
-    state().drawings.forEach((drawing, k) => past[k].push(drawing));
-    change({ example: n, drawings: examples[n].drawings });
-  }
-  const blank = () => (state().drawings.forEach((drawing, k) => past[k].push(drawing)), change({ drawings: names.map(() => []) }));
+  const example = (n) => (remember(), change({ example: n, drawings: examples[n].drawings }));
+  const blank = () => (remember(), change({ drawings: names.map(() => []) }));
   const centre = checkbox("Centre every drawing", (on) => change({ centred: on }));
   const which = radios("Adapt with", Object.fromEntries(Object.entries(methods).map(([key, { name }]) => [key, name])), (method) =>
     (play.stop(), change({ method, step: methods[method].reported })));
@@ -149,16 +151,31 @@ function render({ model, el }) {
     x: [0, 10], y: [0, 1], xTicks: [], yTicks: [0, 0.5, 1], xTitle: "inner steps", yTitle: "probability of each class", height: () => 190, role: "img",
   });
   plot.margin.right = 24;
-  const chart = html("div", { class: "mlb-apart" }, plot.node);
+  const chart = html("div", { class: "mlb-stay" }, plot.node);
   const left = html("div", {},
     html("div", { class: "mlb-boxes" }, ...boxes.map(({ node }) => node)),
+    sentence,
     html("div", { class: "mlb-row" },
-      button("Default drawings", () => example(state().example)),
       button("Another set", () => example((state().example + 1) % examples.length)),
       button("Clear all", blank), centre.node),
-    html("p", { class: "mlb-note" }, "The small squares are the 28×28 pixels that the network sees; white is 1. With the keyboard: arrow keys move the pen (with Shift farther), space puts it down and lifts it, Backspace undoes, Delete clears."));
-  const right = html("div", {}, which.node, sentence, table, chart, steps.node, html("div", { class: "mlb-row" }, playButton), about);
-  const root = frame(el, "draw-characters", "draw three characters", live, [left, right]);
+    html("p", { class: "mlb-note" },
+      "\"Copy link\" takes the drawings along: who opens the link sees them, and at step 0 nothing gives the answer away. ",
+      "The small squares are the 28×28 pixels that the network sees; white is 1."));
+  const right = html("div", { class: "mlb-staying" }, chart, steps.node, html("div", { class: "mlb-row" }, playButton), which.node, table, about);
+  const bottom = html("p", { class: "mlb-note mlb-wide" },
+    "With the keyboard: arrow keys move the pen (with Shift farther), space puts it down and lifts it, Backspace undoes, Delete clears.");
+  const query = initial.drawings[last], xs = query.flatMap((stroke) => stroke.filter((_, i) => i % 2 === 0)), ys = query.flatMap((stroke) => stroke.filter((_, i) => i % 2));
+  /** The query of the beginning with another place for each of its points. */
+  const queryAs = (f) => [...initial.drawings.slice(0, last), query.map((stroke) => stroke.map((v, i) => Math.round(10 * f(v, i % 2)) / 10))];
+  const corner = [Math.min(...xs), Math.min(...ys)];
+  const root = lab.frame(el, {
+    label: "draw three characters", live, parts: [left, right, bottom],
+    goal: "Draw characters, one of them again as the query: will the network, or a friend with your link, know it?",
+    presets: query.length ? {
+      "Before the first step": { step: 0 }, "Query mirrored": { drawings: queryAs((v, y) => (y ? v : PAPER - v)) },
+      "Query in a corner": { drawings: queryAs((v, y) => v - corner[y] + 3), centred: false },
+    } : {},
+  });
 
   // -- drawing ------------------------------------------------------------------------------------------------------------
 
@@ -232,7 +249,7 @@ function render({ model, el }) {
   }
 
   draw();
-  return follow(draw, watchWidth(chart, () => drawChart(state())), play.end, () => worker.end());
+  return lab.follow(draw, watchWidth(chart, () => drawChart(state())), play.end, () => worker.end());
 }
 
 export default { render };

@@ -252,24 +252,24 @@ export function watchWidth(element, draw) {
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
-/**
- * A point of `plot` that follows the mouse, a finger or the arrow keys (0.1 a press, 0.5 with Shift).
- *
- * A halo and small arrows, which no data point has, say that it can be moved; `along` "x" or "y": only that way. `size`: radius of the dot.
- */
-export function handle(plot, { move, remove = () => {}, select = () => {}, along = "xy", size = 6 }) {
-  let grip = null, place = [0, 0];
+/** A dot of this radius with a halo and small arrows, which no data point has: they say that it can be moved; `along` "x" or "y": only that way. */
+export function haloed(size, along = "xy") {
   const halo = size + 7, far = halo - 1.5, near = far - 3, wing = 2.5;
   const arrows = {
     x: `M${near} ${-wing}L${far} 0L${near} ${wing}M${-near} ${-wing}L${-far} 0L${-near} ${wing}`,
     y: `M${-wing} ${near}L0 ${far}L${wing} ${near}M${-wing} ${-near}L0 ${-far}L${wing} ${-near}`,
   };
+  return [svg("circle", { class: "mlb-ring", r: halo }), svg("path", { class: "mlb-arrows", d: [...along].map((axis) => arrows[axis]).join("") }), svg("circle", { class: "mlb-dot", r: size })];
+}
+
+/** A point of `plot` that follows the mouse, a finger or the arrow keys (0.1 a press, 0.5 with Shift). */
+export function handle(plot, { move, remove = () => {}, select = () => {}, along = "xy", size = 6 }) {
+  let grip = null, place = [0, 0];
   // The invisible disc is what a finger hits. Only there does a touch drag; elsewhere it scrolls the page.
   const node = svg(
     "g",
     { class: "mlb-point", tabindex: 0, role: "slider", "aria-roledescription": "point to drag" },
-    svg("circle", { class: "mlb-reach", r: 20 }), svg("circle", { class: "mlb-ring", r: halo }),
-    svg("path", { class: "mlb-arrows", d: [...along].map((axis) => arrows[axis]).join("") }), svg("circle", { class: "mlb-dot", r: size }),
+    svg("circle", { class: "mlb-reach", r: 20 }), ...haloed(size, along),
   );
   const to = (x, y) => {
     const rounded = (v, limits) => Math.round(100 * clamp(v, limits)) / 100; // so that the reader sees the whole number

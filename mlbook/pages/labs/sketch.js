@@ -2,14 +2,14 @@
 import { clamp } from "./shared.js";
 
 const near = (grid, x) => clamp(Math.round(((x - grid[0]) / (grid.at(-1) - grid[0])) * (grid.length - 1)), [0, grid.length - 1]);
-const rounded = (y) => Math.round(100 * y) / 100;
+const hundredths = (y) => Math.round(100 * y) / 100;
 
 /** The sketch after the pen went straight from one point to another; what was there before is overwritten. */
 export function penned(grid, sketch, from, to) {
   const [[x0, y0], [x1, y1]] = from[0] <= to[0] ? [from, to] : [to, from], next = [...sketch];
   for (let i = near(grid, x0); i <= near(grid, x1); i++)
-    next[i] = rounded(x1 > x0 ? y0 + (y1 - y0) * clamp((grid[i] - x0) / (x1 - x0), [0, 1]) : to[1]);
-  next[near(grid, to[0])] = rounded(to[1]);
+    next[i] = hundredths(x1 > x0 ? y0 + (y1 - y0) * clamp((grid[i] - x0) / (x1 - x0), [0, 1]) : to[1]);
+  next[near(grid, to[0])] = hundredths(to[1]);
   return next;
 }
 
@@ -22,9 +22,19 @@ export function whole(sketch) {
     if (y !== null) return y;
     const after = known.find((k) => k > i), before = known.findLast((k) => k < i);
     if (after === undefined || before === undefined) return sketch[after ?? before];
-    return rounded(sketch[before] + ((sketch[after] - sketch[before]) * (i - before)) / (after - before));
+    return hundredths(sketch[before] + ((sketch[after] - sketch[before]) * (i - before)) / (after - before));
   });
 }
+
+/** A sketch of `n` heights within the limits for an address (`kept` of address.js): two letters each, "__" where nothing is drawn. */
+export const keptSketch = (n, [low, high]) => ({
+  write: (sketch) => (covered(sketch) ? sketch.map((y) => (y === null ? "__" : Math.round(100 * (y - low)).toString(36).padStart(2, "0"))).join("") : ""),
+  read(text) {
+    if (text === "") return Array(n).fill(null);
+    const sketch = /^([0-9a-z]{2}|__)+$/.test(text) ? text.match(/../g).map((two) => (two === "__" ? null : hundredths(low + Number.parseInt(two, 36) / 100))) : [];
+    return sketch.length === n && sketch.every((y) => y === null || y <= high) ? sketch : undefined;
+  },
+});
 
 /** The drawn parts, as [inputs, heights] each. */
 export function parts(grid, sketch) {

@@ -1,16 +1,18 @@
 // The lab "You against MAML": the reader draws a wave through five of its points; MAML and a pre-trained network get the same five.
 //
 // Both networks take their gradient steps here, when the reader has handed the sketch in. Nothing leaves the page.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { unpackHalf } from "./half.js";
 import { countParameters, meanSquaredError } from "./network.js";
-import { announcer, button, clamp, connect, counted, format, frame, grid, html, inPercent, legendKey, Plot, prefersStillness, row, stroke, svg, watchWidth } from "./shared.js";
-import { covered, parts, penned, whole } from "./sketch.js";
+import { announcer, button, clamp, counted, format, grid, haloed, html, inPercent, legendKey, Plot, prefersStillness, row, stroke, svg, watchWidth } from "./shared.js";
+import { covered, keptSketch, parts, penned, whole } from "./sketch.js";
 import { wavePicture } from "./wave_picture.js";
 import { anotherTask, meet, waveOf } from "./waves.js";
 
-const STATE = ["task", "sketch", "done"], ENOUGH = 0.8; // of the axis: hardly a hand begins exactly at the edge
+const ENOUGH = 0.8; // of the axis: hardly a hand begins exactly at the edge
 const STEP = 380, HOLD = 900; // milliseconds: one gradient step, and the networks' curves before the truth comes
-const KEPT = "mlbook-waves"; // the score of this visit, in the tab and nowhere else
+const SCORE = "mlbook-waves"; // the score of this visit, in the tab and nowhere else
 const ARROW = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 /** The errors of a sketch and of both networks after all steps, at the inputs of the grid. */
@@ -26,8 +28,8 @@ export const counting = (score, { you, maml }) => ({
 
 function keptScore() {
   try {
-    const kept = JSON.parse(sessionStorage.getItem(KEPT));
-    if (["waves", "nearer", "you", "maml"].every((key) => Number.isFinite(kept[key]))) return kept;
+    const found = JSON.parse(sessionStorage.getItem(SCORE));
+    if (["waves", "nearer", "you", "maml"].every((key) => Number.isFinite(found[key]))) return found;
   } catch {} // no storage, or something else in it: a new score
   return { waves: 0, nearer: 0, you: 0, maml: 0 };
 }
@@ -35,7 +37,11 @@ function keptScore() {
 function render({ model, el }) {
   const setup = model.get("setup"), { query_x: xs, steps } = setup, [xLow] = setup.x_range, count = countParameters(setup.sizes);
   const numbers = unpackHalf(model.get("weights")), starts = [numbers.slice(0, count), numbers.slice(count)];
-  const { state, change, follow } = connect(model, STATE), end = steps + 1, start = [xLow, 1]; // not on a number of the axis
+  const limits = [setup.amplitude_range, setup.phase_range, ...model.get("task").slice(2).map(() => setup.x_range)];
+  const lab = openLab(model, "you-against-maml", {
+    task: kept.numbers(2, ...limits), sketch: keptSketch(xs.length, setup.y_range), done: kept.flag,
+  }, { restart: () => ready(), agree: ({ sketch, done }) => !done || covered(sketch) === 1 });
+  const { state, change } = lab, end = steps + 1, start = [xLow, 1]; // not on a number of the axis
   let score = keptScore(), at = model.get("done") ? end : 0, motion = 0, began = 0, pen = start, anchor = null, hand = null;
 
   // -- the elements -----------------------------------------------------------------------------------------------------
@@ -47,9 +53,8 @@ function render({ model, el }) {
   plot.node.classList.add("mlb-paper-plot");
   const ground = svg("rect", { width: "100%", height: "100%", fill: "transparent" });
   plot.node.prepend(ground);
-  const dots = svg("g", {}), penNode = svg("g", { class: "mlb-pen", tabindex: 0, role: "slider", "aria-roledescription": "pen", "aria-label": "Pen: the arrow keys draw",
-    "aria-valuemin": setup.y_range[0], "aria-valuemax": setup.y_range[1] },
-    svg("circle", { class: "mlb-halo", r: 15 }), svg("circle", { r: 6 }), svg("circle", { class: "mlb-ring", r: 11 }));
+  const dots = svg("g", {}), penNode = svg("g", { class: "mlb-point mlb-pen", tabindex: 0, role: "slider", "aria-roledescription": "pen", "aria-label": "Pen: the arrow keys draw",
+    "aria-valuemin": setup.y_range[0], "aria-valuemax": setup.y_range[1] }, ...haloed(6));
   const hint = svg("text", { "text-anchor": "middle", "aria-hidden": "true" }, "draw here");
   plot.front.append(dots, hint, penNode);
   const kinds = [["you", "you", "--mlb-other-1"], ["maml", "MAML", "--mlb-maml"], ["pre_trained", "pre-trained", "--mlb-pretraining"]];
@@ -67,9 +72,12 @@ function render({ model, el }) {
       legendKey(stroke("--mlb-pretraining", 2), "pre-trained"), legendKey(stroke("--mlb-truth", 2.5, "7 5"), "the truth")));
   const right = html("div", {}, words, html("div", { class: "mlb-row" }, done, clear, another, save), table, total);
   const note = html("p", { class: "mlb-note mlb-wide" },
-    "Draw with the mouse or a finger, or focus the pen and use the arrow keys (with Shift: further). ",
-    "Every wave is a sine of the same period; its height and its shift are new.");
-  const root = frame(el, "you-against-maml", "you against MAML", live, [left, right, note]);
+    "Arrow keys move the pen, too (with Shift: further). Every wave is a sine of the same period; its height and its shift are new. ",
+    "A link that you copy before you draw gives somebody else the same five points.");
+  const root = lab.frame(el, {
+    label: "you against MAML", live, parts: [left, right, note],
+    goal: "Sketch the wave: are you nearer to it than MAML?",
+  });
 
   // -- what the reader does ---------------------------------------------------------------------------------------------
 
@@ -117,15 +125,18 @@ function render({ model, el }) {
     const sketch = whole(state().sketch);
     score = counting(score, errorsOf(setup, starts, state().task, sketch));
     try {
-      sessionStorage.setItem(KEPT, JSON.stringify(score));
+      sessionStorage.setItem(SCORE, JSON.stringify(score));
     } catch {} // then it lasts as long as the page
     [at, began] = [prefersStillness() ? end : 0, performance.now()];
     if (at < end) motion = requestAnimationFrame(move);
     change({ sketch, done: true });
   }
-  function anotherWave() {
+  function ready() {
     cancelAnimationFrame(motion);
     [pen, anchor, at, motion] = [start, null, 0, 0];
+  }
+  function anotherWave() {
+    ready();
     change({ task: anotherTask(setup, state().task.length - 2), sketch: xs.map(() => null), done: false });
   }
   function move(now) {
@@ -210,7 +221,7 @@ function render({ model, el }) {
   }
 
   plot.fit(Math.max(60, Math.floor(left.clientWidth))); // its height from the start: what stands below does not move
-  return follow(draw, () => cancelAnimationFrame(motion), watchWidth(left, (width) => (plot.fit(width), draw())));
+  return lab.follow(draw, () => cancelAnimationFrame(motion), watchWidth(left, (width) => (plot.fit(width), draw())));
 }
 
 export default { render };
