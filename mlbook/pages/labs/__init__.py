@@ -14,6 +14,7 @@ from mlbook.pages.labs.find_the_goal import FindTheGoal
 from mlbook.pages.labs.four_means import FourMeans
 from mlbook.pages.labs.how_far_back import HowFarBack
 from mlbook.pages.labs.latent_map import LatentMap
+from mlbook.pages.labs.layers_and_steps import LayersAndSteps
 from mlbook.pages.labs.missing_factor import MissingFactor
 from mlbook.pages.labs.optimizer_race import OptimizerRace
 from mlbook.pages.labs.query_batch import QueryBatch
@@ -38,6 +39,7 @@ __all__ = [
     "FourMeans",
     "HowFarBack",
     "LatentMap",
+    "LayersAndSteps",
     "MissingFactor",
     "OptimizerRace",
     "QueryBatch",
