@@ -201,7 +201,9 @@
       const progress = load();
       const done = chapters.filter((chapter) => progress.chapters[chapter.page]);
       bar.value = done.length;
-      const ahead = chapters.find((chapter) => !progress.chapters[chapter.page]);
+      // The one after the last that was finished: a reader who begins with chapter 4 goes on with 5.
+      const open = (chapter) => !progress.chapters[chapter.page], last = chapters.findLastIndex((chapter) => !open(chapter));
+      const ahead = chapters.slice(last + 1).find(open) || chapters.find(open);
       next.replaceChildren(`${done.length} of ${chapters.length} chapters finished. `);
       if (ahead) next.append("Next: ", make("a", { href: `${ahead.page}.html` }, `${ahead.number}. ${ahead.title}`));
     };
