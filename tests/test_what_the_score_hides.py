@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mlbook import experiments
+from mlbook import experiments, results
 from mlbook.engines import fast
 from mlbook.errors import UserError
 from mlbook.meta_learners import MAML
@@ -213,3 +213,46 @@ def test_what_moves_the_logits_to_first_order():
     ):
         slope = (logits(small, names) - logits(-small, names)) / (2 * small)
         torch.testing.assert_close(slope, wanted, rtol=1e-5, atol=1e-6)
+
+
+# -- what the chapter says of the record -----------------------------------------------------------------------------
+
+
+STUDY = results.study("what_the_score_hides")
+
+
+def test_what_it_says_of_moving():
+    """On miniImageNet the head does the work, on Omniglot module 4; similarity says the same of both."""
+    rows = STUDY["moves"]
+    for name in ("maml-omniglot-5w1s", "fomaml-omniglot-5w1s"):
+        nothing, *_, three, body, head, _ = (v["mean"] for v in rows[name]["put_back"])
+        assert abs(three - nothing) < 0.01  # modules 1 to 3 need not move
+        assert body < 0.3  # near chance
+        assert 0 < nothing - head < 0.06  # a few points
+        assert rows[name]["row_length"] > 2 * rows[name]["feature_length"]
+    mini = rows["maml-mini-5w1s"]
+    nothing, *_, body, head, _ = mini["put_back"]
+    assert body["mean"] > nothing["mean"] - nothing["ci95"]  # nothing is lost
+    assert head["mean"] < 0.2 + 0.06
+    assert mini["feature_length"] > 20 * mini["row_length"]
+    for name in ("maml-omniglot-5w1s", "fomaml-omniglot-5w1s", "maml-mini-5w1s"):
+        assert rows[name]["cka"][3] > 0.9 and rows[name]["cka"][4] < 0.6
+        assert rows[name]["images"] == 280
+
+
+def test_what_it_says_of_the_number_of_classes():
+    rows = STUDY["diversity"]["rows"]
+
+    def of(method, classes, key):
+        return torch.tensor(
+            [r[key]["mean"] for r in rows if (r["method"], r["classes"]) == (method, classes)]
+        )
+
+    proto = {n: of("prototypical network", n, "new") for n in (20, 100, 1100)}
+    assert all(len(values) == 3 for values in proto.values())
+    assert of("prototypical network", 20, "own").min() > 0.92 and abs(proto[20].mean() - 0.74) < 0.005
+    gains = proto[100] - proto[20]
+    assert 0.025 < gains.min() and gains.max() < 0.06
+    assert proto[1100].mean() - proto[100].mean() < proto[1100].max() - proto[1100].min()
+    maml = torch.cat([of("MAML", n, "new") for n in (20, 100, 1100)])
+    assert len(maml) == 3 and maml.max() - maml.min() < 0.018  # half an interval over tasks
