@@ -306,7 +306,7 @@ def test_bad_settings_are_refused(options):
 
 # -- as an experiment ----------------------------------------------------------------------------------------------------
 
-NAMES = ("learned-optimizer-quadratic", "learned-optimizer-mlp-glyphs")
+NAMES = ("learned-optimizer-quadratic", "learned-optimizer-mlp-glyphs", "pes-optimizer-quadratic")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -15,12 +15,13 @@ from mlbook.errors import UserError
 from mlbook.experiments.experiment import Experiment, Preset
 from mlbook.experiments.images import pool_of
 from mlbook.meta_learners import MetaLearner
+from mlbook.optimizers.evolved import EvolvedOptimizer
 from mlbook.optimizers.learned_optimizer import LearnedOptimizer
 from mlbook.optimizers.optimizees import Classifier, Optimizee, Quadratic
 from mlbook.tasks.episode import TaskDistribution
-from mlbook.tasks.optimization_problems import Bowls, ImageProblems, Quadratics
+from mlbook.tasks.optimization_problems import Bowls, ImageProblems, Perturbed, Quadratics
 
-METHOD = "learned_optimizer"
+METHOD, EVOLVED = "learned_optimizer", "evolved_optimizer"
 ONE_SET, COPIES, STRENGTH = "one_set", 30, 0.3
 """A preparation of images, and its distortions: a tuned Adam ends near 0.4, so nothing is gained by large weights alone."""
 
@@ -40,13 +41,15 @@ def optimizee(model: str) -> Optimizee:
 
 def learner(config: dict) -> LearnedOptimizer:
     options = {k: v for k, v in config["learner"].items() if k != "method"}
-    return LearnedOptimizer(optimizee(config["model"]), **options)
+    kind = EvolvedOptimizer if config["learner"]["method"] == EVOLVED else LearnedOptimizer
+    return kind(optimizee(config["model"]), **options)
 
 
 def tasks(config: dict, learner: MetaLearner, split: str) -> TaskDistribution:
     """The problems of a configuration. Quadratics have no splits: they are drawn anew, from another seed."""
     if config["dataset"] == "quadratic":
-        return Quadratics()
+        perturbed = split == "train" and isinstance(learner, EvolvedOptimizer)
+        return Perturbed(Quadratics(), learner.windows, learner.weights) if perturbed else Quadratics()
     if config["dataset"] == "bowl":
         return Bowls()
     steps = config["learner"].get("steps", 100) if split == "train" else config["test_steps"]
@@ -78,7 +81,7 @@ def _row(name: str, dataset: str, model: str, presets: dict[str, Preset], **lear
         family="optimizers",
         dataset=dataset,
         model=model,
-        learner={"method": METHOD, **learner},
+        learner={"method": learner.pop("method", METHOD), **learner},
         k_shot=0,
         n_query=0,
         n_way=n_way,
@@ -111,6 +114,39 @@ def _bowl() -> Experiment:
     return _row("learned-optimizer-bowl", "bowl", "quadratic", presets, **learner)
 
 
+def _without_backpropagation(name: str, problems: int, **learner) -> Experiment:
+    """Ours: a small network behind the logarithm and sign, on which backpropagation through a whole run explodes. A derivative
+    kept twice over costs about four runs of a problem, a pair of particles two: hence ``problems`` of a meta-batch."""
+    values = {
+        "units": 6,
+        "layers": 1,
+        "p": 10.0,
+        "scale": 0.1,
+        "meta_lr": 1e-2,
+        "meta_lr_decay": "cosine",
+        **learner,
+    }
+    presets = {
+        "quick": Preset(20, problems, evaluation_tasks=1_000),
+        "colab": Preset(200, problems, evaluation_tasks=2_000),
+        "paper": Preset(2_000, problems, evaluation_tasks=2_000),
+    }
+    return _row(name, "quadratic", "quadratic", presets, **values)
+
+
+def _evolved() -> list[Experiment]:
+    """The same rule trained by PES, by truncated ES, and by backpropagation through windows and through the whole run."""
+    evolved = {"method": EVOLVED, "sigma": 0.1}
+    return [
+        _without_backpropagation("pes-optimizer-quadratic", 128, persistent=True, **evolved),
+        _without_backpropagation("es-optimizer-quadratic", 128, persistent=False, **evolved),
+        _without_backpropagation("small-optimizer-quadratic-unroll-20", 64, second_derivatives=True),
+        _without_backpropagation(
+            "small-optimizer-quadratic-unroll-100", 64, second_derivatives=True, unroll=100
+        ),
+    ]
+
+
 def _images(dataset: str, name: str, preparation: str | None = None) -> Experiment:
     """The official recipe for MNIST (784-20-10, sigmoid, batch 128, scale 0.01), with ten drawn characters in place of ten digits
     and the rate of φ as in ``_quadratic``. Without ``preparation`` every problem draws its characters anew."""
@@ -137,4 +173,5 @@ def rows() -> list[Experiment]:
         _images("omniglot", "learned-optimizer-mlp"),
         _images("glyphs", "learned-optimizer-mlp-glyphs"),
         _images("omniglot", "learned-optimizer-mlp-one-set", ONE_SET),
+        *_evolved(),
     ]
