@@ -26,7 +26,7 @@ from mlbook.pages.labs.gallery import CARDS  # noqa: E402
 FOLDER = ROOT / "book/_static/labs"
 WIDTH, HEIGHT, SMALL, COLOURS = 760, 475, (480, 300), 128
 PAGE = """<!doctype html><html data-theme="light"><meta charset="utf-8"><title>lab</title><link rel="icon" href="data:,">
-<style>{style}</style><body style="margin: 0"><div id="lab"></div><script type="module">
+<style>{style} .mlb-head {{ display: none !important; }}</style><body style="margin: 0"><div id="lab"></div><script type="module">
 import lab from "./lab.mjs";
 const state = {state}, listeners = {{}};
 for (const [name, value] of Object.entries(state))
