@@ -57,7 +57,7 @@ export function taskOf(pictures, method) {
 export const best = (values) => values.indexOf(Math.max(...values));
 
 const listed = (words) => (words.length < 2 ? words.join() : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`);
-const percent = (p) => (p > 0.999 && p < 1 ? "> 99.9 %" : p < 0.001 && p > 0 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`);
+const percent = (p) => (p > 0.999 && p < 1 ? ">\u00a099.9\u00a0%" : p < 0.001 && p > 0 ? "<\u00a00.1\u00a0%" : `${(100 * p).toFixed(1)}\u00a0%`);
 
 function render({ model, el }) {
   const { letters, methods, examples } = model.get("setup"), names = [...letters.map((l) => `Class ${l}`), "Query"], last = letters.length;

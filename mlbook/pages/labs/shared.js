@@ -178,8 +178,10 @@ export class Plot {
   }
 
   fit(width) {
-    // What stays in view on a phone leaves room for the controls; where both axes have one scale, the plot gets narrower too.
-    const stay = this.node.closest(".mlb-stay"), most = stay && getComputedStyle(stay).position === "sticky" ? 0.45 * innerHeight : Infinity;
+    // What stays in view on a phone leaves room for the controls, and so does a large view; where both axes have one scale, the plot gets narrower too.
+    const stay = this.node.closest(".mlb-stay"), large = this.node.closest(".mlb-large > .mlb-lab");
+    const sticky = stay && getComputedStyle(stay).position === "sticky", zoom = large && Number(getComputedStyle(large).zoom);
+    const most = sticky ? 0.45 * innerHeight : large ? (0.62 * innerHeight) / (zoom || 1) : Infinity;
     if (this.heightFor.oneScale) while (this.heightFor(width) > most && width > 200) width -= 4;
     const { left, right, top, bottom } = this.margin, height = Math.min(most, this.heightFor(width));
     this.width = Math.max(60, width - left - right);
