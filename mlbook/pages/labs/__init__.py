@@ -20,6 +20,7 @@ from mlbook.pages.labs.optimizer_race import OptimizerRace
 from mlbook.pages.labs.query_batch import QueryBatch
 from mlbook.pages.labs.real_episode import RealEpisode
 from mlbook.pages.labs.relabel_classes import RelabelClasses
+from mlbook.pages.labs.stopped_early import StoppedEarly
 from mlbook.pages.labs.train_maml import TrainMaml
 from mlbook.pages.labs.two_families import TwoFamilies
 from mlbook.pages.labs.two_manifolds import TwoManifolds
@@ -46,6 +47,7 @@ __all__ = [
     "RealEpisode",
     "RelabelClasses",
     "TrainMaml",
+    "StoppedEarly",
     "TwoFamilies",
     "TwoManifolds",
     "TwoStarts",

@@ -1,10 +1,11 @@
 // The lab "Stopped early": one inner problem in two parameters, and the outer gradient as four ways give it.
 //
 // Support loss ½(φ − m)ᵀH(φ − m), inner problem with ½λ‖φ − θ‖² added, query loss ½‖φ − q‖². H has fixed directions and two curvatures.
+import { kept } from "./address.js";
+import { openLab } from "./around.js";
 import { lettered } from "./methods.js";
-import { announcer, button, clamp, connect, counted, format, frame, grid, html, legendKey, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
+import { announcer, clamp, counted, drawer, format, grid, html, legendKey, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
 
-const TRAITS = ["theta", "query", "strength", "steps", "solver", "window", "flat"];
 const EPSILON = 1e-5; // of the finite difference
 const WAYS = [
   { key: "limit", name: "fixed point", look: ["--mlb-ink", 2.5, "2 4"] },
@@ -89,34 +90,43 @@ export const apart = (a, b) => size2(along(a, -1, b)) / Math.max(size2(b), 1e-12
 // -- the lab ----------------------------------------------------------------------------------------------------------
 
 function render({ model, el }) {
-  const setup = model.get("setup"), limits = setup.range, { state, change, follow } = connect(model, TRAITS), opening = state();
+  const setup = model.get("setup"), limits = setup.range, place = kept.numbers(2, limits, limits), many = kept.whole(1, setup.most_steps);
+  const lab = openLab(model, "stopped-early", {
+    theta: place, query: place, strength: kept.number(1, setup.strengths), steps: many, solver: kept.whole(0, setup.most_solver), window: many, flat: kept.number(1, setup.flats),
+  });
+  const { state, change } = lab;
   const problemOf = (now) => ({ ...now, H: hessianOf([setup.steep, now.flat], setup.angle), bottom: setup.bottom, rate: setup.rate });
 
   // -- the elements -----------------------------------------------------------------------------------------------------
 
   const ticks = [-2, -1, 0, 1, 2];
   const plane = new Plot({ x: limits, y: limits, xTicks: ticks, yTicks: ticks, xTitle: "", yTitle: "the two parameters", bottom: 22, height: (width) => clamp(0.86 * width, [250, 430]), role: "group" });
-  const errors = new Plot({ x: [1, setup.most_steps], y: [1e-4, 10], log: true, xTicks: [1, 10, 20, 30, 40], yTicks: [0.001, 0.01, 0.1, 1, 10], xTitle: "inner steps T", yTitle: "distance from the gradient of the fixed point", height: () => 210, role: "img" });
+  const errors = new Plot({ x: [1, setup.most_steps], y: [1e-4, 10], log: true, xTicks: [1, 10, 20, 30, 40], yTicks: [0.001, 0.01, 0.1, 1, 10], xTitle: "inner steps T", yTitle: "off from the gradient of the fixed point", height: () => 210, role: "img" });
   const whole = (v) => `${v}`;
   const sliders = {
     steps: slider({ label: "inner steps T", min: 1, max: setup.most_steps, step: 1, show: whole, input: (steps) => change({ steps }) }),
-    solver: slider({ label: "CG steps k", min: 0, max: 3, step: 1, show: whole, input: (solver) => change({ solver }) }),
+    solver: slider({ label: "CG steps k", min: 0, max: setup.most_solver, step: 1, show: whole, input: (solver) => change({ solver }) }),
     window: slider({ label: "window J", min: 1, max: setup.most_steps, step: 1, show: whole, input: (window) => change({ window }) }),
-    strength: slider({ label: "pull λ", min: 0.1, max: 3, step: 0.1, input: (strength) => change({ strength }) }),
-    flat: slider({ label: "flat curvature", min: -1, max: 3, step: 0.1, input: (flat) => change({ flat }) }),
+    strength: slider({ label: "pull λ", min: setup.strengths[0], max: setup.strengths[1], step: 0.1, input: (strength) => change({ strength }) }),
+    flat: slider({ label: "flat curvature", min: setup.flats[0], max: setup.flats[1], step: 0.1, input: (flat) => change({ flat }) }),
   };
   const body = html("tbody", {});
   const table = grid(["off by, from", ["this loop", "distance from the slope of what this loop gives"], ["fixed point", "distance from the gradient of the fixed point"]], body, { class: "mlb-grid", "aria-label": "Distances of the estimates" });
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
-  const left = html("div", {}, plane.node,
+  const stay = html("div", { class: "mlb-stay" }, plane.node);
+  const left = html("div", { class: "mlb-staying" }, stay,
     html("p", { class: "mlb-legend" }, ...WAYS.map((w) => legendKey(stroke(...w.look), w.name)),
       legendKey(svg("circle", { cx: 13, cy: 6, r: 5, fill: "none", stroke: "currentColor", "stroke-width": 2 }), "minimum of the inner problem")));
-  const right = html("div", {}, ...Object.values(sliders).map((s) => s.node), table, sentence,
-    html("div", { class: "mlb-row" }, button("Reset", () => change(opening))), html("div", { class: "mlb-apart" }, errors.node));
+  const right = html("div", {}, sliders.steps.node, sliders.solver.node, sliders.window.node, table, sentence,
+    drawer("The inner problem", sliders.strength.node, sliders.flat.node), html("div", { class: "mlb-apart" }, errors.node));
   const bottom = html("div", { class: "mlb-wide" }, html("p", { class: "mlb-note" },
-    "Drag θ or the goal q of the query loss, or focus one and use the arrow keys. The arrows at θ show which way each gradient would move it. ",
+    "Arrow keys move θ or the goal q, too (with Shift: further). The arrows at θ show which way each gradient would move it. ",
     `The inner rate is ${setup.rate}, the steep curvature ${setup.steep}. “This loop”: the slope, by central differences, of the query loss after exactly T steps.`));
-  const root = frame(el, "stopped-early", "stopped early", live, [left, right, bottom]);
+  const root = lab.frame(el, {
+    label: "stopped early", live, parts: [left, right, bottom],
+    goal: "Stop the inner loop early, then let it run: which gradient is right for what?",
+    presets: { "Run to the end": { steps: 40, window: 10 }, "First order": { solver: 0 }, "No minimum": { flat: -1, steps: 6, solver: 3 } },
+  });
   const goal = lettered(plane, "q", (query) => change({ query }), "color: var(--mlb-other-1)");
   const start = lettered(plane, "θ", (theta) => change({ theta }), "color: var(--mlb-ink)");
 
@@ -176,7 +186,7 @@ function render({ model, el }) {
     root.dataset.state = JSON.stringify({ ...now, ...found, off, minimumExists: least > 1e-9 });
   }
 
-  return follow(draw, watchWidth(left, (width) => (plane.fit(width), draw())), watchWidth(right, (width) => (errors.fit(width), draw())));
+  return lab.follow(draw, watchWidth(stay, (width) => (plane.fit(width), draw())), watchWidth(right, (width) => (errors.fit(width), draw())));
 }
 
 export default { render };
