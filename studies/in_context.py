@@ -2,7 +2,7 @@
 
 python -m studies.in_context RUN... [--tasks N] [--out FILE]
 
-RUN: folders of trainings of the experiments of this family; MAML, Reptile, LEO and pre-training are the shipped ones. All in
+RUN: folders of trainings of the experiments of this family; MAML, Reptile and LEO are the shipped ones. All in
 a condition are judged on the same tasks.
 """
 
@@ -30,10 +30,11 @@ from mlbook.meta_learners.in_context import (
     ridge,
 )
 from mlbook.meta_learners.posterior import lines, posterior_mean, sines
+from mlbook.models.attention import answers
 from mlbook.results import STUDIES
-from mlbook.tasks import Lines, SinesAndLines, Sinusoids, TaskDistribution, Waves
+from mlbook.tasks import Episode, Lines, SinesAndLines, Sinusoids, TaskDistribution, Waves
 from mlbook.tasks.support_sets import NoisySupport
-from mlbook.training.evaluation import ci95, fixed_scores
+from mlbook.training.evaluation import ci95, fixed_episodes, fixed_scores
 from mlbook.training.memory import keep_freed_memory
 from mlbook.training.records import keep, provenance
 from mlbook.training.runner import load_checkpoint
@@ -59,8 +60,7 @@ FAMILIES = {
 }
 BY_GRADIENT = {
     "maml": ("maml-sinusoid-5shot", (0, 1, 10)),
-    "reptile": ("reptile-sinusoid-5shot", (1, 10)),
-    "pretraining": ("pretraining-sinusoid-5shot", (10,)),
+    "reptile": ("reptile-sinusoid-5shot", (10,)),
 }
 
 
@@ -170,6 +170,28 @@ def layers(runs: list[dict[int, tuple[MetaLearner, Meta]]], tasks: TaskDistribut
     }
 
 
+def ten_inputs(runs: dict[int, tuple[MetaLearner, Meta]], tasks: TaskDistribution, n: int) -> dict:
+    """One learned layer beside the best single gradient step, by error and by sensitivity, on the same tasks."""
+    d, k = tasks.features, tasks.k_shot
+    rate = k / ((2 * tasks.half_range) ** 2 / 12 * (k + d - 0.2))
+    episodes = Episode(*(torch.cat(field) for field in zip(*fixed_episodes(tasks, n, SEED), strict=True)))
+    cx, cy, query, y = episodes.to(torch.float64)
+
+    def slopes(predict: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """How each answer changes with its query, [T, D]."""
+        return torch.func.grad(lambda q: predict(q).sum())(query)[:, 0]
+
+    step = gradient_descent(rate, 1)
+    wanted, found = slopes(lambda q: step(cx, cy, q)), {}
+    for seed, (_, meta) in runs.items():
+        params = {name: p.double() for name, p in meta["params"].items()}
+        squares = (answers(params, cx, cy, query) - y).square().flatten()
+        cosine = torch.cosine_similarity(slopes(lambda q, p=params: answers(p, cx, cy, q)), wanted)
+        found[str(seed)] = {**entry(squares), "cosine": float(cosine.mean())}
+    built = entry((step(cx, cy, query) - y).square().flatten())
+    return {"tasks": n, "rate": rate, "built": built, "learned": found}
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m studies.in_context", description=__doc__.split("\n")[0])
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
@@ -180,7 +202,8 @@ def main(arguments: list[str] | None = None) -> None:
     found, n = loaded(options.runs), options.tasks
     wanted = ["transformer-sinusoid-5shot", "transformer-sines-lines-5shot"]
     lined = [f"linear-attention-lines-{count}" for count in (1, 2, 3)]
-    if missing := [name for name in (*wanted, *lined) if name not in found]:
+    ten = "linear-attention-10d"
+    if missing := [name for name in (ten, *wanted, *lined) if name not in found]:
         raise UserError(f"no training of {', '.join(missing)} is among these folders")
     line_tasks = experiments.build_tasks(experiments.config(lined[0], "paper"), "test")
     record = {
@@ -191,6 +214,9 @@ def main(arguments: list[str] | None = None) -> None:
         "trained": {name: sorted(seeds) for name, seeds in found.items()},
         "sine_waves": sine_waves(found[wanted[0]], n),
         "sines_and_lines": sines_and_lines(found[wanted[1]], n),
+        "ten_inputs": ten_inputs(
+            found[ten], experiments.build_tasks(experiments.config(ten, "colab"), "test"), 10_000
+        ),
         "layers": layers([found[name] for name in lined], line_tasks, 4 * n),
         **provenance(),
     }

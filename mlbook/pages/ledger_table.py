@@ -32,6 +32,8 @@ DATA_SETS = {
     "search": "augmentation",
     "augment": "augmentation",
     "nas": "architectures",
+    "10d": "linear functions",
+    "lines": "noisy lines",
 }
 STATES = {
     "run": "has a number of ours",

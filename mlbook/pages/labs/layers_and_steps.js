@@ -150,7 +150,7 @@ function render({ model, el }) {
       row("attention", numbers(found.attention, found.fromRidge.attention)), row(counted(now.steps, "step"), numbers(steps, found.fromRidge.steps)),
       row("ridge", numbers(found.ridge, 0)));
     const name = `${counted(now.layers, "layer")} ${now.kind === "built" ? "built by hand" : `learned with seed ${now.seed}`}`;
-    const words = `${name}: ${format(found.distances[now.steps])} from ${counted(now.steps, "gradient step")}.`;
+    const words = `${name[0].toUpperCase()}${name.slice(1)}: the line is ${format(found.distances[now.steps])} away from that of ${counted(now.steps, "gradient step")}.`;
     sentence.textContent = words;
     live.say(words);
     plot.node.setAttribute("aria-label", `${counted(now.shots, "context point")} and three lines: ${name}, ${counted(now.steps, "gradient step")}, ridge regression. ${words}`);
