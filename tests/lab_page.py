@@ -17,6 +17,7 @@ PAGES = {
     "draw-characters": "book/02_tasks_and_episodes.html",
     "four-means": "book/03_pretraining_or_meta_learning.html",
     "adapt-sinusoid": "book/04_maml.html",
+    "train-maml": "book/reproducing_maml.html",
     "missing-factor": "book/05_second_derivative.html",
     "query-batch": "book/06_images.html",
     "find-the-goal": "book/07_reinforcement_learning.html",

@@ -15,6 +15,7 @@ LARGE = {
     "LatentMap",
     "OptimizerRace",
     "RealEpisode",
+    "TrainMaml",
     "TwoManifolds",
     "YouAgainstMaml",
 }
@@ -45,6 +46,7 @@ LINES = {
     "draw-characters": ".mlb-chance, .mlb-now, .mlb-weight:not([hidden])",
     "four-means": ".mlb-parabola, .mlb-weight, .mlb-grid svg, .mlb-marker",
     "adapt-sinusoid": "path.mlb-now, .mlb-choice .mlb-bar, .mlb-legend > span",
+    "train-maml": "path.mlb-now, path.mlb-curve, .mlb-legend svg path",
     "missing-factor": ".mlb-loss, .mlb-inner, .mlb-gradient, .mlb-meta-loss, .mlb-legend path",
     "query-batch": ".mlb-said > span",
     "find-the-goal": ".mlb-curve, .mlb-trajectory",

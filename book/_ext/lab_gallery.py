@@ -6,8 +6,10 @@
 tools/lab_pictures.py takes the pictures.
 """
 
+import json
 import os
 import re
+from pathlib import Path
 
 from chapter_numbers import chapter_number
 from docutils.statemachine import StringList
@@ -31,8 +33,16 @@ CARD = """\
 
 
 def place(page):
-    number = chapter_number(f"book/{page.partition('#')[0]}")
-    return f"chapter {number}" if number else "the front page"
+    document = page.partition("#")[0]
+    if number := chapter_number(f"book/{document}"):
+        return f"chapter {number}"
+    return "the front page" if document == "index" else f"the page “{heading(document)}”"
+
+
+def heading(document):
+    """The first heading of a notebook."""
+    notebook = json.loads((Path(__file__).parents[1] / f"{document}.ipynb").read_text(encoding="utf-8"))
+    return "".join(notebook["cells"][0]["source"]).splitlines()[0].lstrip("# ")
 
 
 def address(page):

@@ -77,6 +77,13 @@ CARDS = (
         opens={"step": 5},
     ),
     Card(
+        "TrainMaml",
+        "Train MAML",
+        "Slide through a training of MAML, and see where its inner step comes to fit a wave and where it stops being linear.",
+        "reproducing_maml#where-the-loss-falls",
+        opens={"meta_step": 3_600},
+    ),
+    Card(
         "MissingFactor",
         "The missing factor",
         "Raise the inner rate until 1 − αH turns negative, and see which way FOMAML then walks.",
