@@ -138,8 +138,8 @@ def _personal(
         options={"clients": "personal", "client_batch": 10, "population": population},
         presets={
             "quick": Preset(min(rounds, 200 // steps), 10, evaluation_tasks=100),
-            "colab": Preset(rounds, 10, evaluation_tasks=400),
-            "paper": Preset(rounds, 10, evaluation_tasks=400),
+            "colab": Preset(rounds, 10, evaluation_tasks=600),
+            "paper": Preset(rounds, 10, evaluation_tasks=600),
         },
     )
 

@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -21,6 +22,7 @@ from mlbook.data import omniglot
 from mlbook.errors import UserError
 from mlbook.training.distributed import Processes, Traffic, processes
 from mlbook.training.loop import train
+from mlbook.training.records import keep, provenance
 from mlbook.training.runner import evaluate_setup
 
 CLIENTS = experiments.federated.CLIENTS
@@ -74,11 +76,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("local", type=int, nargs="*", default=[1, 5, 20], help="local steps in a round")
     parser.add_argument("--clients", default="random", choices=experiments.federated.DEALS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--out", type=Path, help="a file for the rows, with machine, versions, commit and date"
+    )
     asked = parser.parse_args(arguments)
     try:
         with processes(torch.device("cpu"), CLIENTS) as together:
-            for row in compare(asked.steps, asked.local, asked.clients, asked.seed, together):
-                print(json.dumps(row))
+            rows = compare(asked.steps, asked.local, asked.clients, asked.seed, together)
+        for row in rows:
+            print(json.dumps(row))
+        if rows and asked.out:
+            keep(asked.out, {**provenance(), "rows": rows})
     except UserError as error:
         print(f"communication: {error}", file=sys.stderr)
         return 2
