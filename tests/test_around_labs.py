@@ -5,12 +5,14 @@ The labs stand on a page of their own here, made of what their widgets carry, be
 
 import base64
 import json
+import re
 import string
 
 import pytest
 from browser import HTML, new_page, serve_site
 from lab_page import Lab, run_node
 
+from mlbook.pages import labs
 from mlbook.pages.labs import DrawCharacters, TwoStarts
 
 VIEW = '<script type="application/vnd.jupyter.widget-view+json">{"model_id": "m%d"}</script>'
@@ -187,9 +189,7 @@ def test_a_link_shows_its_state_again_and_only_in_its_lab(show):
 def test_a_bad_link_is_told_in_one_line_and_the_lab_starts_as_usual(show):
     lab = Lab(show([TwoStarts()], "#lab=two-starts&step=2&rate=0.1"), "two-starts")
     assert lab.state()["step"] == 0
-    assert (
-        "does not fit this lab as it is now (“rate=0.1”)" in lab.root.get_by_role("alert").inner_text()
-    )
+    assert "does not fit this lab as it is now (“rate=0.1”)" in lab.root.get_by_role("alert").inner_text()
     assert in_view(lab)
 
 
@@ -259,3 +259,78 @@ def test_where_a_page_may_not_copy_the_link_stands_there(show):
         .input_value()
         .endswith("/page.html#lab=two-starts")
     )
+
+
+# -- every lab -----------------------------------------------------------------------------------------------------------
+
+# What leads to a state that no preset has.
+ACTS = {
+    "AdaptSinusoid": lambda lab: lab.press("New random task"),
+    "CarriedOver": lambda lab: lab.press("Another new line"),
+    "FindTheGoal": lambda lab: lab.press("New goal"),
+    "LatentMap": lambda lab: (lab.press("New task"), lab.press("One latent step")),
+    "MissingFactor": lambda lab: lab.press("One outer step with MAML"),
+    "RealEpisode": lambda lab: lab.press("Five at random"),
+    "TwoFamilies": lambda lab: lab.slide("distance", 2.3),
+    "WhichWay": lambda lab: lab.press("One outer step"),
+}
+
+
+def traits_of(lab, widget):
+    """What a reader changes, as the lab has it; carried-over's own `lines` are what it drew with them."""
+    names = [n for n in widget.traits(sync=True) if n[0] != "_" and n not in {"setup", "weights", "features"}]
+    state = lab.state()
+    state["lines"] = state.get("draw") if "rate" in names else state.get("lines")
+    return {name: state[name] for name in names if name in state}
+
+
+def same(a, b):
+    """Equal up to what an address leaves out: half of the third digit after the point."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b if isinstance(a, (bool, str)) else abs(a - b) < 6e-4
+
+
+@pytest.mark.site
+def test_every_lab_gives_its_state_away_and_takes_it_back(show):
+    """On a phone, all on one page: presets, a link, reset, the link again; and the plot stays above the controls."""
+    widgets = {name: getattr(labs, name)() for name in ACTS}
+    page = show(list(widgets.values()), width=390, height=844)
+    for (name, act), widget in zip(ACTS.items(), widgets.values(), strict=True):
+        lab = Lab(page, re.sub("(?<=.)([A-Z])", r"-\1", name).lower())
+        assert lab.root.locator(".mlb-goal").inner_text().strip()
+        opening = traits_of(lab, widget)
+        presets = lab.root.get_by_role("group", name="Presets").get_by_role("button").all()
+        assert 2 <= len(presets) <= 3, name
+        for preset in presets:
+            preset.click()
+            lab.settle()
+            assert preset.get_attribute("aria-pressed") == "true", (name, preset.inner_text())
+        act(lab)
+        kept, link = traits_of(lab, widget), copied(lab)
+        assert not same(kept, opening) and len(link) < 400
+        lab.press("Reset")
+        assert traits_of(lab, widget) == opening, name
+        page.evaluate("link => { location.hash = link }", link)
+        page.wait_for_timeout(60)
+        assert same(traits_of(lab, widget), kept), (name, link)
+        assert lab.root.locator(".mlb-said-once").text_content() == ""
+        plot = lab.root.locator(".mlb-stay .mlb-plot")
+        last = lab.root.locator(".mlb-columns").locator("button:enabled, input").last
+        last.evaluate("e => e.scrollIntoView({ block: 'end', behavior: 'instant' })")
+        seen, control = plot.bounding_box(), last.bounding_box()
+        assert seen["height"] <= 0.45 * 844 + 1 and seen["y"] >= -1, name
+        assert control["y"] >= seen["y"] + seen["height"], name
+
+
+@pytest.mark.site
+def test_a_point_follows_the_hand_in_the_large_view(show):
+    """The view is enlarged, and so is what a hand moves."""
+    lab = Lab(show([labs.TwoFamilies()], "#lab=two-families&view=lab", width=1440), "two-families")
+    lab.page.locator("dialog").wait_for()
+    assert lab.root.evaluate("e => Number(getComputedStyle(e).zoom)") > 1
+    x, y = lab.centre("Centre of family B")
+    lab.drag("Centre of family B", 60, -40)
+    assert lab.centre("Centre of family B") == pytest.approx((x + 60, y - 40), abs=2)

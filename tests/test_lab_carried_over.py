@@ -193,7 +193,10 @@ def test_keyboard_alone(open_lab):
     assert state["learner"] == "hand" and state["start"] == pytest.approx(0.6)
     judge(state)
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "rate α"
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "training lines"
+    page.keyboard.press("ArrowRight")
+    assert seen(lab)["tasks"] == state["tasks"] + 1
+    lab.control("slider", "rate α").focus()
     page.keyboard.press("ArrowLeft")
     assert seen(lab)["rate"] == pytest.approx(0.99)
     page.wait_for_function(

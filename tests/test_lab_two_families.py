@@ -217,8 +217,9 @@ def test_mouse_sliders_and_buttons(open_lab, setup):
     lab.root.get_by_role("radio", name="two, known").check()
     judge(lab.state(), setup)
 
-    lab.press("Same family")
+    lab.press("One family")
     state = lab.state()
+    assert (state["spread"], state["starts"]) == (opening["spread"], "one")  # a preset sets everything
     assert state["distance"] == pytest.approx(0.0, abs=1e-12)
     assert state["errors"]["one"] == pytest.approx(state["errors"]["known"], rel=1e-12)
     lab.slide("distance", 2.0)  # and apart again, in the direction from before

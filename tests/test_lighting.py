@@ -208,7 +208,7 @@ def test_on_a_phone_the_plot_stays_in_view_while_the_controls_scroll(open_page, 
     lab = lab_page.Lab(page, name)
     lab.assert_fits(390)
     plot = lab.root.locator(".mlb-plot").first
-    controls = lab.root.locator("button:enabled, input").all()
+    controls = lab.root.locator(".mlb-columns").locator("button:enabled, input").all()
     assert len(controls) >= 4
     bar = page.locator(".bd-header-article")
     for control in controls:

@@ -132,8 +132,8 @@ function render({ model, el }) {
       legendCurve, legendKey(thin, "earlier steps"),
       legendKey({ ...thick, "stroke-dasharray": "6 4", style: "color: var(--mlb-truth)" }, "true sine (query set)"),
       legendKey(svg("circle", { cx: 13, cy: 6, r: 5, fill: "var(--mlb-ink)" }), "support point")),
-    sentence, html("div", { class: "mlb-row" }, step, back, playing, button("New task", randomTask, { "aria-label": "New random task" })), ran.place,
-    sliders.step.node, sliders.inner_lr.node);
+    sentence, html("div", { class: "mlb-row" }, step, back, playing, button("New task", randomTask, { "aria-label": "New random task" })),
+    sliders.step.node, sliders.inner_lr.node, ran.place);
   const lossBox = html("div", { class: "mlb-apart" }, lossPlot.node,
     html("p", { class: "mlb-legend" }, queryKey, legendKey({ "stroke-width": 2, "stroke-dasharray": "3 3", stroke: "var(--mlb-ink)" }, supportNow),
       legendKey(thin, "query, other starts")));
@@ -150,7 +150,7 @@ function render({ model, el }) {
   const left5 = [0.02, 0.12, 0.22, 0.32, 0.42].map((part) => onCurve(xLow + part * (xHigh - xLow), lab.initial));
   const root = lab.frame(el, {
     label: "adapt a sinusoid", live, parts: [left, right, bottom],
-    goal: "Drag the points and press Step: which start finds the wave, also where it has no point?",
+    goal: "Drag the points and press Step: which start finds the whole wave?",
     presets: { "Points on the left only": { points: left5, step: 1 }, "One point": { points: left5.slice(2, 3), step: 1 }, [`${last} steps`]: { step: last } },
   });
 

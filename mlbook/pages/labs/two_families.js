@@ -73,7 +73,7 @@ export function apart([a, b], distance, { levels, slopes }) {
 function render({ model, el }) {
   const setup = model.get("setup"), keys = Object.keys(WAYS);
   const lab = openLab(model, "two-families", {
-    centres: kept.list(kept.numbers(2, setup.levels, setup.slopes), 2, 2, ";"), spread: kept.number(2, setup.spreads),
+    centres: kept.list(kept.numbers(3, setup.levels, setup.slopes), 2, 2, ";"), spread: kept.number(2, setup.spreads),
     shots: kept.whole(...setup.shots), steps: kept.whole(0, setup.steps), starts: kept.choice(keys),
   }, { agree: ({ shots }) => shots % 2 === 0, restart: () => (direction = lab.initial.centres) });
   const { state, change } = lab;
