@@ -147,9 +147,9 @@ function render({ model, el }) {
       ...Object.values(WAYS).map(({ words, colour, width, dash }) => legendKey(stroke(colour, width, dash), words)),
       legendKey({ d: "M6 1V11M13 1V11M20 1V11", ...stroke("--mlb-muted", 1.5) }, "where first-layer units switch: before, after")),
     slide.node, html("div", { class: "mlb-row" }, back, on, playing, button("Another wave", newWave)));
-  const body = html("tbody", {}), sentence = html("p", { class: "mlb-apart" }), live = announcer();
+  const body = html("tbody", {}), sentence = html("p", { class: "mlb-note" }), live = announcer();
   const right = html("div", {}, losses.node,
-    grid(["mean squared error", "this wave", [`${whole(setup.tasks)} waves`, `mean over ${whole(setup.tasks)} waves`]], body), sentence);
+    grid(["mean squared error", "this wave", [`${whole(setup.tasks)} waves`, `mean over ${whole(setup.tasks)} waves`]], body), html("div", { class: "mlb-apart" }, sentence));
   const bottom = html("div", { class: "mlb-wide" },
     drawer("More controls", html("div", { class: "mlb-sliders" }, ...Object.values(more).map((s) => s.node))),
     html("p", { class: "mlb-note" },
