@@ -34,8 +34,13 @@ def curves(study: dict, clients: str, inner_steps: int, **options) -> list[list[
     wanted = {**DEFAULTS, **options, "clients": clients, "inner_steps": inner_steps}
     for row in study["rows"]:
         if {**DEFAULTS, **{k: v for k, v in row.items() if k != "curves"}} == wanted:
-            return row["curves"]
+            return [[_point(point) for point in curve.split(", ")] for curve in row["curves"]]
     raise UserError(f"the study has no training with {wanted}")
+
+
+def _point(text: str) -> list[float]:
+    steps, accuracy = text.split()
+    return [int(steps), float(accuracy)]
 
 
 def at_end(study: dict, clients: str, inner_steps: int, **options) -> list[float]:
