@@ -65,7 +65,7 @@ def drift(study: dict):
                     alpha=0.15,
                     lw=0,
                 )
-            said.append(f"{how}, {u} local steps: {mean[-1]:.0f} % at the end")
+            said.append(f"{how}, u = {u}: {mean[-1]:.0f} % at the end")
         axes[0][column].set(
             title={"random": "dealt at random", "alphabets": "dealt by alphabet"}[how],
             xlabel="local steps of each client",
