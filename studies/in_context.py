@@ -1,6 +1,6 @@
 """Learning in the context beside learning by gradients: shots, noise and tasks of other families (chapter 19).
 
-python -m studies.in_context RUN... [--tasks N] [--out FILE]
+python -m studies.in_context RUN... [--tasks N] [--only PART...] [--out FILE]
 
 RUN: folders of trainings of the experiments of this family; MAML, Reptile and LEO are the shipped ones. All in
 a condition are judged on the same tasks.
@@ -9,6 +9,7 @@ a condition are judged on the same tasks.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -131,20 +132,25 @@ def sine_waves(transformers: dict[int, tuple[MetaLearner, Meta]], n: int) -> dic
 
 
 def sines_and_lines(transformers: dict[int, tuple[MetaLearner, Meta]], n: int) -> dict:
-    """On LEO's tasks, with noise of 0.3 on the five points."""
+    """On LEO's tasks, with noise of 0.3 on the five points. ``minus_leo``: the transformer's error minus LEO's, task by task."""
     tasks = SinesAndLines(K, QUERIES, noisy_queries=False)
-    row = {"transformer": of_seeds(transformers, tasks, n)}
+    each = torch.stack([errors(learner, meta, tasks, n)[:, 0] for learner, meta in transformers.values()])
+    row = {"transformer": {**entry(each.mean(0)), "seeds": each.mean(1).tolist()}}
     for key, name, step in (("leo", "leo-sines-lines-5shot", 10), ("maml", "maml-sines-lines-5shot", 5)):
         config, meta = results.pretrained(name)
         learner = fastest(experiments.build_learner(config), torch.device("cpu"))
-        row[key] = entry(errors(learner, meta, tasks, n, (step,))[:, 0])
+        scores = errors(learner, meta, tasks, n, (step,))[:, 0]
+        row[key] = entry(scores)
+        if key == "leo":
+            row["minus_leo"] = entry(each.mean(0) - scores)
     bandwidth = tuned(kernel_regression, BANDWIDTHS, tasks, n)
     rules = {
         "posterior": posterior_mean([sines(), lines()], tasks.noise),
         "kernel": kernel_regression(bandwidth),
         "mean": context_mean,
     }
-    return {"noise": tasks.noise, **row, **{key: entry(of_rule(r, tasks, n)) for key, r in rules.items()}}
+    found = {key: entry(of_rule(rule, tasks, n)) for key, rule in rules.items()}
+    return {"tasks": n, "noise": tasks.noise, **row, **found}
 
 
 def layers(runs: list[dict[int, tuple[MetaLearner, Meta]]], tasks: TaskDistribution, n: int) -> dict:
@@ -196,37 +202,36 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m studies.in_context", description=__doc__.split("\n")[0])
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--tasks", type=int, default=600, metavar="N")
+    parser.add_argument(
+        "--only", choices=("sine_waves", "sines_and_lines", "ten_inputs", "layers"), nargs="+"
+    )
     parser.add_argument("--out", type=Path, default=RECORD)
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
     keep_freed_memory()
-    found, n = loaded(options.runs), options.tasks
-    wanted = ["transformer-sinusoid-5shot", "transformer-sines-lines-5shot"]
-    lined = [f"linear-attention-lines-{count}" for count in (1, 2, 3)]
-    ten = "linear-attention-10d"
-    if missing := [name for name in (ten, *wanted, *lined) if name not in found]:
-        raise UserError(f"no training of {', '.join(missing)} is among these folders")
-    line_tasks = experiments.build_tasks(experiments.config(lined[0], "paper"), "test")
-    record = {
-        "tasks": n,
-        "seed": SEED,
-        "k_shot": K,
-        "queries": QUERIES,
-        "trained": {name: sorted(seeds) for name, seeds in found.items()},
-        "sine_waves": sine_waves(found[wanted[0]], n),
-        "sines_and_lines": sines_and_lines(found[wanted[1]], n),
-        "ten_inputs": ten_inputs(
-            found[ten], experiments.build_tasks(experiments.config(ten, "colab"), "test"), 10_000
-        ),
-        "layers": layers([found[name] for name in lined], line_tasks, 4 * n),
-        **provenance(),
+    runs, n = loaded(options.runs), options.tasks
+    ten, lined = "linear-attention-10d", [f"linear-attention-lines-{count}" for count in (1, 2, 3)]
+
+    def trained(name: str) -> dict[int, tuple[MetaLearner, Meta]]:
+        if name not in runs:
+            raise UserError(f"no training of {name} is among these folders")
+        return runs[name]
+
+    def test_tasks(name: str) -> TaskDistribution:
+        return experiments.build_tasks(experiments.config(name, "colab"), "test")
+
+    parts = {
+        "sine_waves": lambda: sine_waves(trained("transformer-sinusoid-5shot"), n),
+        "sines_and_lines": lambda: sines_and_lines(trained("transformer-sines-lines-5shot"), 2_000),
+        "ten_inputs": lambda: ten_inputs(trained(ten), test_tasks(ten), 10_000),
+        "layers": lambda: layers([trained(name) for name in lined], test_tasks(lined[0]), 4 * n),
     }
-    keep(options.out, record)
-    for condition in ("shots", "noise", "families"):
-        for value, row in record["sine_waves"][condition].items():
-            print(condition, value, {key: round(its["mean"], 4) for key, its in row.items()})
-    print({k: v["mean"] for k, v in record["sines_and_lines"].items() if isinstance(v, dict)})
-    print([its["seeds"] for its in record["layers"]["learned"]])
-    print([round(its["mean"], 4) for its in record["layers"]["descent"]], record["layers"]["ridge"])
+    record = json.loads(options.out.read_text()) if options.only and options.out.exists() else {}
+    record |= {"tasks": n, "seed": SEED, "k_shot": K, "queries": QUERIES}
+    for name in options.only or parts:
+        record[name] = parts[name]()
+        print(f"{name} is measured")
+    keep(options.out, {**record, **provenance()})
 
 
 if __name__ == "__main__":
