@@ -337,3 +337,30 @@ def test_one_step_of_training_and_bad_input():
     ):
         with pytest.raises(UserError, match=words):
             waves(**wrong)
+
+
+# -- wrong labels and decays as outer variables ----------------------------------------------------------------------------
+
+
+def test_example_weights_and_decays_have_the_slopes_of_finite_differences():
+    from mlbook.data import glyphs
+    from mlbook.pages.checks.cleaning import Cleaning
+
+    problem = Cleaning.drawn(glyphs.load("train"), 0, n_way=3, copies=1)
+    assert problem.x.shape == (30, 197) and int(problem.wrong.sum()) == 15
+    truth = torch.arange(3).repeat_interleave(10)
+    assert torch.equal(problem.y != truth, problem.wrong)
+    outer = {
+        "weight": torch.randn(30, generator=rng(1), dtype=F64),
+        "log_decay": torch.randn(197, 3, generator=rng(2), dtype=F64) - 2,
+    }
+    found = problem.estimator(steps=300, cg_steps=60)(outer).gradient
+
+    def value(name, e):
+        g = torch.randn(outer[name].shape, generator=rng(3), dtype=F64)
+        moved = {**outer, name: outer[name] + e * g}
+        return float(problem.outer_loss(moved, problem.solver(300)(moved))), g
+
+    for name in outer:
+        (ahead, g), (behind, _) = value(name, 1e-4), value(name, -1e-4)
+        assert float((found[name] * g).sum()) == pytest.approx((ahead - behind) / 2e-4, rel=1e-4)

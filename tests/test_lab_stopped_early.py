@@ -93,7 +93,7 @@ def test_what_the_page_says_of_the_opening(tmp_path):
     assert early["off"]["unrolled"][0] < 1e-6
     assert min(early["off"][way][0] for way in ("truncated", "implicit")) > 0.2
     assert late["off"]["implicit"][1] < 0.05 and late["off"]["unrolled"][1] < 0.05
-    assert late["off"]["truncated"][1] > 0.5 and wide["off"]["truncated"][1] < 0.05
+    assert late["off"]["truncated"][1] > 0.3 and wide["off"]["truncated"][1] < 0.05
     (first_order,) = in_node(tmp_path, [{**OPENING, "solver": 0}])
     assert_close(
         first_order["implicit"],
@@ -135,7 +135,7 @@ def test_alive_on_load_and_under_the_mouse(open_lab):
     lab.slide("CG steps k", 0)
     lab.slide("window J", 20)
     judge(lab.state())
-    lab.drag("The initialisation θ", 60, -20)
+    lab.drag("The initialisation θ", 60, 20)
     judge(lab.state())
     lab.drag("The goal q of the query loss", -30, 40)
     moved = lab.state()
@@ -155,7 +155,7 @@ def test_alive_on_load_and_under_the_mouse(open_lab):
 def test_keyboard_alone(open_lab):
     lab = open_lab("stopped-early", reduced_motion=True)
     lab.point("The initialisation θ").focus()
-    for key in ("ArrowRight", "Shift+ArrowUp"):
+    for key in ("ArrowRight", "Shift+ArrowDown"):
         lab.page.keyboard.press(key)
     state = lab.state()
     assert state["theta"] == [

@@ -101,7 +101,7 @@ function render({ model, el }) {
 
   const ticks = [-2, -1, 0, 1, 2];
   const plane = new Plot({ x: limits, y: limits, xTicks: ticks, yTicks: ticks, xTitle: "", yTitle: "the two parameters", bottom: 22, height: (width) => clamp(0.86 * width, [250, 430]), role: "group" });
-  const errors = new Plot({ x: [1, setup.most_steps], y: [1e-4, 10], log: true, xTicks: [1, 10, 20, 30, 40], yTicks: [0.001, 0.01, 0.1, 1, 10], xTitle: "inner steps T", yTitle: "off from the gradient of the fixed point", height: () => 210, role: "img" });
+  const errors = new Plot({ x: [1, setup.most_steps], y: [1e-4, 4], log: true, xTicks: [1, 10, 20, 30, 40], yTicks: [0.001, 0.01, 0.1, 1], xTitle: "inner steps T", yTitle: "off from the gradient of the fixed point", height: () => 210, role: "img" });
   const whole = (v) => `${v}`;
   const sliders = {
     steps: slider({ label: "inner steps T", min: 1, max: setup.most_steps, step: 1, show: whole, input: (steps) => change({ steps }) }),
@@ -149,7 +149,7 @@ function render({ model, el }) {
   }
 
   function arrow(from, way, look) {
-    const length = size2(way), shown = length > 1e-9 ? Math.min(1.4, 0.25 + 0.9 * length) / length : 0, to = along(from, shown, way);
+    const length = size2(way), shown = length > 1e-9 ? Math.min(2.2, 0.5 + 1.3 * length) / length : 0, to = along(from, shown, way);
     const [x0, y0, x1, y1] = [plane.X(from[0]), plane.Y(from[1]), plane.X(to[0]), plane.Y(to[1])], turn = Math.atan2(y1 - y0, x1 - x0);
     const wing = (a) => `L${(x1 - 9 * Math.cos(turn + a)).toFixed(1)} ${(y1 - 9 * Math.sin(turn + a)).toFixed(1)}`;
     return [svg("path", { class: "mlb-way", d: `M${x0} ${y0}L${x1} ${y1}`, ...stroke(...look) }), svg("path", { d: `M${x1} ${y1}${wing(0.45)}M${x1} ${y1}${wing(-0.45)}`, ...stroke(look[0], look[1] > 4 ? 3.5 : 2.5) })];

@@ -38,14 +38,14 @@ class StoppedEarly(assets.Lab):
 
     def __init__(
         self,
-        theta: Sequence[float] = (-1.6, 0.4),
-        query: Sequence[float] = (0.2, 1.9),
+        theta: Sequence[float] = (0.0, 1.9),
+        query: Sequence[float] = (-1.7, -1.2),
         *,
-        strength: float = 0.3,
+        strength: float = 0.5,
         steps: int = 2,
         solver: int = 2,
         window: int = 1,
-        flat: float = 0.2,
+        flat: float = 0.8,
     ) -> None:
         super().__init__(
             setup={
