@@ -74,7 +74,7 @@ def orders_of_characters(name: str, n_tasks: int, steps: int = 3) -> dict:
             together.append(accuracies(logits.softmax(-1).mean(0, keepdim=True), task.query_y))
             line(len(scores))
     line.close()
-    options = {"steps": 10, "scored_steps": [1, 3, 10], "batch_norm": "support", "n_tasks": 100, "seed": SEED}
+    options = {"steps": 10, "scored_steps": [1, 3, 10], "batch_norm": "support", "n_tasks": 50, "seed": SEED}
     heads = {}
     for title, start in (("own_head", meta), ("shared_head", shared_head(meta))):
         rows = fixed_scores(fastest(learner, CPU), start, characters(), **options)
@@ -86,7 +86,7 @@ def orders_of_characters(name: str, n_tasks: int, steps: int = 3) -> dict:
         **in_brief(torch.stack(scores), torch.cat(together)),
         **heads,
         "shared_steps": [1, 3, 10],
-        "shared_tasks": 100,
+        "shared_tasks": 50,
     }
 
 
@@ -115,8 +115,8 @@ def orders_of_photographs(name: str, n_tasks: int, orders: int = 24, steps: int 
 def numberings(name: str) -> dict | None:
     """Orders of the classes, for one set of weights; None where that is not asked."""
     if name == "maml-mini-5w1s":
-        return orders_of_photographs(name, 10) if mini_imagenet.available() else None
-    tasks = {"maml-omniglot-5w1s": 40, "anil-omniglot-5w1s": 200}.get(name)
+        return orders_of_photographs(name, 4) if mini_imagenet.available() else None
+    tasks = {"maml-omniglot-5w1s": 8, "anil-omniglot-5w1s": 100}.get(name)
     return None if tasks is None else orders_of_characters(name, tasks)
 
 
@@ -167,7 +167,7 @@ def moves(name: str) -> dict | None:
 
 def baselines() -> dict:
     """Methods on the same tasks: 5-way 1-shot, 15 queries per class."""
-    n_tasks, tasks, scores = 300, characters(queries=15), {}
+    n_tasks, tasks, scores = 100, characters(queries=15), {}
     network = Conv4(5)
     drawn = MAML(network).init(torch.Generator().manual_seed(0)).meta["params"]
     seen = FewShot(omniglot.load("train"), 20, 1, 14).sample(1, torch.Generator().manual_seed(0)).query_x[0]

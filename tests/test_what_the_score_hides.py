@@ -177,7 +177,7 @@ def test_boil_moves_the_body_and_anil_the_head():
 
 
 def test_what_moves_the_logits_to_first_order():
-    """The derivative of a query's logits in the inner rate: a part of the head and one of the body (equation 21.8)."""
+    """The derivative of a query's logits in the inner rate: a part of the head and one of the body."""
     meta, task = a_start(), a_task()
     params = meta["params"]
     head = {n: p for n, p in params.items() if n.startswith("head")}
@@ -256,3 +256,30 @@ def test_what_it_says_of_the_number_of_classes():
     assert proto[1100].mean() - proto[100].mean() < proto[1100].max() - proto[1100].min()
     maml = torch.cat([of("MAML", n, "new") for n in (20, 100, 1100)])
     assert len(maml) == 3 and maml.max() - maml.min() < 0.018  # half an interval over tasks
+
+
+def test_what_it_says_of_orders_and_equal_rows():
+    orders = STUDY["numberings"]
+    maml, mini = orders["maml-omniglot-5w1s"], orders["maml-mini-5w1s"]
+    assert 0.03 < maml["range"]["mean"] < 0.09 and 0.17 < mini["range"]["mean"] < 0.24
+    assert (maml["tasks"], mini["tasks"]) == (8, 4) and (maml["orders"], mini["orders"]) == (120, 24)
+    for row in (maml, mini):
+        assert 0 <= row["together"] - row["mean"] < 0.02
+    own, shared = ([v["mean"] for v in maml[f"{kind}_head"]] for kind in ("own", "shared"))
+    assert shared[0] < 0.5 * own[0] < shared[1] and shared[2] > 0.85
+
+
+def test_what_it_says_of_baselines():
+    rows = {row["method"]: row for row in STUDY["baselines"]["rows"]}
+    alone = rows["MAML, support statistics"]
+    assert abs(alone["difference"]) < alone["difference_ci95"]
+    together, each = rows["MAML, all queries in a batch"], rows["MAML, one query of each class in a batch"]
+    assert 0.015 < together["difference"] < each["difference"] < 0.035
+    pixels, untrained = rows["pixels"], rows["random features"]
+    assert abs(pixels["accuracy"] - untrained["accuracy"]) < pixels["ci95"]
+    maml, proto = (results.run_record(f"{name}-omniglot-5w1s") for name in ("maml", "proto"))
+    assert (maml["meta_steps"], proto["meta_steps"]) == (14_000, 1_500)
+    assert 85 < maml["seconds"] / 60 < 95 and proto["seconds"] < 360
+    classifier = results.run_record("nearest-omniglot-5w1s")
+    last = [row[2] for row in classifier["curve"][-40:]]
+    assert classifier["meta_steps"] == 5_000 and 0.03 < sum(last) / len(last) < 0.05
