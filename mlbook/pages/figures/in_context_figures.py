@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -134,6 +136,10 @@ LOOKS = {
 }
 
 
+DIVERGED = 100.0
+"""A mean that a few tasks with exploding steps make as large as that is not drawn."""
+
+
 def shots_and_noise(record: dict):
     """Errors on sine waves against the number of points, and against the noise on five of them."""
     fig, axes = figure(1, 2, width=9.8, height=3.9, sharey=True)
@@ -147,8 +153,10 @@ def shots_and_noise(record: dict):
         at = [float(v) for v in rows]
         for key, (name, colour, look) in LOOKS.items():
             means = [max(row[key]["mean"], 1e-3) for row in rows.values()]
+            means = [m if m < DIVERGED else float("nan") for m in means]
             ax.plot(range(len(at)), means, look, color=colour, markersize=5, lw=1.6, label=name)
-            said.append(f"{name} from {means[0]:.2f} to {means[-1]:.2f}")
+            first = "diverging" if math.isnan(means[0]) else f"{means[0]:.2f}"
+            said.append(f"{name} from {first} to {means[-1]:.2f}")
         for seed in range(len(next(iter(rows.values()))["transformer"]["seeds"])):
             ax.plot(
                 range(len(at)),

@@ -1,0 +1,138 @@
+"""Chapter 19: what its sentences say of the record of `studies.in_context`, and its figures."""
+
+import json
+
+import pytest
+import torch
+
+from mlbook import experiments, results
+from mlbook.meta_learners.in_context import gradient_descent
+from mlbook.models.attention import MATRICES, answers
+from mlbook.pages.figures import in_context_figures as figures
+from mlbook.tasks.linear_functions import LinearFunctions
+
+STUDY = results.study("in_context")
+WAVES = STUDY["sine_waves"]
+
+
+def means(row):
+    return {key: its["mean"] for key, its in row.items()}
+
+
+def records(name):
+    return {
+        r["config"]["seed"]: r for r in results.runs() if r["experiment"] == name and r["preset"] != "quick"
+    }
+
+
+@pytest.mark.parametrize(
+    "name, part", [("transformer-sinusoid-5shot", "waves"), ("transformer-sines-lines-5shot", "both")]
+)
+def test_the_record_is_of_the_runs_in_the_ledger(name, part):
+    row = WAVES["shots"]["5"] if part == "waves" else STUDY["sines_and_lines"]
+    its = records(name)
+    assert sorted(its) == [0, 1, 2] and STUDY["tasks"] >= 600
+    for seed, error in enumerate(row["transformer"]["seeds"]):
+        e = its[seed]["evaluation"]  # of the same tasks, or of more of them
+        assert error == pytest.approx(e["mse"], abs=1e-4 if e["tasks"] == STUDY["tasks"] else 2 * e["ci95"])
+    assert sorted(records("linear-attention-10d")) == [0, 1, 2, 3, 4]
+
+
+def test_the_errors_of_maml_are_those_of_its_record():
+    e = results.run_record("maml-sinusoid-5shot")["evaluation"]
+    for step in (0, 1, 10):
+        assert WAVES["shots"]["5"][f"maml-{step}"]["mean"] == pytest.approx(e["mean"][step], rel=1e-3)
+
+
+def test_five_points():
+    row = means(WAVES["shots"]["5"])
+    assert max(WAVES["shots"]["5"]["transformer"]["seeds"]) < row["maml-10"] / 4
+    assert row["posterior"] < 0.005 < row["transformer"]
+    assert row["maml-10"] < row["maml-1"] < row["kernel"] < row["nearest"] < row["mean"]
+
+
+def test_shots_and_noise():
+    shots = {int(k): means(row) for k, row in WAVES["shots"].items()}
+    assert all(row["transformer"] < row["maml-10"] for row in shots.values())
+    assert shots[1]["posterior"] < shots[1]["transformer"] < 1.2 * shots[1]["posterior"]
+    assert shots[20]["transformer"] < shots[10]["transformer"]
+    assert all(0.04 < shots[20][key] < 0.06 for key in ("maml-10", "reptile-10"))
+    assert [k for k, row in shots.items() if row["reptile-10"] > figures.DIVERGED] == [1, 2]
+    noise = {float(k): means(row) for k, row in WAVES["noise"].items()}
+    assert abs(noise[0.1]["transformer"] - noise[0.0]["transformer"]) < 0.01
+    assert noise[0.5]["transformer"] < noise[0.5]["maml-10"]
+    assert noise[1.0]["maml-10"] < min(WAVES["noise"]["1"]["transformer"]["seeds"])
+    assert all(row["posterior"] < min(row["maml-10"], row["transformer"]) for row in noise.values())
+
+
+def test_other_families():
+    rows = {name: means(row) for name, row in WAVES["families"].items()}
+    amplitude, phase, frequency, lines = (row for name, row in rows.items() if name != "as trained")
+    assert amplitude["maml-10"] < 0.7 * amplitude["transformer"]
+    assert all(row["maml-10"] < row["transformer"] / 2 for row in (phase, frequency, lines))
+    assert all(row["posterior"] == min(row.values()) > 2 for row in (amplitude, phase))
+    assert all(row["posterior"] > row["maml-10"] for row in (frequency, lines))
+    assert lines["kernel"] == min(lines.values())
+
+
+def test_layers():
+    """Best seeds: one layer between one and two steps, two as six, three as more than ten; and where the others end."""
+    its = STUDY["layers"]
+    descent = [row["mean"] for row in its["descent"]]
+    one, two, three = (min(row["seeds"]) for row in its["learned"])
+    assert descent[2] < one < descent[1]
+    assert min(range(21), key=lambda n: abs(descent[n] - two)) in (5, 6, 7)
+    assert three < descent[10] and three < 1.05 * its["ridge"]["mean"]
+    reads_y, reads_x = [], []
+    for seed, layers in enumerate(its["weights"][0]):
+        m = {name: torch.tensor(layers[0][name], dtype=torch.float64) for name in MATRICES}
+        keys, out = m["query"].T @ m["key"], (m["projection"] @ m["value"])[-1]
+        (reads_y if keys[:, 2].abs().max() > 0.5 else reads_x).append(seed)
+        if (
+            seed in reads_y
+        ):  # a multiple of the mean of y: keys read y, the value reads the constant, at every query
+            assert keys[:, :2].abs().max() < 0.05 and out[1:].abs().max() < 0.01 < abs(out[0])
+            assert keys[1, 2].abs() < 0.05 * keys[0, 2].abs()
+        else:  # a step with a rate for each of level and slope
+            level, slope = -out[2] * keys[0, 0], -out[2] * keys[1, 1]
+            assert slope > 1.2 * level > 0 and keys[:2, :2].fill_diagonal_(0).abs().max() < 0.05
+    assert reads_y == [0, 4] and reads_x == [1, 2, 3]
+
+
+def test_ten_inputs():
+    its = STUDY["ten_inputs"]
+    for row in its["learned"].values():
+        assert row["cosine"] > 0.999 and row["mean"] == pytest.approx(its["built"]["mean"], rel=0.01)
+
+
+def test_the_best_single_step_has_the_error_of_the_formula():
+    e = LinearFunctions(10, 10, 1).sample(200_000, torch.Generator().manual_seed(50))
+    rate = 12 * 10 / (10 + 10 - 0.2)
+    squares = (gradient_descent(rate, 1)(*e[:3]) - e.query_y).square().flatten()
+    formula, half = 10 / 12 * 9.8 / 19.8, 1.96 * float(squares.std()) / len(squares) ** 0.5
+    assert abs(float(squares.mean()) - formula) < 2 * half
+    for other in (0.8, 1.2):
+        assert (gradient_descent(other * rate, 1)(*e[:3]) - e.query_y).square().mean() > squares.mean()
+
+
+def test_the_weights_of_the_lab_are_those_of_the_runs_and_do_what_the_record_says():
+    tasks = experiments.build_tasks(experiments.config("linear-attention-lines-1", "paper"), "test")
+    e = tasks.sample(2000, torch.Generator().manual_seed(3)).to(torch.float64)
+    for count, row in enumerate(STUDY["layers"]["learned"]):
+        for seed, layers in enumerate(STUDY["layers"]["weights"][count]):
+            params = {m: torch.tensor([layer[m] for layer in layers], dtype=torch.float64) for m in MATRICES}
+            error = (answers(params, *e[:2], e.query_x) - e.query_y).square().mean()
+            assert float(error) == pytest.approx(row["seeds"][seed], rel=0.15)
+
+
+def test_beside_leo():
+    row = {k: v["mean"] for k, v in STUDY["sines_and_lines"].items() if isinstance(v, dict)}
+    assert row["posterior"] < min(v for k, v in row.items() if k != "posterior")
+    assert row["mean"] > max(v for k, v in row.items() if k != "mean")
+
+
+def test_the_figures_say_what_they_show():
+    for drawn in (figures.attention_as_a_step(), figures.depth(STUDY), figures.shots_and_noise(STUDY)):
+        fig, alt = drawn
+        assert len(alt) > 150 and fig.axes
+    assert json.dumps(STUDY)  # plain values
