@@ -31,6 +31,8 @@ PAGES = {
     "how-far-back": "book/reproducing_evolution.html",
     "choice-gradients": "book/16_augmentation.html",
     "architecture-search": "book/17_architecture.html",
+    "layers-and-steps": "book/19_in_context.html",
+    "drifting-clients": "book/20_federated.html",
 }
 
 

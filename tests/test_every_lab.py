@@ -60,6 +60,8 @@ LINES = {
     "how-far-back": ".mlb-arrow, .mlb-legend svg path",
     "choice-gradients": ".mlb-legend svg path, .mlb-plot > svg path",
     "architecture-search": ".mlb-legend svg path, .mlb-fill",
+    "layers-and-steps": ".mlb-line, .mlb-legend svg path",
+    "drifting-clients": ".mlb-legend svg path, .mlb-contour, .mlb-averaged",
 }
 BEFORE = {
     "you-against-maml": lambda lab: hand_in(lab),
