@@ -168,18 +168,18 @@ CARDS = (
         opens={"step": 180},
     ),
     Card(
-        "DriftingClients",
-        "Drifting clients",
-        "Let two clients take more and more local steps, and see their average leave the minimum of their mean loss.",
-        "20_federated#play-first",
-        opens={"steps": 20},
-    ),
-    Card(
         "LayersAndSteps",
         "Layers and steps",
         "Drag points, stack layers of attention, and find how many gradient steps draw the same line.",
         "19_in_context#play-first",
         opens={"layers": 3, "steps": 3},
+    ),
+    Card(
+        "DriftingClients",
+        "Drifting clients",
+        "Let two clients take more and more local steps, and see their average leave the minimum of their mean loss.",
+        "20_federated#play-first",
+        opens={"steps": 20},
     ),
 )
 """In the order of the book."""
