@@ -104,7 +104,7 @@ def depth(record: dict):
             [n] * len(row["seeds"]),
             row["seeds"],
             "D",
-            color=BLUE,
+            color=PURPLE,
             markersize=6,
             alpha=0.8,
             label="learned layers, a dot a seed" if n == 1 else None,
@@ -127,9 +127,9 @@ def depth(record: dict):
 
 
 LOOKS = {
-    "transformer": ("transformer, mean of three seeds", BLUE, "o-"),
-    "maml-1": ("MAML, 1 step", ORANGE, "s--"),
-    "maml-10": ("MAML, 10 steps", ORANGE, "s-"),
+    "transformer": ("transformer, mean of three seeds", PURPLE, "o-"),
+    "maml-1": ("MAML, 1 step", BLUE, "s--"),
+    "maml-10": ("MAML, 10 steps", BLUE, "s-"),
     "reptile-10": ("Reptile, 10 steps", GREEN, "^-"),
     "kernel": ("kernel regression", GREY, "x:"),
     "posterior": ("Bayes rule", BLACK, "*-"),
@@ -162,7 +162,7 @@ def shots_and_noise(record: dict):
                 range(len(at)),
                 [row["transformer"]["seeds"][seed] for row in rows.values()],
                 "-",
-                color=BLUE,
+                color=PURPLE,
                 lw=0.6,
                 alpha=0.6,
             )

@@ -106,7 +106,7 @@ function render({ model, el }) {
   };
   const body = html("tbody", {}), table = grid(["line", "level", "slope", ["from ridge", "distance from the ridge line"]], body, { "aria-label": "Three lines" });
   const sentence = html("p", { class: "mlb-sentence" }), live = announcer();
-  const looks = { attention: stroke("--mlb-maml", 4), steps: stroke("--mlb-pretraining", 2.5, "8 4"), ridge: stroke("--mlb-truth", 2.5, "2 3") };
+  const looks = { attention: stroke("--mlb-other-1", 4), steps: stroke("--mlb-maml", 2.5, "8 4"), ridge: stroke("--mlb-truth", 2.5, "2 3") };
   const stay = html("div", { class: "mlb-stay" }, plot.node);
   const left = html("div", { class: "mlb-staying" }, stay,
     html("p", { class: "mlb-legend" }, legendKey(looks.attention, "attention"), legendKey(looks.steps, "gradient steps"), legendKey(looks.ridge, "ridge regression, the best rule for such tasks")),
@@ -140,7 +140,7 @@ function render({ model, el }) {
     const at = (n, r, colour) => svg("circle", { cx: gaps.X(n), cy: gaps.Y(found.distances[n]), r, style: `fill: var(${colour})` });
     gaps.lines.replaceChildren(
       svg("path", { d: gaps.path(found.distances.map((_, n) => n), found.distances), class: "mlb-line", ...stroke("--mlb-muted", 2) }),
-      ...found.distances.map((_, n) => at(n, 2.5, "--mlb-muted")), at(now.steps, 6, "--mlb-pretraining"),
+      ...found.distances.map((_, n) => at(n, 2.5, "--mlb-muted")), at(now.steps, 6, "--mlb-maml"),
     );
     kind.set(now.kind);
     for (const [name, { set }] of Object.entries(sliders)) set(now[name]);
