@@ -237,7 +237,7 @@ def test_reptiles_weights_come_after_the_lab(site, browser):
     """They are not in the page; the lab stands and answers with MAML before they are there."""
     page = browsing.new_page(browser)
     held = []
-    page.route("**/_static/later/*.js", held.append)
+    page.route("**/_static/later/*.js", lambda route: held.append(route))
     page.goto(site + PAGES["draw-characters"], wait_until="domcontentloaded")
     page.wait_for_selector("[data-lab='draw-characters']")
     lab = Lab(page, "draw-characters")
