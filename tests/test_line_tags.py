@@ -98,6 +98,8 @@ And [AB 4] behind it.
 
 # Names from other people's code and papers. The pages that translate them may use them.
 TRANSLATORS = ("glossary",)
+# A word that a page needs for another thing: chapter 19's fast weights are a memory that a layer writes as it reads.
+IN_ANOTHER_SENSE = {"19_in_context": "fast weights"}
 BANNED = {
     "fast weights": "adapted parameters",
     "task_num": "the number of tasks T, meta_batch_size",
@@ -127,7 +129,10 @@ def banned_words(text):
 def test_the_prose_keeps_to_the_terms_of_the_book(path):
     if any(name in path.stem for name in TRANSLATORS):
         return
-    assert banned_words(markdown_of(path)) == []
+    text, other = markdown_of(path), IN_ANOTHER_SENSE.get(path.stem)
+    if other is not None:
+        text = re.sub(rf"(?i){other}?", "", text)
+    assert banned_words(text) == []
 
 
 def test_a_banned_term_is_found():

@@ -40,7 +40,12 @@ def attend(layer: Params, context: Tensor, tokens: Tensor) -> Tensor:
     return tokens + queries @ memory @ layer["projection"].T  # [ATTN 3]
 
 
-def answers(params: Params, context_x: Tensor, context_y: Tensor, x: Tensor) -> Tensor:
+def answers(
+    params: Params,
+    context_x: Tensor,
+    context_y: Tensor,
+    x: Tensor,
+) -> Tensor:
     """What layers of linear attention say of the queries x [..., B, D]: [..., B, 1].
 
     params: each of ``MATRICES`` as [layers, D + 1, D + 1].
