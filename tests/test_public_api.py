@@ -13,10 +13,11 @@ PUBLIC = {
     "errors": "CheckpointError DataError StorageError UserError",
     "data": "ClassPool FeaturePool image_folder mini_imagenet omniglot tensor_sets",
     "models": "Conv1d4 Conv4 MLP Params WideResNet call initial_params",
-    "tasks": """Augmented BatchedEpisode BentSectors Episode FewShot FewShotFeatures Finite GridSinusoids KnownEpisode LEONoise
-        LabelledImages Lines MiniBatches Mixture NoisyEpisode SinesAndLines Sinusoids TaskDistribution Waves""",
-    "meta_learners": """Backbone Classifier LEO LEORegression LinearHead MAML MetaLearner NearestMean Prototypical
-        Reptile State joint_training""",
+    "tasks": """AlphabetTasks Augmented BatchedEpisode BentSectors ClientRound Clients Episode FewShot FewShotFeatures Finite
+        GridSinusoids KnownEpisode LEONoise LabelledImages Lines MiniBatches Mixture NoisyEpisode SinesAndLines Sinusoids
+        TaskDistribution Waves""",
+    "meta_learners": """Backbone Classifier FederatedAveraging IMAML LEO LEORegression LinearHead MAML MetaLearner NearestMean
+        Prototypical Reptile State joint_training""",
     "engines": "FastMAML FastReptile fast fastest fits",
     "experiments": """EXPERIMENTS Experiment Preset Setup build_learner build_model build_tasks config get protocol run_id setup
         trained_by""",
