@@ -28,6 +28,7 @@ from mlbook.models.attention import (
     gradient_step_layers,
 )
 from mlbook.models.functional import call, initial_params
+from mlbook.pages.checks.sines_lines import posterior
 from mlbook.tasks import SinesAndLines, Sinusoids
 from mlbook.tasks.linear_functions import LinearFunctions
 from mlbook.tasks.support_sets import NoisySupport, Prefixes
@@ -301,6 +302,15 @@ def test_the_posterior_mean_is_that_of_a_grid_over_both_parameters():
             sum_of = sum_of + torch.stack([(weight * curve(x)).sum() for x in e.query_x[t]])
         found = rule(*e.task(t)[:3])[:, 0]
         assert (found - sum_of / total).abs().max() < 2e-3
+
+
+def test_the_posterior_mean_is_that_of_chapter_9():
+    """There both parameters lie on a grid, and noise is needed."""
+    tasks = SinesAndLines(4, 10)
+    e = episodes(tasks, n=4)
+    wanted = posterior(tasks, *e[:3], grid=400).mean
+    found = posterior_mean([sines(), lines()], tasks.noise)(*e[:3])[..., 0]
+    assert (found - wanted).abs().max() < 0.01
 
 
 def test_without_noise_three_points_tell_the_wave():
