@@ -7,6 +7,7 @@ Greek to Python: θ ``meta["params"]``, φ ``adapted``, α ``inner_lr``, λ
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -114,25 +115,26 @@ class IMAML(MAML):
         """(I + ∇²L_S(φ)/λ)⁻¹ ∇L_Q(φ) of one task, φ where its inner loop ends,
         and what to report."""
         support = episode.support_x, episode.support_y
-        *_, adapted = self.path(meta, *support, self.inner_steps)  # IMAML 3
+        path = self.path(meta, *support, self.inner_steps)
+        adapted = deque(path, maxlen=1).pop()  # [IMAML 1] only the end is kept
 
         def query_loss(params: Params) -> tuple[Tensor, Metrics]:
             prediction = self.predict(params, episode.query_x)
             loss = LOSSES[self.loss](prediction, episode.query_y)
             return loss, self.metrics(loss, prediction, episode.query_y)
 
-        v, metrics = grad(query_loss, has_aux=True)(adapted)  # IMAML 4
+        v, metrics = grad(query_loss, has_aux=True)(adapted)  # [IMAML 2]
         hessian = hessian_product(self.support_loss(*support), adapted)
 
         def product(u: Params) -> Params:
-            return plus(u, 1 / self.strength, hessian(u))  # IMAML 5
+            return plus(u, 1 / self.strength, hessian(u))  # [IMAML 3]
 
         if self.solver == "neumann":
             rate = self.inner_lr * self.strength
             g = neumann_series(product, v, self.solver_steps, rate=rate)
         else:
             k = self.solver_steps
-            g = conjugate_gradient(product, v, k, 0.0, start=v)  # IMAML 6
+            g = conjugate_gradient(product, v, k, 0.0, start=v)  # [IMAML 4]
         return {"params": g}, metrics
 
     def meta_gradient(self, meta: Meta, episodes: Episode) -> tuple[Meta, Metrics]:
@@ -144,7 +146,7 @@ class IMAML(MAML):
 
         def at_once(episodes: Episode) -> tuple[Meta, Metrics]:
             over_tasks = vmap(self.implicit_gradient, **OVER_TASKS)
-            return mean_over_tasks(*over_tasks(meta, episodes))  # IMAML 7
+            return mean_over_tasks(*over_tasks(meta, episodes))  # [IMAML 5]
 
         def one_by_one(episodes: Episode) -> tuple[Meta, Metrics]:
             tasks = map(episodes.task, range(episodes.n_tasks))
