@@ -28,7 +28,7 @@ def test_one_command_gives_the_recorded_number_within_the_intervals(name, capsys
     slow = experiment.dataset == "mini" or (
         experiment.learner.get("method") == "reptile" and experiment.n_way > 1
     )
-    tasks = 60 if slow else 150
+    tasks = 40 if slow else 100
     if experiment.n_way > 1 and experiment.learner.get("method") == "learned_optimizer":
         tasks = 6  # each is a training of a network
     if experiment.learner.get("method") == "architecture_search":
