@@ -1,4 +1,4 @@
-"""One problem with five outer variables: every estimate of the outer gradient at the same price, by ten seeds (evolution strategies).
+"""One problem with five outer variables: every estimate of the outer gradient at the same price.
 
 python -m studies.equal_cost [--runs N] [--steps N] [--seeds N] [--draws N] [--out FILE]
 """
@@ -42,9 +42,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--runs", type=int, default=12, metavar="N", help="runs of the inner loop an outer step"
     )
-    parser.add_argument("--steps", type=int, default=60, metavar="N", help="outer steps")
-    parser.add_argument("--seeds", type=int, default=10, metavar="N")
-    parser.add_argument("--draws", type=int, default=300, metavar="N", help="estimates at the start")
+    parser.add_argument("--steps", type=int, default=40, metavar="N", help="outer steps")
+    parser.add_argument("--seeds", type=int, default=6, metavar="N")
+    parser.add_argument("--draws", type=int, default=100, metavar="N", help="estimates at the start")
     parser.add_argument("--out", type=Path, default=STUDIES / "equal_cost.json")
     options = parser.parse_args(arguments)
     asked = {name: getattr(options, name) for name in ("runs", "steps", "seeds", "draws")}

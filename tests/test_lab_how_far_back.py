@@ -99,7 +99,7 @@ def test_mouse_and_sliders(open_lab):
     lab = open_lab("how-far-back")
     opening = lab.state()
     assert opening["truth"] > 0 > opening["cut"] and opening["found"][2]["wrong"] == 1
-    lab.slide("window K", 60)
+    lab.slide("window", 60)
     wide = lab.state()
     assert wide["cut"] > 0 and wide["cut"] == pytest.approx(-4 * influence(60))
     lab.slide("pairs", 0)

@@ -82,10 +82,10 @@ function render({ model, el }) {
     x: setup.range, y: [-14, 25], xTicks: [-1, -0.5, 0, 0.5, 1], yTicks: [0, 10, 20], xTitle: "θ", yTitle: "outer loss, in the long run; below it: which way each estimate goes",
     height: () => 270, role: "group",
   });
-  const reach = new Plot({ x: [0, setup.run], y: [-8, 18], xTicks: [1, 20, 41, 60, 80, 100], yTicks: [-6, 0, 10], xTitle: "steps of memory K", yTitle: "how far s₀ moves with θ", height: () => 170, role: "img" });
+  const reach = new Plot({ x: [0, setup.run], y: [-8, 18], xTicks: [1, 20, 41, 60, 80, 100], yTicks: [-6, 0, 10], xTitle: "steps of memory", yTitle: "how far s₀ moves with θ", height: () => 170, role: "img" });
   const strip = new Plot({ x: [-120, 120], y: [0, 4], xTicks: [-100, -50, 0, 50, 100], yTicks: [], xTitle: "estimate of the outer gradient", yTitle: `${setup.draws} estimates of each kind`, height: () => 175, role: "img" });
   const sliders = {
-    memory: slider({ label: "window K", min: 1, max: setup.run, step: 1, show: String, input: (memory) => change({ memory }) }),
+    memory: slider({ label: "window", min: 1, max: setup.run, step: 1, show: String, input: (memory) => change({ memory }) }),
     pairs: slider({ label: "pairs", min: 0, max: setup.pairs.length - 1, step: 1, show: (i) => `${setup.pairs[i]}`, input: (i) => change({ pairs: setup.pairs[i] }) }),
   };
   const body = html("tbody", {}), table = grid(["", "mean", ["spread", "standard deviation of one estimate"], ["wrong way", "share of the estimates with the wrong sign"]], body, { "aria-label": "The four estimates" });
@@ -96,8 +96,8 @@ function render({ model, el }) {
     html("p", { class: "mlb-legend" }, ...WAYS.map((name, i) => legendKey(LOOKS[i], name))), sentence);
   const root = lab.frame(el, {
     label: "how far back?", live, parts: [left, right],
-    goal: "Drag θ, set the window K: which estimates lead to the bottom, and how many pairs does PES need for it?",
-    presets: { "K = 1": { memory: 1 }, "K = 60": { memory: 60 }, "A thousand pairs": { memory: 1, pairs: 1000 } },
+    goal: "Drag θ, set the window: which estimates lead to the bottom, and how many pairs does PES need for it?",
+    presets: { "Window 1": { memory: 1 }, "Window 60": { memory: 60 }, "A thousand pairs": { memory: 1, pairs: 1000 } },
   });
   const grip = handle(plot, { move: ([theta]) => change({ theta }) });
   plot.front.append(grip.node);
