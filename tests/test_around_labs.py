@@ -266,13 +266,24 @@ def test_where_a_page_may_not_copy_the_link_stands_there(show):
 # What leads to a state that no preset has.
 ACTS = {
     "AdaptSinusoid": lambda lab: lab.press("New random task"),
+    "ArchitectureSearch": lambda lab: lab.slide("children", 40),
     "CarriedOver": lambda lab: lab.press("Another new line"),
+    "ChoiceGradients": lambda lab: lab.press("New draws"),
+    "DrawCharacters": lambda lab: lab.press("Another set"),
     "FindTheGoal": lambda lab: lab.press("New goal"),
+    "FourMeans": lambda lab: lab.slide("inner rate α", 0.31),
     "LatentMap": lambda lab: (lab.press("New task"), lab.press("One latent step")),
     "MissingFactor": lambda lab: lab.press("One outer step with MAML"),
+    "OptimizerRace": lambda lab: lab.slide("step", 40),
     "RealEpisode": lambda lab: lab.press("Five at random"),
     "TwoFamilies": lambda lab: lab.slide("distance", 2.3),
+    "TwoManifolds": lambda lab: lab.press("Clear the path and start from where φ is"),
+    "TwoTerms": lambda lab: lab.slide("losses k", 5),
     "WhichWay": lambda lab: lab.press("One outer step"),
+    "YouAgainstMaml": lambda lab: (
+        lab.press("Another wave"),
+        lab.root.get_by_role("slider").press("Shift+ArrowRight"),
+    ),
 }
 
 
@@ -290,7 +301,7 @@ def same(a, b):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list):
         return len(a) == len(b) and all(map(same, a, b))
-    return a == b if isinstance(a, (bool, str)) else abs(a - b) < 6e-4
+    return a == b if a is None or b is None or isinstance(a, (bool, str)) else abs(a - b) < 6e-4
 
 
 @pytest.mark.site
@@ -303,22 +314,24 @@ def test_every_lab_gives_its_state_away_and_takes_it_back(show):
         assert lab.root.locator(".mlb-goal").inner_text().strip()
         opening = traits_of(lab, widget)
         presets = lab.root.get_by_role("group", name="Presets").get_by_role("button").all()
-        assert 2 <= len(presets) <= 3, name
+        assert 2 <= len(presets) <= 3 or name == "YouAgainstMaml", name
         for preset in presets:
             preset.click()
             lab.settle()
             assert preset.get_attribute("aria-pressed") == "true", (name, preset.inner_text())
         act(lab)
         kept, link = traits_of(lab, widget), copied(lab)
-        assert not same(kept, opening) and len(link) < 400
+        assert not same(kept, opening) and len(link) < 1000
         lab.press("Reset")
         assert traits_of(lab, widget) == opening, name
         page.evaluate("link => { location.hash = link }", link)
         page.wait_for_timeout(60)
         assert same(traits_of(lab, widget), kept), (name, link)
         assert lab.root.locator(".mlb-said-once").text_content() == ""
+        if name == "YouAgainstMaml":
+            continue  # a finger on its plot draws: it must not follow the page
         plot = lab.root.locator(".mlb-stay .mlb-plot")
-        last = lab.root.locator(".mlb-columns").locator("button:enabled, input").last
+        last = lab.root.locator(".mlb-columns").locator("button:enabled, input").locator("visible=true").last
         last.evaluate("e => e.scrollIntoView({ block: 'end', behavior: 'instant' })")
         seen, control = plot.bounding_box(), last.bounding_box()
         assert seen["height"] <= 0.45 * 844 + 1 and seen["y"] >= -1, name
