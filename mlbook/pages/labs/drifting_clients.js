@@ -170,7 +170,7 @@ function render({ model, el }) {
     root.dataset.state = JSON.stringify({ ...now, path, first, best, rest, needed, losses: Object.values(table).map((p) => jointLoss(clients, p)) });
   }
 
-  return lab.follow(draw, watchWidth(left, (width) => (plot.fit(width), draw())));
+  return lab.follow(draw, watchWidth(stay, (width) => (plot.fit(width), draw())));
 }
 
 export default { render };
