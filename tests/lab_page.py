@@ -33,6 +33,7 @@ PAGES = {
     "architecture-search": "book/17_architecture.html",
     "layers-and-steps": "book/19_in_context.html",
     "drifting-clients": "book/20_federated.html",
+    "relabel-classes": "book/21_what_the_score_hides.html",
 }
 
 

@@ -62,6 +62,7 @@ LINES = {
     "architecture-search": ".mlb-legend svg path, .mlb-fill",
     "layers-and-steps": ".mlb-line, .mlb-legend svg path",
     "drifting-clients": ".mlb-legend svg path, .mlb-contour, .mlb-averaged",
+    "relabel-classes": ".mlb-order, .mlb-order-now",
 }
 BEFORE = {
     "you-against-maml": lambda lab: hand_in(lab),

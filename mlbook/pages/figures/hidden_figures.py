@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mlbook.pages.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, figure
 
-METHOD_COLOURS = {"MAML": BLUE, "ANIL": ORANGE, "BOIL": PURPLE, "prototypical network": GREEN}
+METHOD_COLOURS = {"MAML": BLUE, "FOMAML": ORANGE, "ANIL": PURPLE, "BOIL": RED, "prototypical network": GREEN}
 
 
 def ranges(scores: Tensor):

@@ -181,5 +181,11 @@ CARDS = (
         "20_federated#play-first",
         opens={"steps": 20},
     ),
+    Card(
+        "RelabelClasses",
+        "One task, 120 orders",
+        "Let the classes of a task change places: the weights and the drawings stay, and the score moves.",
+        "21_what_the_score_hides#play-first",
+    ),
 )
 """In the order of the book."""
