@@ -257,7 +257,8 @@ def running_statistics(
     device = next(iter(meta["params"].values())).device
     with torch.no_grad():
         for episodes in fixed_episodes(tasks, n_tasks, seed):
-            for i, layer in enumerate(vmap(one_task)(episodes.to(device))):
+            adapted = vmap(one_task, chunk_size=at_once(episodes))(episodes.to(device))
+            for i, layer in enumerate(adapted):
                 sums = [field.sum(0) for field in layer]
                 if len(total) <= i:
                     total.append(sums)
