@@ -160,10 +160,8 @@ class FederatedAveraging(InitialisationLearner):
         for index in client.order[: self.inner_steps]:
             loss = self.loss_on(client.support_x[index], client.support_y[index])
             losses.append(corrected(loss, shift) if shift else loss)
-        steps = len(losses)
-        return adapt(
-            losses, theta, inner_lr=self.inner_lr, steps=steps
-        )  # [FEDAVG 3]
+        steps, rate = len(losses), self.inner_lr
+        return adapt(losses, theta, inner_lr=rate, steps=steps)  # [FEDAVG 3]
 
     def local_models(
         self, theta: Params, clients: ClientRound, shifts: Params
