@@ -31,6 +31,7 @@ PAGES = {
     "how-far-back": "book/reproducing_evolution.html",
     "choice-gradients": "book/16_augmentation.html",
     "architecture-search": "book/17_architecture.html",
+    "stopped-early": "book/18_implicit_gradients.html",
     "layers-and-steps": "book/19_in_context.html",
     "drifting-clients": "book/20_federated.html",
     "relabel-classes": "book/21_what_the_score_hides.html",

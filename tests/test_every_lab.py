@@ -60,6 +60,7 @@ LINES = {
     "how-far-back": ".mlb-arrow, .mlb-legend svg path",
     "choice-gradients": ".mlb-legend svg path, .mlb-plot > svg path",
     "architecture-search": ".mlb-legend svg path, .mlb-fill",
+    "stopped-early": ".mlb-legend svg path, .mlb-way, .mlb-inner, .mlb-error",
     "layers-and-steps": ".mlb-line, .mlb-legend svg path",
     "drifting-clients": ".mlb-legend svg path, .mlb-contour, .mlb-averaged",
     "relabel-classes": ".mlb-order, .mlb-order-now",

@@ -34,6 +34,13 @@ def test_sine_waves():
     assert min(weak.values()) > 2 * max(implicit.values())
 
 
+def test_omniglot_is_short_and_first_order_is_ahead():
+    found = [results.run_record(f"imaml-omniglot-5w1s{end}") for end in ("", "-first-order")]
+    assert [(r["meta_steps"], r["config"]["meta_batch_size"]) for r in found] == [(200, 4)] * 2
+    implicit, first = (r["evaluation"]["accuracy"] for r in found)
+    assert first > implicit
+
+
 def test_memory_and_time():
     rows = {(r["contender"], r["inner_steps"]): r for r in results.benchmark("unrolling")["rows"]}
     unrolled, implicit = (rows[name, 64] for name in ("unrolled", "implicit, 5 CG steps"))

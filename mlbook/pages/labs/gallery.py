@@ -168,6 +168,12 @@ CARDS = (
         opens={"step": 180},
     ),
     Card(
+        "StoppedEarly",
+        "Stopped early",
+        "Stop an inner loop early and see which of three gradients is still right, and for what.",
+        "18_implicit_gradients#play-first",
+    ),
+    Card(
         "LayersAndSteps",
         "Layers and steps",
         "Drag points, stack layers of attention, and find how many gradient steps draw the same line.",
