@@ -45,4 +45,5 @@ def test_memory_and_time():
     rows = {(r["contender"], r["inner_steps"]): r for r in results.benchmark("unrolling")["rows"]}
     unrolled, implicit = (rows[name, 64] for name in ("unrolled", "implicit, 5 CG steps"))
     assert unrolled["memory_mib"] > 5 * implicit["memory_mib"] and unrolled["median"] > implicit["median"]
+    assert implicit["memory_mib"] < 2 * rows["implicit, 5 CG steps", 1]["memory_mib"]
     assert rows["unrolled", 64]["memory_mib"] > 20 * rows["unrolled", 1]["memory_mib"]
