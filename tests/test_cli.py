@@ -278,7 +278,7 @@ def test_every_experiment_can_be_built():
         for preset in e.presets:
             config = experiments.config(e, preset)
             learner = experiments.build_learner(config)
-            own = {"learned_optimizer": "loss", "maml_rl": "return"}
+            own = {"learned_optimizer": "loss", "evolved_optimizer": "loss", "maml_rl": "return"}
             metric = own.get(
                 e.learner.get("method"), "mse" if e.dataset.startswith("sinusoid") else "accuracy"
             )

@@ -26,14 +26,20 @@ def on_the_way(record):
 
 def test_evolution_trains_the_rule_that_backpropagation_trains_badly():
     pes, es = records("pes-optimizer-quadratic"), records("es-optimizer-quadratic")
-    assert len(pes) >= 3 and {r["meta_steps"] for r in pes + es} == {200}
-    backpropagation = [
-        r for unroll in (20, 100) for r in records(f"small-optimizer-quadratic-unroll-{unroll}")
-    ]
-    worst = max(map(on_the_way, pes + es))
-    assert len(backpropagation) >= 2 and worst < 0.6 * min(map(on_the_way, backpropagation))
-    # which of the two evolution strategies is better is open
-    assert min(map(on_the_way, pes)) < on_the_way(es[0]) < max(map(on_the_way, pes))
+    assert len(pes) == len(es) == 3 and {r["meta_steps"] for r in pes + es} == {200}
+    cut, whole = (records(f"small-optimizer-quadratic-unroll-{unroll}") for unroll in (20, 100))
+    assert len(cut) == len(whole) == 3
+    assert max(map(on_the_way, pes + es)) < 0.8 * min(map(on_the_way, cut + whole))
+    assert sum(map(on_the_way, whole)) > sum(map(on_the_way, cut))
+    # on the way the two evolution strategies cannot be told apart; at the end PES is lower in all seeds
+    assert (
+        min(map(on_the_way, pes))
+        < min(map(on_the_way, es))
+        <= max(map(on_the_way, es))
+        < max(map(on_the_way, pes))
+    )
+    ends = [[r["evaluation"]["loss"] for r in its] for its in (pes, es)]
+    assert max(ends[0]) < min(ends[1]) - 0.01
 
 
 def test_the_outer_gradient_explodes_while_the_loss_falls():

@@ -8,7 +8,7 @@ import { kept } from "./address.js";
 import { announcer, button, clamp, format, grid, handle, html, legendKey, Plot, row, slider, stroke, svg, watchWidth } from "./shared.js";
 
 const WAYS = ["the whole run", "truncated backpropagation", "truncated ES", "PES"];
-const INKS = ["--mlb-ink", "--mlb-fomaml", "--mlb-pretraining", "--mlb-maml"];
+const INKS = ["--mlb-ink", "--mlb-fomaml", "--mlb-truth", "--mlb-maml"];
 const LOOKS = [stroke(INKS[0], 3), stroke(INKS[1], 3, "9 4"), stroke(INKS[2], 3, "2 4"), stroke(INKS[3], 3)];
 
 // -- arithmetic -------------------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ function render({ model, el }) {
   });
   const { state, change } = lab;
   const plot = new Plot({
-    x: setup.range, y: [-14, 25], xTicks: [-1, -0.5, 0, 0.5, 1], yTicks: [0, 10, 20], xTitle: "θ", yTitle: "outer loss, in the long run; below it: which way each estimate goes",
+    x: setup.range, y: [-14, 25], xTicks: [-1, -0.5, 0, 0.5, 1], yTicks: [0, 10, 20], xTitle: "θ", yTitle: "outer loss; below it, the step of each estimate",
     height: () => 270, role: "group",
   });
   const reach = new Plot({ x: [0, setup.run], y: [-8, 18], xTicks: [1, 20, 41, 60, 80, 100], yTicks: [-6, 0, 10], xTitle: "steps of memory", yTitle: "how far s₀ moves with θ", height: () => 170, role: "img" });
@@ -123,7 +123,7 @@ function render({ model, el }) {
     const ks = Array.from({ length: setup.run }, (_, i) => i + 1), K = reach.X(now.memory);
     reach.lines.replaceChildren(
       svg("path", { d: `M0 ${reach.Y(0)}H${reach.width}`, ...stroke("--mlb-muted", 1.5) }),
-      svg("path", { d: `M0 ${reach.Y(-6)}H${reach.width}`, ...LOOKS[0], "stroke-width": 1 }),
+      svg("path", { d: `M0 ${reach.Y(-6)}H${reach.width}`, ...stroke(INKS[0], 1.2, "5 3") }),
       svg("path", { d: reach.path(ks, ks.map((k) => g[k])), ...stroke(INKS[1], 2.5) }),
       svg("path", { d: `M${K} 0V${reach.height}`, ...stroke("--mlb-muted", 1, "2 3") }),
       svg("circle", { cx: K, cy: reach.Y(g[now.memory]), r: 5, style: `fill: var(${INKS[1]})` }));
