@@ -29,7 +29,12 @@ def relabellings(n_way: int) -> Tensor:
 
 
 def relabelled_logits(
-    learner: MetaLearner, meta: Meta, task: Episode, *, steps: int, batch_norm: str = "transductive"
+    learner: MetaLearner,
+    meta: Meta,
+    task: Episode,
+    *,
+    steps: int,
+    batch_norm: str = "transductive",
 ) -> Tensor:
     """What the learner says of one task's queries after ``steps`` inner steps, once for each of the P = N! numberings of its
     classes, put back into the task's own order: [P, B, N].

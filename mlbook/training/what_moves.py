@@ -22,9 +22,8 @@ def linear_cka(x: Tensor, y: Tensor) -> Tensor:
     scaling all of them by one factor changes nothing. It is biased upwards unless n is several times D and E.
     """
     if len(x) != len(y) or len(x) < 2:
-        raise UserError(
-            f"CKA compares features of the same inputs, at least two; these have {len(x)} and {len(y)} rows"
-        )
+        rows = f"{len(x)} and {len(y)} rows"
+        raise UserError(f"CKA compares features of the same inputs; these have {rows}")
     x, y = x - x.mean(0), y - y.mean(0)
     alike = (y.t() @ x).square().sum()
     return alike / ((x.t() @ x).norm() * (y.t() @ y).norm())
