@@ -159,7 +159,7 @@ def test_keyboard_alone(open_lab):
         lab.page.keyboard.press(key)
     state = lab.state()
     assert state["theta"] == [
-        pytest.approx(x) for x in (OPENING["theta"][0] + 0.1, OPENING["theta"][1] + 0.5)
+        pytest.approx(x) for x in (OPENING["theta"][0] + 0.1, OPENING["theta"][1] - 0.5)
     ]
     judge(state)
     lab.page.wait_for_function(
