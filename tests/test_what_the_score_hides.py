@@ -230,6 +230,9 @@ def test_what_it_says_of_moving():
         assert body < 0.3  # near chance
         assert 0 < nothing - head < 0.06  # a few points
         assert rows[name]["row_length"] > 2 * rows[name]["feature_length"]
+    anil, boil = (rows[f"{name}-omniglot-5w1s"] for name in ("anil", "boil"))
+    assert anil["meta_steps"] == boil["meta_steps"] == 2_000
+    assert boil["put_back"][0]["mean"] > anil["put_back"][0]["mean"] + 0.15
     mini = rows["maml-mini-5w1s"]
     nothing, *_, body, head, _ = mini["put_back"]
     assert body["mean"] > nothing["mean"] - nothing["ci95"]  # nothing is lost
