@@ -88,6 +88,17 @@ def test_the_sentence_on_mini_imagenet():
     assert one_each["difference"] > one_each["difference_ci95"]
     assert five["difference"] < -five["difference_ci95"]
     assert "show the same order" in PAGE and "show the same order, with smaller gaps" in CHAPTER
+    assert record["meta_steps"] == 60_000 / 3 and "a third of the published meta-steps" in CHAPTER
+    places = {
+        name: sorted(its, key=lambda key: -its[key]["accuracy"])
+        for name, its in (("mini", cells), ("omniglot", found()))
+    }
+    moved = ("running", "one batch")
+    assert [k for k in places["mini"] if k != moved and k[0] == "transductive"] == [
+        k for k in places["omniglot"] if k != moved and k[0] == "transductive"
+    ]
+    assert places["mini"].index(moved) < places["mini"].index(("support", "one batch"))
+    assert places["omniglot"].index(moved) > places["omniglot"].index(("support", "one batch"))
     omniglot = found()
     for batches in ("batches of 1 per class", "batches of 5, drawn at random"):
         mini, other = (r["transductive", batches] for r in (cells, omniglot))
