@@ -61,7 +61,7 @@ def test_shots_and_noise():
     assert all(0.04 < shots[20][key] < 0.06 for key in ("maml-10", "reptile-10"))
     assert [k for k, row in shots.items() if row["reptile-10"] > figures.DIVERGED] == [1, 2]
     noise = {float(k): means(row) for k, row in WAVES["noise"].items()}
-    assert abs(noise[0.1]["transformer"] - noise[0.0]["transformer"]) < 0.01
+    assert all(0 < noise[0.1][key] - noise[0.0][key] < 0.015 for key in noise[0.0] if key != "maml-0")
     assert noise[0.5]["transformer"] < noise[0.5]["maml-10"]
     assert noise[1.0]["maml-10"] < min(WAVES["noise"]["1"]["transformer"]["seeds"])
     assert all(row["posterior"] < min(row["maml-10"], row["transformer"]) for row in noise.values())
