@@ -151,7 +151,7 @@ def test_every_training_and_evaluation_is_given_the_device_of_the_page():
     missing, used = [], set()
     for path in CHAPTERS:
         for cell, line, call in without_env(path):
-            key = path.name[:2], re.match(r"code-\d+", cell).group()
+            key = path.name[:2], (re.match(r"code-\d+", cell) or re.match(r"[\w-]+", cell)).group()
             used.add(key)
             if key not in ON_THE_CPU:
                 missing.append(f"{path.name}, {cell}, line {line}: {call}")

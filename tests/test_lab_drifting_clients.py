@@ -114,7 +114,8 @@ def test_the_lab_follows_slider_mouse_and_keyboard(lab):
     few = judge()
     lab.slide("local steps u", 30)
     many = judge()
-    assert many["needed"] < few["needed"]
+    assert many["needed"] is not None
+    assert few["needed"] is None or many["needed"] < few["needed"]  # None: not there within the rounds
     lab.press("60 steps, corrected")
     assert judge()["rest"] == judge()["best"]
     lab.drag("Minimum of client A", 60, -40)

@@ -29,7 +29,9 @@ def learner(config: dict) -> FederatedAveraging | Reptile:
     outputs = config["n_way"] * (1 if config["clients"] == "personal" else CLIENTS)
     options = dict(config["learner"])
     kind = {"federated": FederatedAveraging, "reptile": Reptile}[options.pop("method")]
-    return kind(MLP((PIXELS, HIDDEN, outputs), init_std=None), **options)
+    with torch.random.fork_rng(devices=[]):  # modules draw initial values from it
+        model = MLP((PIXELS, HIDDEN, outputs), init_std=None)
+    return kind(model, **options)
 
 
 def tasks(config: dict, learner: MetaLearner, split: str) -> TaskDistribution:

@@ -118,9 +118,8 @@ class Prototypical(InitialisationLearner):
         x = torch.cat([episode.support_x, episode.query_x])
         cut = conv4_kernels.patches(self.model, x)
         body, running = headless(self.model, meta["params"]), running_of(meta)
-        f = conv4_kernels.logits(
-            self.model, body, cut, running, self.momentum
-        )  # [PROTO 2]
+        moving = running, self.momentum
+        f = conv4_kernels.logits(self.model, body, cut, *moving)  # [PROTO 2]
         prototypes = class_means(f[:S], episode.support_y, N)  # [PROTO 3]
         logits = -squared_distances(f[S:], prototypes)  # [PROTO 4]
         loss = F.cross_entropy(logits, episode.query_y)  # [PROTO 5]

@@ -48,8 +48,10 @@ def relabelled_logits(
 
     def one(numbers: Tensor) -> Tensor:
         labels = numbers[task.support_y]  # [RELABEL 1]
-        *_, adapted = learner.path(meta, task.support_x, labels, steps)  # [RELABEL 2]
-        logits = predictions(learner, adapted, task, batch_norm, None)  # [RELABEL 3]
+        path = learner.path(meta, task.support_x, labels, steps)
+        *_, adapted = path  # [RELABEL 2]
+        its = learner, adapted, task, batch_norm, None
+        logits = predictions(*its)  # [RELABEL 3]
         return logits.index_select(1, numbers)  # [RELABEL 4]
 
     with torch.no_grad():

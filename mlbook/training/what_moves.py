@@ -23,7 +23,9 @@ def linear_cka(x: Tensor, y: Tensor) -> Tensor:
     """
     if len(x) != len(y) or len(x) < 2:
         rows = f"{len(x)} and {len(y)} rows"
-        raise UserError(f"CKA compares features of the same inputs; these have {rows}")
+        raise UserError(
+            f"CKA compares features of the same inputs; these have {rows}"
+        )
     x, y = x - x.mean(0), y - y.mean(0)
     alike = (y.t() @ x).square().sum()
     return alike / ((x.t() @ x).norm() * (y.t() @ y).norm())
@@ -50,7 +52,8 @@ def similarities(model: Conv4, before: Params, after: Params, x: Tensor) -> Tens
 def put_back(adapted: Params, start: Params, prefixes: Sequence[str]) -> Params:
     """The adapted parameters, but those whose names begin with one of ``prefixes`` as they were before the inner loop."""
     chosen = tuple(prefixes)
-    return {name: start[name] if name.startswith(chosen) else p for name, p in adapted.items()}
+    kept = {name: p for name, p in start.items() if name.startswith(chosen)}
+    return adapted | kept
 
 
 PARTS = (

@@ -53,7 +53,7 @@ CARDS = (
         "CarriedOver",
         "What is carried over?",
         "Choose what a learner keeps of the bus lines it knows, take training lines away, and see which column notices.",
-        "01_learning_to_learn#what-is-carried-over",
+        "01_learning_to_learn#play-first",
         opens={"learner": "both"},
     ),
     Card(
