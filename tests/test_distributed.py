@@ -55,14 +55,25 @@ NAMES = [
     "leo-sines-lines-5shot",
     "learned-optimizer-quadratic",
     "fedavg-glyphs-alphabets",
+    "imaml-sinusoid-5shot",
+    "transformer-sinusoid-5shot",
+    "pes-optimizer-quadratic",
 ]
 STEPS = {
     "leo-plane-3w1s": 5,
     "leo-sines-lines-5shot": 5,
     "learned-optimizer-quadratic": 3,
     "fedavg-glyphs-alphabets": 3,
+    "imaml-sinusoid-5shot": 3,
+    "transformer-sinusoid-5shot": 3,
+    "pes-optimizer-quadratic": 3,
 }
-OWN_WAY = ["nearest-mini-5w1s", "backbone-mini-wrn-10-4", "dada-search-glyphs", "augment-random-glyphs"]
+OWN_WAY = [
+    "nearest-mini-5w1s",
+    "backbone-mini-wrn-10-4",
+    "dada-search-glyphs",
+    "augment-random-glyphs",
+]
 """Several processes train these, but do not arrive at the result of one."""
 
 
@@ -144,7 +155,13 @@ def test_every_kind_of_learner_is_tried_in_two_processes_or_refuses():
     tried = {kind(learners[name]) for name in (*NAMES, *OWN_WAY)}
     assert {kind(learners[name])[1] for name in NAMES} == {"the result of one process"}
     refused = {kind(learner) for learner in learners.values() if learner.one_process_because()}
-    assert not tried & refused and tried | refused == {kind(learner) for learner in learners.values()}
+    assert not tried & refused
+    batches = {n: {p.meta_batch_size for p in experiments.get(n).presets.values()} for n in learners}
+    one_task = {
+        kind(learners[n]) for n in learners if batches[n] == {1}
+    }  # nothing to share: refused for its size
+    assert {name for name, _ in one_task - tried - refused} == {"Prototypical"}
+    assert tried | refused | one_task == {kind(learner) for learner in learners.values()}
     assert {name for name, _ in refused} == {
         "Reptile", "MAMLRL", "LinearHead", "ControllerSearch", "RelaxedSearch", "FederatedAveraging",
     }  # fmt: skip
