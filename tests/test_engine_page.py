@@ -70,7 +70,7 @@ def test_the_page_names_problems_that_were_measured(capsys, monkeypatch):
             exec(text, scope)
     assert sum(asked) >= 15
     assert len(alts) == 2 and all("learn2learn" in alt and "mlbook" in alt for alt in alts)
-    speeds = [body for _, body in shown if len(body[0]) == 5]
+    speeds = [body for _, body in shown if len(body[0]) == 6]
     assert len(speeds) >= 5
     assert all(re.fullmatch(r"\*\*[\d.]+\*\* \[[\d.]+ … [\d.]+\]", row[3]) for body in speeds for row in body)
 

@@ -254,8 +254,12 @@ def test_experiments_that_share_a_training_have_the_same_training():
     for experiment in experiments.EXPERIMENTS.values():
         for other in map(experiments.get, experiment.shares_training_with):
             assert experiments.trained_by(other.name) == experiment.name
-            for field in ("family", "dataset", "model", "n_way"):
+            for field in ("family", "dataset", "model"):
                 assert getattr(other, field) == getattr(experiment, field)
+            ways = [
+                e.options.get("train_way", e.n_way) for e in (experiment, other)
+            ]  # a prototypical network has its own
+            assert ways[0] == ways[1]
             for option in ("inner_batch", "preparation", "image"):
                 assert other.options.get(option) == experiment.options.get(option)
             if experiment.learner.get("method") == "classifier":

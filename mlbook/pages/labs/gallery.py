@@ -60,7 +60,7 @@ CARDS = (
         "DrawCharacters",
         "Draw three characters",
         "Draw your own classes with one example each, and let MAML or Reptile tell which of them your query is.",
-        "02_tasks_and_episodes#now-you-draw",
+        "02_tasks_and_episodes#play-first",
     ),
     Card(
         "FourMeans",
