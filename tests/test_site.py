@@ -183,6 +183,9 @@ def test_icons_are_the_few_that_are_shown():
     fonts = {path.name: TTFont(path) for path in (folder / "webfonts").iterdir()}
     assert sum(path.stat().st_size for path in (folder / "webfonts").iterdir()) < 20_000 and len(fonts) == 3
     drawn = {code for font in fonts.values() for code in font.getBestCmap()}
+    theme = "".join(path.read_text(encoding="utf-8") for path in (HTML / "_static" / "styles").glob("*.css"))
+    boxes = {ord(icon) for icon in re.findall(r"--pst-icon-[\w-]+:\s*[\"'](.)[\"']", theme)}
+    assert len(boxes) > 8 and boxes <= drawn, "icons of admonitions"
     page = (HTML / "book" / "04_maml.html").read_text(encoding="utf-8")
     icons = set(re.findall(r'class="fa[srb]? (fa-[\w-]+)', page)) | set(
         re.findall(r"fa-(?:solid|brands) (fa-[\w-]+)", page)

@@ -15,6 +15,9 @@ FACE = re.compile(r"@font-face\{[^}]*\}")
 SOURCES = re.compile(r'src:(?:,?url\(\.\./webfonts/(fa-[\w-]+)\.\w+\) format\("\w+"\))+')
 NAME = re.compile(r"\bfa-[a-z0-9-]+")
 CODE = re.compile(r'content:\s*"\\([ef][0-9a-f]{3})"')
+LETTER = re.compile(
+    "[\ue000-\uf8ff]"
+)  # the theme's style sheet holds icons as what they are, letters of private use
 PRELOAD = re.compile(r'\s*<link rel="preload" as="font"[^>]*/webfonts/[^>]*>')
 SCRIPT = re.compile(r'\s*<script src="[^"]*fontawesome[^"]*\.js[^"]*"></script>')
 
@@ -25,7 +28,8 @@ def shown(static):
         path for path in static.rglob("*") if path.suffix in (".js", ".css") and "vendor" not in path.parts
     ]
     text = "\n".join(path.read_text(encoding="utf-8") for path in ours)
-    return set(NAME.findall(text)), set(CODE.findall(text))
+    letters = {f"{ord(letter):x}" for letter in LETTER.findall(text)}
+    return set(NAME.findall(text)), set(CODE.findall(text)) | letters
 
 
 def lighter_style(css, names, codes):
