@@ -186,7 +186,7 @@ def test_a_table_of_results_has_a_column_for_each_step(monkeypatch):
     notebook.results_table(["maml-sinusoid-5shot"], steps=(0, 1, 10))
     row = next(row for row in results.ledger() if row["experiment"] == "maml-sinusoid-5shot")
     cells = [
-        [cell.strip(" \u2007") for cell in html.unescape(line).split("|")[1:-1]]
+        [cell.strip(" \u00a0\u2007\u2008") for cell in html.unescape(line).split("|")[1:-1]]
         for line in shown[0].splitlines()
     ]
     assert cells[0] == ["experiment", "", "step 0", "step 1", "step 10"]

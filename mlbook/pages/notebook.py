@@ -131,8 +131,8 @@ def _picture(fig: Figure) -> tuple[str, bytes]:
 
 NUMBER = re.compile(r"[*≈<>≤≥+−–-]*\s*(\d|−?∞|$|not run)")
 """How a cell begins that holds a number, or says that there is none."""
-FIGURE_SPACE = "&#8199;"
-"""A space as wide as a digit."""
+SPACES = {ord("."): "&#8200;", ord("\u00a0"): "\u00a0"} | {ord(c): "&#8199;" for c in "±%0123456789"}
+"""Spaces as wide as a full stop and as a digit, in place of what they keep the room of free (± has about a digit's width)."""
 
 
 def table(header: list[str], rows: list[list[str]], caption: str | None = None) -> None:
@@ -149,11 +149,11 @@ def table(header: list[str], rows: list[list[str]], caption: str | None = None) 
 
 def _in_line(cells: list[str]) -> list[str]:
     """Cells of a column of numbers: one without an interval, beside others that have one, keeps the room of it free."""
-    after = [len(cell) - len(cell.partition("\u00a0")[0]) for cell in cells]
-    room = max((n for cell, n in zip(cells, after, strict=True) if "±" in cell), default=0)
+    ends = ["".join(cell.partition("\u00a0")[1:]) for cell in cells]
+    longest = max((end for end in ends if "±" in end), key=len, default="")
     return [
-        cell + FIGURE_SPACE * max(0, room - n) if cell[:1].isdigit() or cell[:1] in "–-−*" else cell
-        for cell, n in zip(cells, after, strict=True)
+        cell + longest[len(end) :].translate(SPACES) if cell[:1].isdigit() or cell[:1] in "–-−*" else cell
+        for cell, end in zip(cells, ends, strict=True)
     ]
 
 
