@@ -52,7 +52,9 @@ PLAIN = re.compile(r'<span class="(?:n|p|w|o|nn|x|pre)">([^<]*)</span>')  # code
 # What is wider than the sheet is set smaller. A table is measured by itself: its box may scroll.
 FIT = """() => {
   for (const box of document.querySelectorAll("article :is(div.math, .amsmath, table)")) {
-    const room = box.closest("li, dd, blockquote, div.admonition, details, article").clientWidth - 2;  // borders
+    const around = box.parentElement.closest("li, dd, blockquote, div.admonition, .sd-summary-content, details, article");
+    const { paddingLeft, paddingRight } = getComputedStyle(around);
+    const room = around.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
     for (let size = 98, i = 0; i < 4; i++) {  // paddings do not shrink with the letters: once may not be enough
       const width = Math.max(box.scrollWidth, box.offsetWidth);
       if (width <= room) break;
