@@ -1,10 +1,13 @@
-"""In-context learning: linear attention on linear functions, a small transformer on sine waves and on sines and lines.
+"""In-context learning: linear attention on linear functions, a small transformer on sine waves, on sines and lines, and on linear
+functions.
 
 Options of this family: ``network``, what the network is built with; ``least_context``, the fewest support points in
 meta-training, where every meta-batch has another number of them up to ``k_shot``.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 
@@ -42,6 +45,8 @@ def tasks(config: dict, learner: MetaLearner, split: str) -> TaskDistribution:
         found = SinesAndLines(k_shot, n_query, noisy_queries=not test)
     elif config["dataset"] == "linear_functions":
         found = LinearFunctions(10, k_shot, n_query)
+    elif config["dataset"] == "linear_functions_5d":
+        found = LinearFunctions(5, k_shot, n_query, spreads=(1.0,) * 5)
     else:
         found = LinearFunctions(1, k_shot, n_query, half_range=1.0, level=True, noise=0.3)
     least = config.get("least_context")
@@ -137,6 +142,24 @@ def _transformer(name: str, dataset: str, *, n_query: int, meta_steps: int, task
     )
 
 
+def _linear_5d() -> Experiment:
+    """The same transformer on linear functions of five normal inputs, w ~ N(0, I): those of Garg et al. 2022, who have 20 inputs.
+    One to twenty points. No noise in training: so least squares of least norm is the best rule there is, and no learner beside it
+    has met noise. Rate and meta-batch by short trials."""
+    like = _transformer("transformer-linear-5d", "linear_functions_5d", n_query=5, meta_steps=0, tasks=2_000)
+    return replace(
+        like,
+        options={**like.options, "network": {**like.options["network"], "features": 5}},
+        k_shot=20,
+        test_shot=10,
+        presets={
+            "quick": Preset(200, 64),
+            "colab": Preset(6_000, 64),
+            "paper": Preset(12_000, 64, evaluation_tasks=2_000),
+        },
+    )
+
+
 def rows() -> list[Experiment]:
     return [
         _linear_attention(),
@@ -145,4 +168,5 @@ def rows() -> list[Experiment]:
         _transformer(
             "transformer-sines-lines-5shot", "sinusoid_or_line", n_query=15, meta_steps=3_000, tasks=2_000
         ),
+        _linear_5d(),
     ]

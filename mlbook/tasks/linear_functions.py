@@ -12,10 +12,10 @@ from mlbook.tasks.episode import Episode, TaskDistribution
 
 @dataclass(frozen=True)
 class LinearFunctions(TaskDistribution):
-    """Tasks y = w·x with w ~ N(0, I) and every input uniform in ±``half_range``.
+    """Tasks y = w·x with w ~ N(0, I) and every input uniform in ±``half_range``, or normal.
 
     ``half_range`` 0.5, ten dimensions and ten points are those of the notebooks that come with von Oswald et al. 2023; one
-    input of ±1 with a level and noise of 0.3 are the lines of chapter 19.
+    input of ±1 with a level and noise of 0.3 are the lines of chapter 19. Normal inputs are those of Garg et al. 2022.
     """
 
     inputs: int = 10
@@ -26,12 +26,16 @@ class LinearFunctions(TaskDistribution):
     """Put a 1 before the inputs, so that w has a level: features D = inputs + 1."""
     noise: float = 0.0
     """Standard deviation of the noise on support targets; query targets have none."""
+    spreads: tuple[float, ...] = ()
+    """Standard deviation of each input, which is then normal with mean 0; empty: uniform inputs."""
 
     def __post_init__(self) -> None:
         if self.inputs < 1 or self.k_shot < 1 or self.n_query < 1:
             raise UserError("inputs, k_shot and n_query must be at least 1")
         if not (self.half_range > 0 and self.noise >= 0):
             raise UserError("half_range must be positive, and noise must not be negative")
+        if self.spreads and (len(self.spreads) != self.inputs or min(self.spreads) < 0):
+            raise UserError(f"spreads are {self.inputs} numbers from 0 up, one for each input")
 
     @property
     def features(self) -> int:
@@ -42,7 +46,11 @@ class LinearFunctions(TaskDistribution):
         """Episodes for ``n_tasks`` tasks: support_x [T, K, D], support_y [T, K, 1], query the same with Q."""
         options = {"generator": generator, "device": generator.device}
         K = self.k_shot
-        x = self.half_range * (2 * torch.rand(n_tasks, K + self.n_query, self.inputs, **options) - 1)
+        shape = (n_tasks, K + self.n_query, self.inputs)
+        if self.spreads:
+            x = torch.randn(shape, **options) * torch.tensor(self.spreads, device=generator.device)
+        else:
+            x = self.half_range * (2 * torch.rand(shape, **options) - 1)
         if self.level:
             x = torch.cat([torch.ones_like(x[..., :1]), x], -1)
         w = torch.randn(n_tasks, self.features, 1, **options)
