@@ -34,6 +34,7 @@ from mlbook.meta_learners.posterior import lines, posterior_mean, sines
 from mlbook.models.attention import answers
 from mlbook.results import STUDIES
 from mlbook.tasks import Episode, Lines, SinesAndLines, Sinusoids, TaskDistribution, Waves
+from mlbook.tasks.linear_functions import LinearFunctions, RandomNetworks
 from mlbook.tasks.support_sets import NoisySupport
 from mlbook.training.evaluation import ci95, fixed_episodes, fixed_scores
 from mlbook.training.memory import keep_freed_memory
@@ -63,6 +64,25 @@ BY_GRADIENT = {
     "maml": ("maml-sinusoid-5shot", (0, 1, 10)),
     "reptile": ("reptile-sinusoid-5shot", (10,)),
 }
+D = 5
+"""Inputs of the linear functions of the last part."""
+LINEAR_K, LINEAR_SHOTS = 10, (1, 2, 3, 4, 5, 6, 7, 10, 15, 20)
+PLAIN = LinearFunctions(D, LINEAR_K, QUERIES, spreads=(1.0,) * D)
+SKEWED = tuple(math.sqrt(D / sum(1 / i**2 for i in range(1, D + 1))) / i for i in range(1, D + 1))
+"""Spreads that fall as 1/i, with the sum of squares of spreads of 1."""
+LINEAR_FAMILIES = {
+    "as trained": PLAIN,
+    "weights twice as large": replace(PLAIN, weight_std=2.0),
+    "inputs twice as large": replace(PLAIN, spreads=(2.0,) * D),
+    "inputs skewed": replace(PLAIN, spreads=SKEWED),
+    "random networks": RandomNetworks(D, LINEAR_K, QUERIES),
+}
+LINEAR_BY_GRADIENT = {
+    "maml": ("maml-linear-5d", (1, 10)),
+    "network": ("maml-linear-5d-mlp", (10,)),
+    "reptile": ("reptile-linear-5d", (10,)),
+}
+PENALTIES = (0.0, 0.01, 0.03, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def loaded(folders: list[Path]) -> dict[str, dict[int, tuple[MetaLearner, Meta]]]:
@@ -128,6 +148,62 @@ def sine_waves(transformers: dict[int, tuple[MetaLearner, Meta]], n: int) -> dic
         "shots": {str(k): all_of(replace(plain, k_shot=k), 0.0) for k in SHOTS},
         "noise": {f"{s:g}": all_of(NoisySupport(plain, s), s) for s in NOISE},
         "families": {name: all_of(tasks, 0.0) for name, tasks in FAMILIES.items()},
+    }
+
+
+def in_double(rule: Rule) -> Rule:
+    """The rule, computed in double precision: five points may be nearly dependent."""
+    return lambda *context: rule(*(v.double() for v in context)).float()
+
+
+def alike(runs: dict[int, tuple[MetaLearner, Meta]], tasks: TaskDistribution, n: int) -> dict:
+    """Mean squared difference between the transformer's answers and those of ridge regression, by penalty (0: least squares); the
+    mean of the seeds."""
+    total = dict.fromkeys(PENALTIES, 0.0)
+    for episodes in fixed_episodes(tasks, n, SEED):
+        context = episodes[:3]
+        for learner, meta in runs.values():
+            (read,) = learner.path(meta, *context[:2], steps=0)
+            said = learner.predict(read, context[2]).detach()
+            for penalty in PENALTIES:
+                gap = (said - in_double(ridge(penalty))(*context)).square().mean((1, 2)).sum()
+                total[penalty] += float(gap) / (n * len(runs))
+    return {f"{penalty:g}": value for penalty, value in total.items()}
+
+
+def linear_functions(transformers: dict[int, tuple[MetaLearner, Meta]], n: int) -> dict:
+    """{condition: {value: {learner: error}}} on linear functions of five inputs. ``alike``: see there."""
+    gradient = {}
+    for key, (name, steps) in LINEAR_BY_GRADIENT.items():
+        config, meta = results.pretrained(name)
+        gradient[key] = fastest(experiments.build_learner(config), torch.device("cpu")), meta, steps
+
+    def all_of(tasks: TaskDistribution, k: int, noise: float) -> dict:
+        row = {"transformer": of_seeds(transformers, tasks, n)}
+        for key, (learner, meta, steps) in gradient.items():
+            scores = errors(learner, meta, tasks, n, steps)
+            row |= {f"{key}-{s}": entry(scores[:, i]) for i, s in enumerate(steps)}
+        rules = {
+            "least_squares": in_double(ridge(0.0)),
+            "ridge": in_double(ridge(noise**2)),
+            "step": gradient_descent(k / (k + D + 1), 1),
+            "nearest": nearest_point,
+            "zero": gradient_descent(0.0, 0),
+        }
+        return row | {key: entry(of_rule(rule, tasks, n)) for key, rule in rules.items()}
+
+    few = {k: replace(PLAIN, k_shot=k) for k in LINEAR_SHOTS}
+    noisy = {f"{s:g}": (NoisySupport(PLAIN, s), s) for s in NOISE}
+    return {
+        "tasks": n,
+        "k_shot": LINEAR_K,
+        "shots": {str(k): all_of(tasks, k, 0.0) for k, tasks in few.items()},
+        "noise": {name: all_of(tasks, LINEAR_K, s) for name, (tasks, s) in noisy.items()},
+        "families": {name: all_of(tasks, LINEAR_K, 0.0) for name, tasks in LINEAR_FAMILIES.items()},
+        "alike": {
+            "shots": {str(k): alike(transformers, tasks, n) for k, tasks in few.items()},
+            "noise": {name: alike(transformers, tasks, n) for name, (tasks, _) in noisy.items()},
+        },
     }
 
 
@@ -202,9 +278,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m studies.in_context", description=__doc__.split("\n")[0])
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--tasks", type=int, default=600, metavar="N")
-    parser.add_argument(
-        "--only", choices=("sine_waves", "sines_and_lines", "ten_inputs", "layers"), nargs="+"
-    )
+    names = ("sine_waves", "sines_and_lines", "ten_inputs", "layers", "linear_functions")
+    parser.add_argument("--only", choices=names, nargs="+")
     parser.add_argument("--out", type=Path, default=RECORD)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -225,6 +300,7 @@ def main(arguments: list[str] | None = None) -> None:
         "sines_and_lines": lambda: sines_and_lines(trained("transformer-sines-lines-5shot"), 2_000),
         "ten_inputs": lambda: ten_inputs(trained(ten), test_tasks(ten), 10_000),
         "layers": lambda: layers([trained(name) for name in lined], test_tasks(lined[0]), 4 * n),
+        "linear_functions": lambda: linear_functions(trained("transformer-linear-5d"), 1_000),
     }
     record = json.loads(options.out.read_text()) if options.only and options.out.exists() else {}
     record |= {"tasks": n, "seed": SEED, "k_shot": K, "queries": QUERIES}

@@ -30,7 +30,7 @@ from mlbook.models.attention import (
 from mlbook.models.functional import call, initial_params
 from mlbook.pages.checks.sines_lines import posterior
 from mlbook.tasks import SinesAndLines, Sinusoids
-from mlbook.tasks.linear_functions import LinearFunctions
+from mlbook.tasks.linear_functions import LinearFunctions, RandomNetworks
 from mlbook.tasks.support_sets import NoisySupport, Prefixes
 from mlbook.training.evaluation import evaluate
 from mlbook.training.runner import run
@@ -219,6 +219,64 @@ def test_linear_functions_are_linear_and_have_the_stated_variances():
             LinearFunctions(**wrong)
 
 
+NORMAL = {"spreads": (1.0,) * 5}
+
+
+def test_uniform_inputs_are_drawn_as_before():
+    """Recorded runs of linear attention stand on these draws."""
+    e = LinearFunctions(3, 4, 2, noise=0.3).sample(6, torch.Generator().manual_seed(8))
+    g = torch.Generator().manual_seed(8)
+    x = 0.5 * (2 * torch.rand(6, 6, 3, generator=g) - 1)
+    y = x @ torch.randn(6, 3, 1, generator=g)
+    assert torch.equal(e.support_x, x[:, :4]) and torch.equal(e.query_y, y[:, 4:])
+    assert torch.equal(e.support_y, y[:, :4] + 0.3 * torch.randn(6, 4, 1, generator=g))
+
+
+def test_normal_inputs_have_the_spreads_that_are_asked_for():
+    e = LinearFunctions(5, 10, 10, spreads=(2.0, 1.0, 0.5, 1.0, 0.0)).sample(
+        3000, torch.Generator().manual_seed(0)
+    )
+    x = torch.cat([e.support_x, e.query_x], 1).flatten(0, 1)
+    assert x.std(0).tolist() == pytest.approx([2.0, 1.0, 0.5, 1.0, 0.0], rel=0.02, abs=1e-9)
+    assert float(x[:, 1].pow(4).mean()) == pytest.approx(3.0, rel=0.05)  # normal: 1.8 if uniform
+    for wrong in ((1.0,), (1.0,) * 4 + (-1.0,)):
+        with pytest.raises(UserError, match="5 numbers"):
+            LinearFunctions(5, spreads=wrong)
+
+
+def test_larger_weights_and_inputs_are_the_same_tasks_scaled():
+    plain, weights, inputs = (
+        LinearFunctions(5, 4, 3, **options).sample(5, torch.Generator().manual_seed(3))
+        for options in (NORMAL, {**NORMAL, "weight_std": 2.0}, {"spreads": (2.0,) * 5})
+    )
+    assert torch.equal(weights.support_x, plain.support_x)
+    assert torch.allclose(weights.support_y, 2 * plain.support_y)
+    assert torch.equal(inputs.query_x, 2 * plain.query_x)
+    assert torch.allclose(inputs.query_y, 2 * plain.query_y)
+    with pytest.raises(UserError):
+        LinearFunctions(5, weight_std=-1.0)
+
+
+def test_random_networks_have_the_mean_square_of_linear_functions_and_half_of_it_is_linear():
+    e = RandomNetworks(5, 400, 5).sample(500, torch.Generator().manual_seed(0)).to(DOUBLE)
+    assert e.support_x.shape == (500, 400, 5) and e.query_y.shape == (500, 5, 1)
+    assert float(e.support_y.square().mean()) == pytest.approx(5.0, rel=0.05)
+    left = ridge(0.0)(*e[:2], e.support_x) - e.support_y
+    assert float(left.square().mean()) == pytest.approx(2.5, rel=0.1)
+    with pytest.raises(UserError):
+        RandomNetworks(5, hidden=0)
+
+
+def test_the_experiments_on_five_inputs_meet_the_same_tasks():
+    names = ("transformer-linear-5d", "maml-linear-5d", "maml-linear-5d-mlp", "reptile-linear-5d")
+    setups = [experiments.setup(experiments.config(name, "paper")) for name in names]
+    assert all(s.tasks("test") == LinearFunctions(5, 10, 50, **NORMAL) for s in setups)
+    assert all(s.protocol == setups[0].protocol for s in setups)
+    assert setups[0].tasks("train") == Prefixes(LinearFunctions(5, 20, 5, **NORMAL), 1)
+    sizes = [sum(p.numel() for p in s.learner.model.parameters()) for s in setups]
+    assert sizes == [100_353, 6, 1_921, 6]
+
+
 def test_prefixes_shorten_the_support_sets_and_nothing_else():
     g = torch.Generator().manual_seed(0)
     seen = {Prefixes(Sinusoids(4, 3), 2).sample(2, g).support_x.shape[1] for _ in range(40)}
@@ -271,6 +329,43 @@ def test_ridge_is_the_posterior_mean_and_many_gradient_steps_are_least_squares()
     )  # a Gaussian process
     assert (ridge(0.25)(*e[:3]) - wanted).abs().max() < 1e-10
     assert (gradient_descent(2.0, 3000)(*e[:3]) - ridge(0.0)(*e[:3])).abs().max() < 1e-6
+
+
+def test_ridge_and_least_squares_by_hand():
+    """One point x = (1, 2), y = 5. Least squares of least norm: w = xy/|x|² = (1, 2). Penalty 5: w = xy/(|x|² + 5) = (½, 1)."""
+    x, y, query = (torch.tensor(v, dtype=DOUBLE) for v in ([[1.0, 2.0]], [[5.0]], [[3.0, 1.0], [2.0, -1.0]]))
+    assert ridge(0.0)(x, y, query).flatten().tolist() == pytest.approx([5.0, 0.0], abs=1e-12)
+    assert ridge(5.0)(x, y, query).flatten().tolist() == pytest.approx([2.5, 0.0], abs=1e-12)
+    # two points along the axes: each weight for itself, w = x·y/(x² + λ)
+    x, y = torch.tensor([[2.0, 0.0], [0.0, 1.0]], dtype=DOUBLE), torch.tensor([[4.0], [3.0]], dtype=DOUBLE)
+    eye = torch.eye(2, dtype=DOUBLE)
+    assert ridge(1.0)(x, y, eye).flatten().tolist() == pytest.approx([8 / 5, 3 / 2])
+    assert gradient_descent(1.0, 1)(x, y, eye).flatten().tolist() == pytest.approx([4.0, 1.5])
+
+
+@pytest.mark.parametrize("k", [1, 3, 5, 8])
+def test_without_noise_least_squares_misses_the_directions_that_it_has_not_seen(k):
+    """Its mean error is D − K before D points and 0 from there on; the best single step's is D(D + 1)/(K + D + 1)."""
+    e = episodes(LinearFunctions(5, k, 10, **NORMAL), n=4000)
+
+    def error(rule):
+        squares = (rule(*e[:3]) - e.query_y).square().mean((1, 2))
+        return float(squares.mean()), 2 * 1.96 * float(squares.std()) / len(squares) ** 0.5
+
+    mean, twice = error(ridge(0.0))
+    assert abs(mean - (5 - k)) < twice if k < 5 else mean < 1e-4  # y was rounded to float32
+    mean, twice = error(gradient_descent(k / (k + 6), 1))
+    assert abs(mean - 30 / (k + 6)) < twice
+
+
+def test_with_noise_the_penalty_that_is_its_variance_is_best_and_has_the_error_of_the_formula():
+    """σ² x(XᵀX + σ²I)⁻¹x, averaged over the inputs."""
+    e = episodes(NoisySupport(LinearFunctions(5, 10, 10, **NORMAL), 0.5), n=4000)
+    found = {p: float((ridge(p)(*e[:3]) - e.query_y).square().mean()) for p in (0.0, 0.1, 0.25, 0.6, 1.0)}
+    assert min(found, key=found.get) == 0.25
+    inner = torch.linalg.inv(e.support_x.mT @ e.support_x + 0.25 * torch.eye(5, dtype=DOUBLE))
+    formula = 0.25 * (e.query_x @ inner * e.query_x).sum(-1).mean()
+    assert found[0.25] == pytest.approx(float(formula), rel=0.03)
 
 
 def test_a_truncated_normal_has_the_mean_and_the_share_that_integration_gives():

@@ -33,6 +33,7 @@ DATA_SETS = {
     "augment": "augmentation",
     "nas": "architectures",
     "10d": "linear functions",
+    "5d": "linear functions",
     "lines": "noisy lines",
 }
 STATES = {
@@ -53,7 +54,7 @@ def data_set(name: str) -> str:
 
 def method(name: str) -> str:
     """The learner's part of an experiment's name."""
-    parts = name.split("-")
+    parts = name.replace("-linear-5d", "-5d").split("-")
     end = next((i for i, part in enumerate(parts) if i and part in DATA_SETS), len(parts))
     return "-".join(p for p in parts[:end] if not re.fullmatch(r"\d+w\d+s|\d+shot", p))
 
