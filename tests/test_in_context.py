@@ -274,7 +274,7 @@ def test_the_experiments_on_five_inputs_meet_the_same_tasks():
     assert all(s.protocol == setups[0].protocol for s in setups)
     assert setups[0].tasks("train") == Prefixes(LinearFunctions(5, 20, 5, **NORMAL), 1)
     sizes = [sum(p.numel() for p in s.learner.model.parameters()) for s in setups]
-    assert sizes == [100_353, 6, 1_921, 6]
+    assert sizes == [100_353, 5, 1_921, 5]
 
 
 def test_prefixes_shorten_the_support_sets_and_nothing_else():

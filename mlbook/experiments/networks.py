@@ -33,7 +33,7 @@ NETWORKS = {
     "mlp_table": lambda n, size, channels: MLP((size, 128, 64, n), init_std=None, batch_norm=True),
     "linear": lambda n, size, channels: MLP((size, n)),
     "mlp_5d": lambda n, size, channels: MLP((5, 40, 40, n), init_std=None),
-    "linear_5d": lambda n, size, channels: MLP((5, n)),
+    "linear_5d": lambda n, size, channels: nn.Linear(5, n, bias=False),
     "linear_plane": lambda n, size, channels: MLP((BentSectors().features, n)),
     "wrn_28_10": lambda n, size, channels: WideResNet(n, depth=28, width=10),
     "wrn_10_4": lambda n, size, channels: WideResNet(n, depth=10, width=4, stride=2),
