@@ -142,16 +142,37 @@ DIVERGED = 100.0
 
 def shots_and_noise(record: dict):
     """Errors on sine waves against the number of points, and against the noise on five of them."""
+    labels = ("points of the wave", "standard deviation of the noise, 5 points")
+    return _over_shots_and_noise(record["sine_waves"], LOOKS, labels, most=10)
+
+
+LINEAR_LOOKS = {
+    "transformer": ("transformer, mean of three seeds", PURPLE, "o-"),
+    "maml-1": ("MAML, linear model, 1 step", BLUE, "s--"),
+    "maml-10": ("MAML, linear model, 10 steps", BLUE, "s-"),
+    "reptile-10": ("Reptile, linear model, 10 steps", GREEN, "^:"),
+    "network-10": ("MAML, network, 10 steps", SKY, "D-"),
+    "step": ("best single step from 0", GREY, "x:"),
+    "least_squares": ("least squares", ORANGE, "v--"),
+    "ridge": ("ridge: Bayes rule", BLACK, "*-"),
+}
+
+
+def linear_shots_and_noise(record: dict):
+    """Errors on linear functions against the number of points, and against the noise on ten of them."""
+    its = record["linear_functions"]
+    labels = ("points of the function", f"standard deviation of the noise, {its['k_shot']} points")
+    return _over_shots_and_noise(its, LINEAR_LOOKS, labels)
+
+
+def _over_shots_and_noise(its: dict, looks: dict, labels: tuple[str, str], most: int | None = None):
+    """most: the largest number of points in training, where some of those drawn are larger."""
     fig, axes = figure(1, 2, width=9.8, height=3.9, sharey=True)
-    its = record["sine_waves"]
     said = []
-    for ax, condition, label in (
-        (axes[0], "shots", "points of the wave"),
-        (axes[1], "noise", "standard deviation of the noise, 5 points"),
-    ):
+    for ax, condition, label in zip(axes, ("shots", "noise"), labels, strict=True):
         rows = its[condition]
         at = [float(v) for v in rows]
-        for key, (name, colour, look) in LOOKS.items():
+        for key, (name, colour, look) in looks.items():
             means = [max(row[key]["mean"], 1e-3) for row in rows.values()]
             means = [m if m < DIVERGED else float("nan") for m in means]
             ax.plot(range(len(at)), means, look, color=colour, markersize=5, lw=1.6, label=name)
@@ -168,15 +189,18 @@ def shots_and_noise(record: dict):
             )
         ax.set(yscale="log", xlabel=label)
         ax.set_xticks(range(len(at)), [f"{v:g}" for v in at])
-    axes[0].axvline(list(its["shots"]).index("10") + 0.5, color=GREY, lw=1, ls=":")
-    axes[0].text(
-        list(its["shots"]).index("10") + 0.45, 4.5, "trained up to here", ha="right", fontsize=8, color=GREY
-    )
+    if most is not None:
+        end = list(its["shots"]).index(str(most))
+        axes[0].axvline(end + 0.5, color=GREY, lw=1, ls=":")
+        axes[0].text(end + 0.45, 4.5, "trained up to here", ha="right", fontsize=8, color=GREY)
     axes[0].set_ylabel("mean squared error")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
-    half = len(LOOKS)
+    columns = len(looks) if len(looks) <= 6 else 4
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=8)
+    half = len(looks)
     first, second = ("; ".join(part) for part in (said[:half], said[half:]))
-    alt = f"Two plots of errors. With 1 to 20 points: {first}. With noise of 0 to 1 on five points: {second}."
+    ends = (f"{list(its[name])[0]} to {list(its[name])[-1]}" for name in ("shots", "noise"))
+    (shots, first), (noise, second) = zip(ends, (first, second), strict=True)
+    alt = f"Two plots of errors. At {shots} {labels[0]}: {first}. At {noise} as the {labels[1]}: {second}."
     return fig, alt
 
 
