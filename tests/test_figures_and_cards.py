@@ -40,11 +40,12 @@ def test_a_figure_with_pixels_is_not():
 
 
 def test_figures_are_numbered_in_the_order_of_the_page():
-    figures = '<figure class="mlbook-figure"><img alt="a"></figure>'
+    figures = '<figure class="mlbook-figure"><img alt="a" style="width:660px;max-width:100%"></figure>'
     figures += '<figure class="mlbook-figure"><img alt="b"><figcaption>Words.</figcaption></figure>'
     page = BeautifulSoup(numbered(figures, 4), "html.parser")
     assert [f["id"] for f in page.select("figure")] == ["figure-4.1", "figure-4.2"]
     assert [f.get_text() for f in page.select("figcaption")] == ["Figure 4.1", "Figure 4.2 Words."]
+    assert page.img["style"] == "--drawn:660px;width:660px;max-width:100%"
     assert 'id="figure-1"' in numbered(figures, None)
 
 
@@ -77,6 +78,9 @@ def test_what_is_wide_can_be_scrolled_on_a_phone(open_page):
     cut = """() => [...document.querySelectorAll('.bd-article :is(div.math, .amsmath, pre, figure.mlbook-figure)')]
         .filter((e) => e.offsetParent && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'auto').length"""
     assert page.evaluate(cut) == 0
+    faded = """() => [...document.querySelectorAll('.bd-article figure.mlbook-figure')]
+        .filter((f) => f.checkVisibility()).map((f) => f.classList.contains('has-more') === f.scrollWidth > f.clientWidth + 2)"""
+    assert all(page.evaluate(faded)), "what goes on at the right fades there"
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 

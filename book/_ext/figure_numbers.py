@@ -1,7 +1,8 @@
 """Numbers for the figures that code draws: "Figure 4.2" before the caption, with an address of its own.
 
-The figures are HTML outputs of cells, so they are numbered in the finished pages. book/_static/js/figures.js adds what needs a
-reader's browser: saving the picture, copying the link.
+The figures are HTML outputs of cells, so they are numbered in the finished pages. Each says there how wide it was drawn, for
+phones. book/_static/js/figures.js adds what needs a reader's browser: saving the picture, copying the link; wide.js marks what
+is wider than its frame.
 """
 
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from chapter_numbers import chapter_number
 
 FIGURE = re.compile(r'<figure class="mlbook-figure">(.*?)</figure>', re.DOTALL)
+WIDTH = re.compile(r'style="width:(\d+px);')
 CAPTION = re.compile(r"<figcaption>(.*?)</figcaption>", re.DOTALL)
 
 
@@ -22,7 +24,7 @@ def numbered(text, chapter):
         count += 1
         name = f"{chapter}.{count}" if chapter else str(count)
         label = f'<a class="figure-number" href="#figure-{name}">Figure {name}</a>'
-        inside = match.group(1)
+        inside = WIDTH.sub(r'style="--drawn:\1;width:\1;', match.group(1), count=1)
         if CAPTION.search(inside):
             inside = CAPTION.sub(lambda found: f"<figcaption>{label} {found.group(1)}</figcaption>", inside)
         else:
@@ -43,5 +45,6 @@ def _number_all(app, exception):
 
 def setup(app):
     app.add_js_file("js/figures.js", loading_method="defer")
+    app.add_js_file("js/wide.js", loading_method="defer")
     app.connect("build-finished", _number_all)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
