@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 import lighter_svg
+import minify_html
 import yaml
 from bs4 import BeautifulSoup
 from PIL import Image
@@ -29,24 +30,16 @@ LEFT_OUT = {
     "book/print",
     "book/api",
     "book/labs",
+    "book/status",
 }  # what is of use on the site only, and a long listing
 DROPPED = (
     "script, .figure-tools, .headerlink, .study-check, .study-end, details.hide.above-input, .sd-stretched-link, button, "
     ".book-map, .guess-cover, .quiz-why, .sd-summary-state-marker"
 )
-# Classes that no style sheet of ours or of the theme asks for in print, on many thousand elements.
-IDLE = {
-    "notranslate",
-    "nohighlight",
-    "docutils",
-    "reference",
-    "internal",
-    "literal",
-    "row-odd",
-    "row-even",
-    "glossary-term",
-}
-PLAIN = re.compile(r'<span class="(?:n|p|w|o|nn|x|pre)">([^<]*)</span>')  # code that has the colour of text
+# Classes that scripts look for; of the others those stay that a style sheet asks for.
+KEPT = {"math", "amsmath", "mathjax_ignore", "tex2jax_ignore"}
+# In colour: comments, keywords and names that are defined. All other code has the colour of text.
+PLAIN = re.compile(r'<span class="(?!c1"|k"|kn"|ow"|nf"|nc")[a-z]{1,3}\d?">([^<]*)</span>')
 
 
 # What is wider than the sheet is set smaller. A table is measured by itself: its box may scroll.
@@ -122,8 +115,8 @@ def lighter(source):
     buffer = io.BytesIO()
     picture = base64.b64decode(source.partition(",")[2])
     image = Image.open(io.BytesIO(picture)).convert("RGB")
-    image.thumbnail((1200, 1200))
-    image.save(buffer, "WEBP", quality=65, method=4)
+    image.thumbnail((1100, 1100))
+    image.save(buffer, "WEBP", quality=60, method=6)
     smaller = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return min(source, smaller, key=len)
 
@@ -156,12 +149,10 @@ def article(soup, name, names):
             node["open"] = ""
         if node.name == "img":
             node["src"] = lighter(node["src"])
-        if node.get("class"):
-            idle = IDLE - {"docutils"} if node.name == "table" or "container" in node["class"] else IDLE
-            node["class"] = [kind for kind in node["class"] if kind not in idle]
-            if not node["class"]:
-                del node["class"]
-        for idle in ("title", "data-order", "loading"):
+        if node.name == "p" and node.parent.name in ("td", "th") and len(node.parent.find_all("p")) == 1:
+            node.unwrap()
+            continue
+        for idle in ("title", "loading", *(name for name in node.attrs if name.startswith("data-"))):
             del node[idle]
         for attribute in ("id", "for", "aria-labelledby", "aria-describedby"):
             if node.get(attribute):
@@ -174,6 +165,27 @@ def article(soup, name, names):
             node["href"] = f"#{other}--{anchor}" if anchor else f"#{other}"
     found["id"] = page
     return found
+
+
+def without_idle_names(articles, sheets):
+    """Take off the ids to which no link leads (sections keep theirs, for the table of contents) and the classes that no
+    style sheet asks for. ``sheets`` is the text of all style sheets."""
+    nodes = [node for article in articles for node in article.find_all(True)]
+    wanted = {node["href"][1:] for node in nodes if node.get("href", "").startswith("#")}
+    for attribute in ("for", "aria-labelledby", "aria-describedby"):
+        wanted.update(part for node in nodes for part in node.get(attribute, "").split())
+    classes = KEPT | set(re.findall(r"\.(-?[A-Za-z_][\w-]*)", sheets))
+    parts = set(re.findall(r"""\[class[~|^$*]?=["']?([^"'\]]+)""", sheets))
+    for node in nodes:
+        if node.name != "section" and node.get("id", "") not in wanted:
+            del node["id"]
+        if node.get("class"):
+            asked = (k for k in node["class"] if k in classes or any(part in k for part in parts))
+            node["class"] = [
+                "r" if kind == "text-right" else kind for kind in asked
+            ]  # of some thousand cells
+            if not node["class"]:
+                del node["class"]
 
 
 def contents(articles):
@@ -215,6 +227,11 @@ def main():
     settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     title, author = settings["title"], settings["author"]
     articles = {name: article(soups[name], name, names) for name in names}
+    linked = [
+        HTML / "book" / link["href"].partition("?")[0] for link in head.select('link[rel="stylesheet"]')
+    ]
+    sheets = [path.read_text(encoding="utf-8") for path in [*linked, HTML / "_static/print.css"]]
+    without_idle_names(articles.values(), "\n".join(sheets))
     # BeautifulSoup writes four letters for a bracket, also where an attribute may have it, as in a drawing.
     brackets = re.compile(r'(?<=src=")data:image/svg[^"]*')
     body = PLAIN.sub(r"\1", "\n".join(str(part) for part in articles.values()))
@@ -226,6 +243,7 @@ def main():
 <body class="print-edition"><main class="bd-main bd-content">{front}{contents(articles)}{body}</main></body>
 </html>
 """
+    page = minify_html.minify(page)
     (HTML / "book/complete.html").write_text(page, encoding="utf-8")
     return HTML / "book/complete.html"
 
