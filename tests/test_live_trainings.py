@@ -215,6 +215,27 @@ def test_numbers_of_a_column_stand_in_line(monkeypatch):
     assert at[0] == at[1] and len(lines[2].split("|")[2].strip(" ")) == len(lines[3].split("|")[2].strip(" "))
 
 
+def test_which_columns_of_a_table_hold_numbers(monkeypatch):
+    shown = []
+    monkeypatch.setattr(notebook, "display", lambda item: shown.append(item.data))
+    rows = [
+        ["5-way 1-shot", "0.26", "5 steps on the codes", "**61.76\u00a0±\u00a00.08**", "15.8 (TorchOpt)"],
+        [
+            "5-way 5-shot",
+            "diverges",
+            "10 steps on the weights",
+            "48.70\u00a0±\u00a01.84",
+            "-6e-17 (TorchOpt)",
+        ],
+        ["20-way 1-shot", "1.02", "none", "–", "11.3 (learn2learn)"],
+    ]
+    notebook.table(["setting", "after 10", "what", "published", "fastest"], rows)
+    lines = shown[0].splitlines()
+    assert lines[1] == "| --- | ---: | --- | ---: | ---: |"
+    assert "| −6e-17 (TorchOpt) |" in lines[3]
+    assert "| 48.70\u00a0±\u00a01.84 |" in lines[3] and "**61.76\u00a0±\u00a00.08** |" in lines[2]
+
+
 def test_the_progress_line_of_a_notebook_is_one_output_that_ends_empty():
     class Handle:
         states = []

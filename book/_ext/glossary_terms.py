@@ -25,6 +25,8 @@ CLOSED = (
 )
 # Everyday words as well: only some of their mentions mean the term.
 AMBIGUOUS = {"advantage", "baseline", "return", "way"}
+# Terms of reinforcement learning, everyday words in the other chapters.
+CHAPTERS = {"policy": {7, 17}, "reward": {7, 17}}
 CLOSED_CLASSES = {"quiz-question", "cell_output", "admonition-title", "math"}
 
 
@@ -63,10 +65,12 @@ def _is_open(text):
 
 
 def _link(app, doctree, docname):
-    if not chapter_number(docname) or GLOSSARY not in app.env.found_docs:
+    chapter = chapter_number(docname)
+    if not chapter or GLOSSARY not in app.env.found_docs:
         return
     glossary = entries(app.env)
-    waiting = {term: pattern_of(term) for term in sorted(glossary, key=len, reverse=True)}
+    here = [term for term in glossary if chapter in CHAPTERS.get(term, {chapter})]
+    waiting = {term: pattern_of(term) for term in sorted(here, key=len, reverse=True)}
     address = app.builder.get_relative_uri(docname, GLOSSARY)
     for paragraph in list(doctree.findall(nodes.paragraph)):
         for text in [t for t in paragraph.findall(nodes.Text) if _is_open(t)]:

@@ -131,6 +131,8 @@ def _picture(fig: Figure) -> tuple[str, bytes]:
 
 NUMBER = re.compile(r"[*≈<>≤≥+−–-]*\s*(\d|−?∞|$|not run)")
 """How a cell begins that holds a number, or says that there is none."""
+MINUS = re.compile(r"(?<![\w.)])-(?=[\d∞])")
+WORD = re.compile(r"\b[^\W\d]\w{2,}")
 SPACES = {ord("."): "&#8200;", ord("\u00a0"): "\u00a0"} | {ord(c): "&#8199;" for c in "±%0123456789"}
 """Spaces as wide as a full stop and as a digit, in place of what they keep the room of free (± has about a digit's width)."""
 
@@ -138,7 +140,7 @@ SPACES = {ord("."): "&#8200;", ord("\u00a0"): "\u00a0"} | {ord(c): "&#8199;" for
 def table(header: list[str], rows: list[list[str]], caption: str | None = None) -> None:
     """Display a table as Markdown (``$…$`` is set as mathematics); columns of numbers stand to the right, in line."""
     columns = [[str(row[i]) for row in rows] for i in range(len(header))]
-    numbers = [bool(column) and all(NUMBER.match(cell) for cell in column) for column in columns]
+    numbers = [_of_numbers(column) for column in columns]
     columns = [
         _in_line(column) if is_number else column for column, is_number in zip(columns, numbers, strict=True)
     ]
@@ -147,9 +149,18 @@ def table(header: list[str], rows: list[list[str]], caption: str | None = None) 
     display(Markdown((f"**{caption}**\n\n" if caption else "") + "\n".join(lines)))
 
 
+def _of_numbers(cells: list[str]) -> bool:
+    """Whether a column holds numbers: most cells do, with at most one word behind, and the others say briefly why not."""
+    found = [c for c in cells if NUMBER.match(c) and (len(WORD.findall(c)) < 2 or c.startswith("not run"))]
+    others = [c for c in cells if c not in found]
+    enough = len(found) > len(others) and (not others or any(c.strip("–") for c in found))
+    return enough and all(len(c) <= 25 for c in others)
+
+
 def _in_line(cells: list[str]) -> list[str]:
-    """Cells of a column of numbers: one without an interval, beside others that have one, keeps the room of it free."""
-    ends = ["".join(cell.partition("\u00a0")[1:]) for cell in cells]
+    """Cells of a column of numbers, with minus signs: one without an interval, where others have one, keeps its room free."""
+    cells = [MINUS.sub("−", cell) for cell in cells]
+    ends = ["".join(cell.rstrip("*").partition("\u00a0")[1:]) for cell in cells]
     longest = max((end for end in ends if "±" in end), key=len, default="")
     return [
         cell + longest[len(end) :].translate(SPACES) if cell[:1].isdigit() or cell[:1] in "–-−*" else cell
