@@ -114,7 +114,7 @@ def compare(tmp_path, widget, method, tasks, count, scored, rows=range(5), chunk
     rows, worst, times = list(rows), 0.0, []
     episodes = tasks.sample(count, torch.Generator().manual_seed(seed))
     data = {
-        "weights": base64.b64encode(widget.weights + widget.later).decode(),
+        "weights": base64.b64encode(widget.later_maml + widget.later_reptile).decode(),
         "methods": widget.setup["methods"],
         "method": method,
         "rows": rows,
@@ -184,7 +184,7 @@ def test_weights_arrive_as_they_were_rounded(tmp_path, widget):
                                      few: [...few.parameters], fewV: [...few.v], ways: few.network.ways }));
     """
     data = {
-        "weights": base64.b64encode(widget.weights + widget.later).decode(),
+        "weights": base64.b64encode(widget.later_maml + widget.later_reptile).decode(),
         "methods": widget.setup["methods"],
     }
     found = run_node(tmp_path, WORKER, source, data)
@@ -307,7 +307,7 @@ def test_it_opens_alive_and_right():
 
 def test_the_state_is_compact(widget):
     assert (
-        len(widget.weights) < 230_000 and len(widget.later) < 340_000 and len(widget.worker.encode()) < 24_000
+        len(widget.later_maml) < 230_000 and len(widget.later_reptile) < 340_000 and len(widget.worker.encode()) < 24_000
     )
     assert widget.method == "maml" and widget.step == 3 and widget.centred
     assert [bool(d) for d in widget.drawings] == [True, True, True, False, False, True]
@@ -371,7 +371,7 @@ def test_a_new_task_takes_the_place_of_the_old_one_and_a_new_query_reuses_the_st
         console.log(JSON.stringify(replies));
     """
     data = {
-        "weights": base64.b64encode(widget.weights + widget.later).decode(),
+        "weights": base64.b64encode(widget.later_maml + widget.later_reptile).decode(),
         "methods": widget.setup["methods"],
         "pixels": pixels,
     }

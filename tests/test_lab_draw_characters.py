@@ -232,20 +232,27 @@ def test_without_web_workers_the_page_computes(site, browser, without):
     page.context.close()
 
 
-def test_reptiles_weights_come_after_the_lab(site, browser):
-    """They are not in the page; the lab stands and answers with MAML before they are there."""
+def test_weights_come_after_the_lab(site, browser):
+    """They are not in the page; the lab stands and can be drawn in, then answers with MAML, then with Reptile."""
     page = browsing.new_page(browser)
     held = []
     page.route("**/_static/later/*.js", lambda route: held.append(route))
     page.goto(site + PAGES["draw-characters"], wait_until="domcontentloaded")
     page.wait_for_selector("[data-lab='draw-characters']")
     lab = Lab(page, "draw-characters")
+    words = lab.root.locator(".mlb-sentence")
+    assert "weights of MAML are on their way" in words.inner_text()
+    lab.press("Another set")
+    assert lab.state()["example"] == 1 and not lab.state()["ready"]
+    page.wait_for_function("document.querySelectorAll('script[src*=later]').length === 2")
+    maml, reptile = held
+    maml.continue_()
     assert ready(lab)["method"] == "maml"
+    judge(lab.state())
     lab.root.get_by_label("Reptile").check()
     lab.settle()
-    assert "on their way" in lab.root.locator(".mlb-sentence").inner_text() and not lab.state()["ready"]
-    (late,) = held
-    late.continue_()
+    assert "on their way" in words.inner_text() and not lab.state()["ready"]
+    reptile.continue_()
     assert len(ready(lab)["probabilities"]) == 51
     assert page.problems == []
     page.context.close()

@@ -71,6 +71,10 @@ def test_nothing_is_wider_than_the_sheet(site, browser):
     page = browsing.new_page(browser, width=SHEET)
     page.emulate_media(media="print")
     browsing.open_and_settle(page, site + "book/complete.html")
+    formulas = page.locator("article .math").count()
+    assert formulas > 2000 and page.locator("article .math mjx-container").count() >= formulas, (
+        "formulas are set"
+    )
     page.evaluate(make_print.FIT)
     wide = """(sheet) => [...document.querySelectorAll("article :is(pre, img, table, figure, div.math, .amsmath)")]
         .filter((e) => e.checkVisibility())

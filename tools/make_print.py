@@ -210,19 +210,21 @@ def contents(articles):
     return f'<nav class="print-toc" aria-label="Contents"><h2>Contents</h2><ol>{"".join(lines)}</ol></nav>'
 
 
+def mathjax(head):
+    """The scripts that set formulas: the settings and the one that fetches MathJax."""
+    scripts = [s for s in head.select("script") if "mathjax" in f"{s.get('src', '')}{s.string or ''}".lower()]
+    return scripts if any(".js" in f"{s.get('src', '')}{s.string or ''}" for s in scripts) else []
+
+
 def main():
     names = documents()
     soups = {
         name: BeautifulSoup((HTML / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
         for name in names
     }
-    # A chapter's head: where formulas are set in the browser, it brings MathJax with the book's settings.
-    with_formulas = (
-        s for s in soups.values() if s.select_one('script[src*="mathjax"], script[src*="MathJax"]')
-    )
-    head = next(with_formulas, soups[names[-1]]).head
+    # The head of a page with formulas brings MathJax with the book's settings.
+    head, scripts = next((s.head, found) for s in soups.values() if (found := mathjax(s.head)))
     keep = [str(node) for node in head.select('meta[charset], meta[name="viewport"], link[rel="stylesheet"]')]
-    scripts = [s for s in head.select("script") if "mathjax" in f"{s.get('src', '')}{s.string or ''}".lower()]
     keep += [str(node) for node in scripts]
     settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     title, author = settings["title"], settings["author"]

@@ -1,6 +1,6 @@
-"""Take what a lab can do without at first out of its page: the bytes of a trait ``later`` become a script in _static/later.
+"""Take what a lab can do without at first out of its page: bytes of traits ``later_…`` become scripts in _static/later.
 
-The state of every lab stands in the page before its text, so a reader waits for all of it. js/labs.js fetches the script when the
+The state of every lab stands in the page before its text, so a reader waits for all of it. js/labs.js fetches the scripts when the
 lab stands. A script and not plain data: a page that is opened from a folder may load nothing else.
 """
 
@@ -13,21 +13,22 @@ STATE = re.compile(r'(<script type="application/vnd.jupyter.widget-state\+json">
 
 
 def move(text, static):
-    """The page with the bytes of ``later`` replaced by the address of a script, which is written into the folder ``static``."""
+    """The page with these bytes replaced by addresses of scripts, which are written into the folder ``static``."""
 
     def without(found):
         described = json.loads(found[2])
         for model in described["state"].values():
-            for buffer in [
-                b for b in model.get("buffers", []) if b["path"] == ["later"] and b["encoding"] == "base64"
-            ]:
+            for buffer in list(model.get("buffers", [])):
+                trait = buffer["path"][0]
+                if not trait.startswith("later_") or len(buffer["path"]) > 1 or buffer["encoding"] != "base64":
+                    continue
                 name = f"{hashlib.sha256(buffer['data'].encode()).hexdigest()[:16]}.js"
                 address = f"_static/later/{name}"
                 static.joinpath("later").mkdir(parents=True, exist_ok=True)
                 script = f"mlbookLater({json.dumps(address)}, {json.dumps(buffer['data'])});\n"
                 static.joinpath("later", name).write_text(script, encoding="utf-8")
                 model["buffers"].remove(buffer)
-                model["state"]["later_at"] = address
+                model["state"].setdefault("later", {})[trait] = address
         return found[1] + json.dumps(described).replace("</", "<\\/") + found[3]
 
     return STATE.sub(without, text)
@@ -38,7 +39,7 @@ def _after_the_build(app, exception):
         return
     for path in Path(app.outdir).rglob("*.html"):
         text = path.read_text(encoding="utf-8")
-        if '"later"' in text:
+        if '"later_' in text:
             path.write_text(move(text, Path(app.outdir, "_static")), encoding="utf-8")
 
 

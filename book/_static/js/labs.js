@@ -80,20 +80,19 @@
     place.append(el); // on the page before it draws: what it measures is then its size
     script.after(place);
     await lab.render({ model, el });
-    const { later_at: address } = model.values;
-    if (address && !model.get("later")) fetchLater(model, address);
+    for (const [trait, address] of Object.entries(model.get("later") || {})) if (!model.get(trait)) fetchLater(model, trait, address);
   }
 
   // What a lab can do without at first lies in a script of its own (book/_ext/later.py), which also loads from a folder.
   const waiting = new Map();
   window.mlbookLater = (address, data) => {
-    for (const model of waiting.get(address) || []) {
-      model.values.later = bytes({ data });
-      model.trigger("change:later", model, model.values.later);
+    for (const [model, trait] of waiting.get(address) || []) {
+      model.values[trait] = bytes({ data });
+      model.trigger(`change:${trait}`, model, model.values[trait]);
     }
   };
-  function fetchLater(model, address) {
-    waiting.set(address, [...(waiting.get(address) || []), model]);
+  function fetchLater(model, trait, address) {
+    waiting.set(address, [...(waiting.get(address) || []), [model, trait]]);
     const root = document.documentElement.dataset.content_root || "./";
     document.head.append(Object.assign(document.createElement("script"), { src: root + address }));
   }

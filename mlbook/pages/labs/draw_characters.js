@@ -78,13 +78,13 @@ function render({ model, el }) {
     return known[k].ink;
   }
   let task = null, asked = "", id = 0, replies = [], shown = null, times = [];
-  // On a built page the weights of the second method come once the lab stands (`later`); until then only the first can be asked.
+  // On a built page the weights come once the lab stands, one method's after the other's (`later_…`).
   let able = {}, worker = null;
   function employ() {
-    const parts = ["weights", "later"].map((name) => model.get(name)).filter((view) => view?.byteLength);
-    const bytes = new Uint8Array(parts.reduce((n, view) => n + view.byteLength, 0));
-    parts.reduce((at, view) => (bytes.set(new Uint8Array(view.buffer, view.byteOffset, view.byteLength), at), at + view.byteLength), 0);
-    able = Object.fromEntries(Object.entries(methods).slice(0, parts.length));
+    const parts = Object.keys(methods).map((name) => [name, model.get(`later_${name}`)]).filter(([, view]) => view?.byteLength);
+    const bytes = new Uint8Array(parts.reduce((n, [, view]) => n + view.byteLength, 0));
+    parts.reduce((at, [, view]) => (bytes.set(new Uint8Array(view.buffer, view.byteOffset, view.byteLength), at), at + view.byteLength), 0);
+    able = Object.fromEntries(parts.map(([name]) => [name, methods[name]]));
     worker?.end();
     asked = "";
     worker = background(model.get("worker"), { setup: { methods: able }, bytes }, (reply) => {
@@ -95,7 +95,7 @@ function render({ model, el }) {
     });
   }
   employ();
-  model.on("change:later", () => (employ(), soon()));
+  for (const name of Object.keys(methods)) model.on(`change:later_${name}`, () => (employ(), soon()));
   function ask(now, pictures) {
     task = able[now.method] ? taskOf(pictures, now.method) : null;
     const key = task && JSON.stringify([task.method, task.rows, [...task.support, task.query].map((ink) => ink.join(""))]);

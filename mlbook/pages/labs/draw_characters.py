@@ -149,14 +149,14 @@ class DrawCharacters(assets.Lab):
     drawings: the classes A to E and the query, each a list of strokes (see ``strokes``); default: the set ``example`` of the
     lab's own. method: ``maml`` or ``reptile``. step: the inner step whose answer is shown (default: the one that the method's
     published score is measured at). centred: whether drawings are moved to where Omniglot's drawings lie on average.
-    Later the traits follow what the reader does. ``later``: weights of the method that the lab does not open with; a built page
-    fetches them when the lab stands (book/_ext/later.py). Raises ``UserError`` for what the lab cannot show.
+    Later the traits follow what the reader does. ``later_…``: the weights of a method; a built page fetches them when the lab
+    stands (book/_ext/later.py). Raises ``UserError`` for what the lab cannot show.
     """
 
     _esm, _css = assets.sources("draw_characters", "plane", "draw_characters")
 
-    weights = traitlets.Bytes().tag(sync=True)
-    later = traitlets.Bytes().tag(sync=True)
+    later_maml = traitlets.Bytes().tag(sync=True)
+    later_reptile = traitlets.Bytes().tag(sync=True)
     worker = traitlets.Unicode().tag(sync=True)
     drawings = traitlets.List().tag(sync=True)
     method = traitlets.Unicode().tag(sync=True)
@@ -182,8 +182,8 @@ class DrawCharacters(assets.Lab):
         if step not in range(last + 1):
             raise UserError(f"step is from 0 to {last} with {METHODS[method].name}")
         super().__init__(
-            weights=described["maml"][1],
-            later=described["reptile"][1],
+            later_maml=described["maml"][1],
+            later_reptile=described["reptile"][1],
             worker=assets.script("draw_worker.js") + "\nlisten(self);\n",
             setup={"letters": list(LETTERS), "methods": methods, "examples": sets},
             drawings=_checked(sets[example]["drawings"] if drawings is None else drawings),
