@@ -10,6 +10,11 @@ LATER = (
     "document.head.append(Object.assign(document.createElement('script'), {{src: '{}'}}))))</script>"
 )
 
+# A line may break on either side of a formula, even before a full stop: what follows without a space stays with it.
+FORMULA = re.compile(
+    r'(<span class="math notranslate nohighlight">(?:(?!</span>).)*</span>[.,;:?!)\]”’]+)', re.DOTALL
+)
+
 
 def _title_beside_logo(app, config):
     # Not in _config.yml: theme options given there replace all that Jupyter Book sets, the buttons included.
@@ -36,6 +41,7 @@ def _mend_pages(app, exception):
             text = path.read_text(encoding="utf-8")
             # docutils calls the bibliography a list, and its entries something that may not stand in one.
             lighter = text.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+            lighter = FORMULA.sub(r'<span class="kept">\1</span>', lighter)
             lighter = MATHJAX.sub(lambda found: LATER.format(found.group(1)), lighter)
             # The front page has the book's name; one is enough.
             lighter = re.sub(r"<title>([^<]+) &#8212; \1</title>", r"<title>\1</title>", lighter)

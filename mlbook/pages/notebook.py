@@ -139,7 +139,7 @@ SPACES = {ord("."): "&#8200;", ord("\u00a0"): "\u00a0"} | {ord(c): "&#8199;" for
 
 def table(header: list[str], rows: list[list[str]], caption: str | None = None) -> None:
     """Display a table as Markdown (``$…$`` is set as mathematics); columns of numbers stand to the right, in line."""
-    columns = [[str(row[i]) for row in rows] for i in range(len(header))]
+    columns = [[_with_minus(str(row[i])) for row in rows] for i in range(len(header))]
     numbers = [_of_numbers(column) for column in columns]
     columns = [
         _in_line(column) if is_number else column for column, is_number in zip(columns, numbers, strict=True)
@@ -147,6 +147,11 @@ def table(header: list[str], rows: list[list[str]], caption: str | None = None) 
     lines = ["| " + " | ".join(header) + " |", "|" + "".join(" ---: |" if n else " --- |" for n in numbers)]
     lines += ["| " + " | ".join(cells) + " |" for cells in zip(*columns, strict=True)]
     display(Markdown((f"**{caption}**\n\n" if caption else "") + "\n".join(lines)))
+
+
+def _with_minus(cell: str) -> str:
+    """A cell with minus signs in place of hyphens before digits; code and formulas stay as they are."""
+    return cell if "`" in cell or "$" in cell else MINUS.sub("−", cell)
 
 
 def _of_numbers(cells: list[str]) -> bool:
@@ -158,8 +163,7 @@ def _of_numbers(cells: list[str]) -> bool:
 
 
 def _in_line(cells: list[str]) -> list[str]:
-    """Cells of a column of numbers, with minus signs: one without an interval, where others have one, keeps its room free."""
-    cells = [MINUS.sub("−", cell) for cell in cells]
+    """Cells of a column of numbers: one without an interval, beside others that have one, keeps the room of it free."""
     ends = ["".join(cell.rstrip("*").partition("\u00a0")[1:]) for cell in cells]
     longest = max((end for end in ends if "±" in end), key=len, default="")
     return [

@@ -6,9 +6,18 @@
     const rest = frame.scrollWidth - frame.clientWidth - Math.abs(frame.scrollLeft);
     frame.classList.toggle("has-more", rest > 2 && getComputedStyle(frame).overflowX !== "visible");
   };
-  const sizes = new ResizeObserver((changes) => changes.forEach((change) => mark(change.target)));
-  for (const frame of document.querySelectorAll(`.bd-article :is(${WIDE})`)) {
+  const known = new Set();
+  const watch = (frame) => {
+    if (!frame || known.has(frame)) return;
+    known.add(frame);
     frame.addEventListener("scroll", () => mark(frame), { passive: true });
     sizes.observe(frame);
-  }
+  };
+  const sizes = new ResizeObserver((changes) => {
+    for (const { target } of changes) {
+      mark(target);
+      if (target.matches("div.math")) watch(target.querySelector("mjx-container")); // drawn later, and what scrolls
+    }
+  });
+  document.querySelectorAll(`.bd-article :is(${WIDE})`).forEach(watch);
 })();
