@@ -124,7 +124,7 @@ def ordinary_training():
         ("initial parameters $\\theta^0$", "learned initialisation:\nMAML (chapter 4)"),
         ("optimiser $U$", "learned update rules\n(chapter 15)"),
         ("learning rate $\\alpha$", "learned rates:\nMeta-SGD (chapter 5)"),
-        ("loss $\\ell$, other settings $H$", "learned losses\n(not in this book)"),
+        ("loss $\\ell$, other settings $H$", "settings: chapter 18;\nlosses: not in this book"),
     ]
     ax.text(1.55, 5.9, "chosen by a person", fontsize=10.5, ha="center", weight="bold")
     ax.text(4.35, 5.9, "the field that learns it", fontsize=10.5, ha="center", weight="bold")
@@ -149,7 +149,7 @@ def ordinary_training():
         "architecture, the initial "
         "parameters, the optimiser, the learning rate, loss and other settings. Beside each stands the field "
         "that learns it: augmentation "
-        "with DADA, architecture search, MAML, learned update rules, Meta-SGD, learned losses. Below, the part "
+        "with DADA, architecture search, MAML, learned update rules, Meta-SGD, chapter 18 for the settings. Below, the part "
         "of the machine: compute "
         "loss and gradient, update the parameters, repeat, until a trained model comes out."
     )
@@ -299,7 +299,7 @@ def omega_path(path: Tensor, optimum: tuple[float, float], objective):
     ax.plot(*path[0], "s", color=BLACK, markersize=8, label="set by hand")
     ax.plot(*path[-1], "o", color=BLUE, markersize=8, label="learned")
     ax.plot(*optimum, "*", color=RED, markersize=15, label="best, by the formula")
-    ax.set(xlabel="start $w^0$ (minutes)", ylabel="rate α")
+    ax.set(xlabel="start $w^0$ (minutes)", ylabel="rate α", ylim=(-0.15, 1.1))
     ax.legend(fontsize=9, loc="lower left")
     return fig, (
         "Contours of the expected query loss over start and rate. The path of omega begins at start "
@@ -497,6 +497,7 @@ def repeated_intervals(means: Tensor, halves: Tensor, truth: float):
         ax.plot([i, i], [100 * (m - h), 100 * (m + h)], color=RED if out else BLUE, lw=1.6)
     ax.axhline(100 * truth, color=BLACK, ls="--", lw=1.2, label="mean over very many tasks")
     ax.set(xlabel="evaluation number", ylabel="accuracy (%)")
+    ax.margins(y=0.14)
     ax.legend(fontsize=9, loc="lower right")
     return fig, (
         f"{len(means)} repeated evaluations of one learner, each a vertical bar for its 95 % interval; a "

@@ -27,7 +27,7 @@ def structure():
     arrow(ax, (4.18, top), (5.6, top))
     ax.text(4.9, top + 0.1, "$h$  [N·K, n$_z$]", **small)
 
-    labelled_box(ax, 6.35, second, 1.5, 0.74, "relation net-\nwork $\\phi_r$", fill=SHARED)
+    labelled_box(ax, 6.35, second, 1.5, 0.74, "relation\nnetwork $\\phi_r$", fill=SHARED)
     labelled_box(ax, 3.55, second, 1.75, 0.74, "mean over partners,\nthen over a class", fill=OWN, size=9)
     labelled_box(ax, 0.85, second, 1.3, 0.74, "codes $z$\nof the task", fill=OWN)
     arrow(ax, (6.35, top - 0.33), (6.35, second + 0.37))

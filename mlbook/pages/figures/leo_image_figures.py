@@ -29,7 +29,7 @@ def stages():
     ax.plot([0.1, 7.3], [2.12, 2.12], color=GREY, lw=0.8, ls=":")
     ax.text(0.1, 1.84, "Stage two: meta-learning on numbers", fontsize=11, weight="bold")
     labelled_box(ax, 0.95, 1.1, 1.5, 0.8, "pictures of\none task", fill=DATA, size=9.5)
-    labelled_box(ax, 3.3, 1.1, 1.7, 0.8, "the same back-\nbone, frozen", fill=FROZEN, size=9.5)
+    labelled_box(ax, 3.3, 1.1, 1.7, 0.8, "the same\nbackbone, frozen", fill=FROZEN, size=9.5)
     labelled_box(ax, 5.6, 1.1, 1.3, 0.8, "LEO", fill=SHARED, size=12)
     ax.text(6.9, 1.1, "classifier\n$w$", fontsize=9.5, ha="center", va="center")
     for start, end in ((1.7, 2.45), (4.15, 4.95), (6.25, 6.5)):
@@ -37,7 +37,7 @@ def stages():
     ax.text(4.55, 1.2, "$x$, length 1", **small)
     polyline(ax, [(5.6, 0.7), (5.6, 0.3), (4.9, 0.3)], colour=RED, style="--")
     ax.text(4.82, 0.3, "gradients of both loops stop here", fontsize=9, ha="right", va="center", color=RED)
-    polyline(ax, [(3.3, 2.35), (3.3, 1.52)], colour=GREY)
+    polyline(ax, [(3.85, 2.35), (3.85, 1.52)], colour=GREY)
     return fig, (
         "Two rows of boxes. Stage one: pictures of all meta-train classes go through a backbone and a linear layer with one "
         "output per class, trained by cross-entropy. Stage two: the pictures of one task go through the same backbone, now "
@@ -72,7 +72,7 @@ def by_step(scores: Tensor, latent_steps: int, lines: dict[str, tuple[float, flo
         (latent_steps + len(mean) - 1) / 2, top, "steps on the weights", ha="center", va="bottom", fontsize=9
     )
     ax.set(xlabel="inner steps", ylabel="accuracy, %", xticks=steps, ylim=(100 * chance - 3, top))
-    ax.legend(fontsize=9, frameon=False, loc="lower right")
+    ax.legend(fontsize=9, frameon=False, loc="center right")
     alt = (
         f"LEO's accuracy in percent by inner steps, on {len(scores)} tasks: "
         + ", ".join(f"{n}: {m:.1f}" for n, m in zip(steps, mean.tolist(), strict=True))

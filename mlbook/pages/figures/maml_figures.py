@@ -109,7 +109,13 @@ def sinusoid_fits(
         error = float(((curves[-1] - truth) ** 2).mean())
         said.append(f"{title}: mean squared error {error:.2f} after {steps[-1]} steps")
     axes[0][0].set_ylabel("y")
-    axes[0][-1].legend(fontsize=8, loc="best", framealpha=0.9)
+    fig.legend(
+        *axes[0][0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=len(steps) + 2,
+        fontsize=9,
+        frameon=False,
+    )
     return fig, "Fits of a sine wave from a few support points, before and after inner steps. " + "; ".join(
         said
     ) + "."
@@ -248,7 +254,13 @@ def gradient_angles(rows: dict[str, list[tuple[float, float, float]]]):
         )
     axes[0].set(xlabel="inner rate α", ylabel="relative distance", xscale="log", yscale="log")
     axes[1].set(xlabel="inner rate α", ylabel="cosine of the angle", xscale="log")
-    axes[0].legend(fontsize=9)
+    fig.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=2,
+        fontsize=9,
+        frameon=False,
+    )
     return (
         fig,
         "Distance and angle between the first-order and the true meta-gradient against the inner rate. "

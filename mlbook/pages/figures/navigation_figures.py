@@ -42,7 +42,7 @@ def trajectories(paths: Sequence[Tensor], goals: Tensor, returns: Tensor, shown:
                 xticks=(-0.5, 0, 0.5),
                 yticks=(-0.5, 0, 0.5),
             )
-            ax.text(0.04, 0.04, f"{float(returns[t, n]):.1f}", transform=ax.transAxes, fontsize=9)
+            ax.text(0.96, 0.04, f"{float(returns[t, n]):.1f}", transform=ax.transAxes, fontsize=9, ha="right")
             if t == 0:
                 ax.set_title("before" if n == 0 else f"{n} step{'s' * (n > 1)}", fontsize=10)
     said = "; ".join(
