@@ -146,6 +146,8 @@ def shots_and_noise(record: dict):
     return _over_shots_and_noise(record["sine_waves"], LOOKS, labels, most=10)
 
 
+D = 5
+"""Inputs of the linear functions, and the mean error of answering 0."""
 LINEAR_LOOKS = {
     "transformer": ("transformer, mean of three seeds", PURPLE, "o-"),
     "maml-1": ("MAML, linear model, 1 step", BLUE, "s--"),
@@ -162,11 +164,13 @@ def linear_shots_and_noise(record: dict):
     """Errors on linear functions against the number of points, and against the noise on ten of them."""
     its = record["linear_functions"]
     labels = ("points of the function", f"standard deviation of the noise, {its['k_shot']} points")
-    return _over_shots_and_noise(its, LINEAR_LOOKS, labels)
+    return _over_shots_and_noise(its, LINEAR_LOOKS, labels, limit=2 * D)
 
 
-def _over_shots_and_noise(its: dict, looks: dict, labels: tuple[str, str], most: int | None = None):
-    """most: the largest number of points in training, where some of those drawn are larger."""
+def _over_shots_and_noise(
+    its: dict, looks: dict, labels: tuple[str, str], *, most: int | None = None, limit: float = DIVERGED
+):
+    """most: the largest number of points in training, where some of those drawn are larger. limit: larger means are not drawn."""
     fig, axes = figure(1, 2, width=9.8, height=3.9, sharey=True)
     said = []
     for ax, condition, label in zip(axes, ("shots", "noise"), labels, strict=True):
@@ -174,7 +178,7 @@ def _over_shots_and_noise(its: dict, looks: dict, labels: tuple[str, str], most:
         at = [float(v) for v in rows]
         for key, (name, colour, look) in looks.items():
             means = [max(row[key]["mean"], 1e-3) for row in rows.values()]
-            means = [m if m < DIVERGED else float("nan") for m in means]
+            means = [m if m < limit else float("nan") for m in means]
             ax.plot(range(len(at)), means, look, color=colour, markersize=5, lw=1.6, label=name)
             first = "diverging" if math.isnan(means[0]) else f"{means[0]:.2f}"
             said.append(f"{name} from {first} to {means[-1]:.2f}")
