@@ -8,6 +8,7 @@ import sysconfig
 
 import pytest
 import torch
+from playwright.sync_api import expect
 
 # Where every lab stands. tests/test_every_lab.py asks of all of them what is asked of each.
 PAGES = {
@@ -102,6 +103,10 @@ class Lab:
 
     def point(self, label):
         return self.root.locator(f'.mlb-point[aria-label="{label}"]')
+
+    def assert_marked(self, point):
+        """The focus can be seen on this point. A transition, however short, takes a frame: so this waits for it."""
+        expect(point.locator(".mlb-ring")).to_have_css("stroke-opacity", "1")
 
     def centre(self, label):
         """Of a point, in pixels of the window: drawn where it belongs now."""

@@ -178,8 +178,7 @@ def test_keyboard_alone(open_lab, starts, query_x):
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Support point 2 of 4"
     judge(state, starts, query_x)
 
-    ring = lab.points().nth(1).locator(".mlb-ring")
-    assert ring.evaluate("e => getComputedStyle(e).strokeOpacity") == "1", "the focused point is not marked"
+    lab.assert_marked(lab.points().nth(1))
     for _ in range(3):
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "One inner step"

@@ -264,7 +264,7 @@ def test_keyboard_alone(open_lab):
     focused = lab.point("Bottom of task 2")
     assert focused.evaluate("e => e === document.activeElement")
     assert focused.get_attribute("aria-valuenow") == f"{state['bottoms'][1]:.2f}"
-    assert focused.locator(".mlb-ring").evaluate("e => getComputedStyle(e).strokeOpacity") == "1"
+    lab.assert_marked(focused)
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "inner rate α"

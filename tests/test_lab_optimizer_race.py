@@ -205,8 +205,7 @@ def test_keyboard_alone(open_lab):
     page = lab.page
     before = lab.state()
     lab.point(START).focus()
-    lab.settle()  # a transition, however short, takes a frame
-    assert lab.point(START).locator(".mlb-ring").evaluate("e => getComputedStyle(e).strokeOpacity") == "1"
+    lab.assert_marked(lab.point(START))
     for key in ("ArrowRight", "ArrowRight", "Shift+ArrowDown"):
         page.keyboard.press(key)
     state = lab.state()

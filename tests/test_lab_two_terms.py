@@ -252,8 +252,7 @@ def test_keyboard_alone(open_lab):
     batches = TwoTerms().setup["batches"]
     before = lab.state()
     lab.point(PHI).focus()
-    lab.settle()  # a transition, however short, takes a frame
-    assert lab.point(PHI).locator(".mlb-ring").evaluate("e => getComputedStyle(e).strokeOpacity") == "1"
+    lab.assert_marked(lab.point(PHI))
     for key in ("ArrowRight", "ArrowRight", "Shift+ArrowDown", "Delete"):
         page.keyboard.press(key)
     moved = lab.state()

@@ -298,8 +298,7 @@ def test_keyboard_alone(open_lab):
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == PHI
-    ring = lab.point(PHI).locator(".mlb-ring")
-    assert ring.evaluate("e => getComputedStyle(e).strokeOpacity") == "1", "the focused point is not marked"
+    lab.assert_marked(lab.point(PHI))
     for key in ("ArrowUp", "ArrowUp", "Shift+ArrowLeft"):
         page.keyboard.press(key)
     state = lab.state()
