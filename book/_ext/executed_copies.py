@@ -14,6 +14,17 @@ def code_cells(notebook):
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
+def in_one(outputs):
+    """Outputs with what was printed in parts, one after the other, in one."""
+    joined = []
+    for output in outputs:
+        if joined and output["output_type"] == "stream" and joined[-1].get("name") == output["name"]:
+            joined[-1] = {**joined[-1], "text": [*joined[-1]["text"], *output["text"]]}
+        else:
+            joined.append(output)
+    return joined
+
+
 def put_in(app, docname, source):
     path = Path(app.srcdir, "executed", f"{Path(docname).name}.ipynb")
     if not path.exists():
@@ -24,7 +35,7 @@ def put_in(app, docname, source):
     for cell, ran in zip(code_cells(notebook), code_cells(copy), strict=False):
         times += ran["metadata"].get("execution", {}).values()
         if "".join(cell["source"]) == "".join(ran["source"]):
-            cell.update(outputs=ran["outputs"], execution_count=ran["execution_count"])
+            cell.update(outputs=in_one(ran["outputs"]), execution_count=ran["execution_count"])
     for key in copy["metadata"].keys() & {"language_info", "widgets"}:
         notebook["metadata"][key] = copy["metadata"][key]
     source[0] = json.dumps(notebook)

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from docutils import nodes
+
 # MathJax weighs more than all else a page loads, and deferred scripts wait for each other: it comes after the labs are drawn.
 MATHJAX = re.compile(r'<script defer="defer" src="([^"]*mathjax[^"]*\.js[^"]*)"></script>')
 LATER = (
@@ -15,10 +17,23 @@ FORMULA = re.compile(
     r'(<span class="math notranslate nohighlight">(?:(?!</span>).)*</span>[.,;:?!)\]”’]+)', re.DOTALL
 )
 
+PERCENT = re.compile(r"(?<=\d) %")
+
 
 def _title_beside_logo(app, config):
     # Not in _config.yml: theme options given there replace all that Jupyter Book sets, the buttons included.
     config.html_theme_options.setdefault("logo", {})["text"] = config.html_title
+
+
+def _percent_stays(app, doctree, docname):
+    """A number and its per cent sign stand on one line."""
+    for text in list(doctree.findall(nodes.Text)):
+        if isinstance(
+            text.parent, nodes.literal | nodes.literal_block | nodes.math | nodes.math_block | nodes.raw
+        ):
+            continue
+        if (new := PERCENT.sub("\u00a0%", text)) != text:
+            text.parent.replace(text, nodes.Text(new))
 
 
 def _drop_duplicates(app, pagename, templatename, context, doctree):
@@ -53,4 +68,5 @@ def setup(app):
     app.connect("build-finished", _mend_pages)
     app.connect("config-inited", _title_beside_logo)
     app.connect("html-page-context", _drop_duplicates, priority=999)
+    app.connect("doctree-resolved", _percent_stays)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -192,10 +192,13 @@ def score_text(
 ) -> str:
     """A score as it is printed, like ``98.70 ± 0.20 %``; a dash where there is none.
 
-    An accuracy, 0 to 1, becomes a percentage with ``percent_digits``; a loss has four digits, other metrics have two.
+    An accuracy, 0 to 1, becomes a percentage with ``percent_digits``; a loss has four digits (a very small one
+    two, with an exponent); other metrics have two.
     """
     if value is None:
         return "–"
+    if metric == "loss" and 0 < value < 0.0005:
+        return f"{value:.1e}" + ("" if ci95 is None else f" ± {ci95:.1e}")
     scale, digits, sign = {
         "accuracy": (100, percent_digits, " %" if unit else ""),
         "loss": (1, 4, ""),

@@ -85,9 +85,6 @@ def walks(paths: dict[str, Sequence[float]]):
         kind = next(k for k in WALKS if name.startswith(k))
         colour, dash = WALKS[kind]
         ax.plot(range(len(values)), values, dash, color=colour, linewidth=2, label=name)
-        ax.text(
-            len(values) - 1, values[-1], f" {name.split(', ')[-1]}", fontsize=8, va="center", color=colour
-        )
     ax.axhline(BEST, color=BLACK, linewidth=1, linestyle=":")
     ax.set(xlabel="outer steps", ylabel="θ", ylim=(-1, 4))
     ax.legend(frameon=False, fontsize=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from mlbook.meta_learners.inner_loop import inner_path
@@ -150,6 +151,11 @@ def curves(
         ax.set_ylim(*ylim)
     if log:
         ax.set_yscale("log")
+        low, high = ax.get_ylim()
+        if high < 30 * low:  # few powers of ten: whole numbers say more
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter(NullFormatter())
     ax.legend(fontsize=9)
     return fig, alt or f"{ylabel} against {xlabel}: " + "; ".join(said) + "."
 
