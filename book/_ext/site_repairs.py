@@ -1,8 +1,10 @@
 """Small repairs to the built pages."""
 
+import html
 import re
 from pathlib import Path
 
+from chapter_numbers import chapter_number
 from docutils import nodes
 
 # MathJax weighs more than all else a page loads, and deferred scripts wait for each other: it comes after the labs are drawn.
@@ -18,6 +20,29 @@ FORMULA = re.compile(
 )
 
 PERCENT = re.compile(r"(?<=\d) %")
+
+# The table of runs that MyST-NB makes: file names for pages, and a column that is the same in every row.
+RUN = re.compile(
+    r'(<span class="doc">)([^<]+)(</span></a></p></td>\n<td><p>[^<]*</p></td>\n)'
+    r"<td><p>nbmake</p></td>\n(<td><p>[\d.]+</p></td>\n)<td><p>(.)</p></td>"
+)
+HEADS = {"Document": "page", "Modified": "run", "Run Time (s)": "seconds", "Status": "went through"}
+
+
+def _table_of_runs(text, titles):
+    """The HTML of the status page with titles in place of file names."""
+
+    def row(match):
+        link, name, middle, seconds, mark = match.groups()
+        title, number = titles[name], chapter_number(name)
+        if number and not title[0].isdigit():
+            title = f"{number}. {title}"
+        return f"{link}{html.escape(title)}{middle}{seconds}<td><p>{'yes' if mark == '✅' else 'no'}</p></td>"
+
+    text = RUN.sub(row, text).replace('<th class="head"><p>Method</p></th>\n', "")
+    for old, new in HEADS.items():
+        text = text.replace(f'<th class="head"><p>{old}</p></th>', f'<th class="head"><p>{new}</p></th>')
+    return text
 
 
 def _title_beside_logo(app, config):
@@ -60,6 +85,9 @@ def _mend_pages(app, exception):
             lighter = MATHJAX.sub(lambda found: LATER.format(found.group(1)), lighter)
             # The front page has the book's name; one is enough.
             lighter = re.sub(r"<title>([^<]+) &#8212; \1</title>", r"<title>\1</title>", lighter)
+            if path.name == "status.html":
+                titles = {name: title.astext() for name, title in app.env.titles.items()}
+                lighter = _table_of_runs(lighter, titles)
             if lighter != text:
                 path.write_text(lighter, encoding="utf-8")
 

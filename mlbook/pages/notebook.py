@@ -268,7 +268,7 @@ def build_table() -> None:
             ", ".join(name for name, there in here if there) or "none: generated glyphs take their place",
         ],
     ]
-    table(["", ""], rows)
+    table(["", "this build"], rows)
 
 
 def pending_table() -> None:
