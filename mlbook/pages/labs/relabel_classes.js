@@ -135,7 +135,7 @@ function render({ model, el }) {
     });
     const worst = Math.min(...all), best = Math.max(...all), mean = all.reduce((a, b) => a + b, 0) / all.length, right = Math.round(mine * B);
     const whole = (share) => Math.round(100 * share);
-    sentence.textContent = `This order: ${right} of ${B} right, ${whole(mine)} %. All ${orders.length} orders: worst ${whole(worst)} %, mean ${(100 * mean).toFixed(1)} %, best ${whole(best)} %.`;
+    sentence.textContent = `This order: ${right} of ${B} right, ${whole(mine)}\u00a0%. All ${orders.length} orders: worst ${whole(worst)}\u00a0%, mean ${(100 * mean).toFixed(1)}\u00a0%, best ${whole(best)}\u00a0%.`;
     live.say(sentence.textContent);
     stepping.set(step);
     radios.forEach((radio, i) => (radio.checked = now.head === heads[i]));

@@ -171,7 +171,7 @@ function render({ model, el }) {
     errors.lines.replaceChildren(
       svg("path", { d: `M${errors.X(now.steps)} 0V${errors.height}`, ...stroke("--mlb-muted", 1, "2 3") }),
       ...WAYS.slice(1).map((w) => svg("path", { class: "mlb-error", d: errors.path(counts, over.map((o) => apart(o[w.key], found.limit))), ...stroke(...w.look) })));
-    const percent = (x) => (x < 5e-7 ? "0" : x < 0.0005 ? "<0.1 %" : x > 9.995 ? "> 999 %" : `${(100 * x).toFixed(x < 0.1 ? 1 : 0)} %`);
+    const percent = (x) => (x < 5e-7 ? "0" : x < 0.0005 ? "<0.1\u00a0%" : x > 9.995 ? "> 999\u00a0%" : `${(100 * x).toFixed(x < 0.1 ? 1 : 0)}\u00a0%`);
     const off = Object.fromEntries(WAYS.map((w) => [w.key, [apart(found[w.key], found.slope), apart(found[w.key], found.limit)]]));
     body.replaceChildren(...WAYS.map((w) => row([svg("svg", { width: 26, height: 12, "aria-hidden": "true" }, svg("path", { d: "M1 6H25", fill: "none", stroke: "currentColor", ...stroke(...w.look) })), w.name], off[w.key].map(percent))));
     for (const name of Object.keys(sliders)) sliders[name].set(now[name]);

@@ -169,7 +169,7 @@ function render({ model, el }) {
 
   function words(now, { all, best }) {
     const e = all[now.steps], share = Math.round(100 * e.wrong), b = Object.fromEntries(keys.map((key) => [key, all[best[key]][key]]));
-    const first = `After ${counted(now.steps, "inner step")}: one start ${format(e.one)}, two with the family known ${format(e.known)}, two chosen by the support loss ${format(e.chosen)}; the support set picks the other family's start for ${share} % of the tasks.`;
+    const first = `After ${counted(now.steps, "inner step")}: one start ${format(e.one)}, two with the family known ${format(e.known)}, two chosen by the support loss ${format(e.chosen)}; the support set picks the other family's start for ${share}\u00a0% of the tasks.`;
     const gain = b.one / b.chosen;
     const second = gain > 1.1
       ? `Even with the best number of steps for each, one start has ${format(gain)} times the error of two chosen ones: the steps that carry it to the families also fit the noise of the support points.`
