@@ -14,10 +14,10 @@ LATER = (
     "document.head.append(Object.assign(document.createElement('script'), {{src: '{}'}}))))</script>"
 )
 
-# A line may break on either side of a formula, even before a full stop: what follows without a space stays with it.
-FORMULA = re.compile(
-    r'(<span class="math notranslate nohighlight">(?:(?!</span>).)*</span>[.,;:?!)\]”’]+)', re.DOTALL
-)
+# A line may break on either side of a formula, even before a full stop: what stands at it without a space stays with it,
+# brackets, punctuation, and the end of a word as in "K-shot".
+SPAN = r'<span class="math notranslate nohighlight">(?:(?!</span>).)*</span>'
+FORMULA = re.compile(rf"([(\[“]{SPAN}[.,;:?!)\]”’]*|{SPAN}(?:[.,;:?!)\]”’]+|-\w+[.,;:?!)\]”’]*))", re.DOTALL)
 
 PERCENT = re.compile(r"(?<=\d) %")
 
