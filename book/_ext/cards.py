@@ -14,12 +14,12 @@ from docutils import nodes
 
 LONGEST = 200  # characters of a description; networks cut longer ones
 
-MISSING = {
-    "title": "There is no such page",
-    "body": "<h1>There is no such page</h1>\n"
-    "<p>The address may be old or mistyped. The front page has the map of the book, and the search finds words in all "
-    "chapters.</p>",
-}
+NO_SUCH_PAGE = "There is no such page"
+MISSING = (
+    "<h1>{title}</h1>\n"
+    '<p>The address may be old or mistyped. The <a href="{root}book/index.html">front page</a> has the map of the book, and the '
+    '<a href="{root}search.html">search</a> finds words in all chapters.</p>'
+)
 
 
 def _configure(app, config):
@@ -28,8 +28,12 @@ def _configure(app, config):
     config.ogp_site_name = config.html_title
     config.ogp_social_cards = {"enable": False}  # the pictures are those of the labs
     config.ogp_enable_meta_description = True
-    config.notfound_context = MISSING
-    config.notfound_urls_prefix = urlparse(address).path
+    root = urlparse(address).path
+    config.notfound_context = {
+        "title": NO_SUCH_PAGE,
+        "body": MISSING.format(title=NO_SUCH_PAGE, root=root),
+    }
+    config.notfound_urls_prefix = root
 
 
 def _pictures():
