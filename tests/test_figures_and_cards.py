@@ -113,6 +113,8 @@ def test_the_page_for_addresses_that_do_not_exist():
     page = BeautifulSoup((HTML / "404.html").read_text(encoding="utf-8"), "html.parser")
     assert page.select_one("article h1").get_text() == "There is no such page"
     leads_to = [a["href"].split("/", 2)[2] for a in page.select("article p a")]
-    assert leads_to == ["book/index.html", "search.html"] and all((HTML / name).is_file() for name in leads_to)
+    assert leads_to == ["book/index.html", "search.html"] and all(
+        (HTML / name).is_file() for name in leads_to
+    )
     styles = [link["href"] for link in page.select('link[rel="stylesheet"]')]
     assert styles and all(href.startswith("/") for href in styles), "it is served at any depth"
