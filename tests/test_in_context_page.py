@@ -15,6 +15,7 @@ from mlbook.training.evaluation import fixed_episodes
 
 STUDY = results.study("in_context")
 WAVES = STUDY["sine_waves"]
+LINEAR = STUDY["linear_functions"]
 
 
 def means(row):
@@ -38,6 +39,22 @@ def test_the_record_is_of_the_runs_in_the_ledger(name, part):
         e = its[seed]["evaluation"]  # of the same tasks, or of more of them
         assert error == pytest.approx(e["mse"], abs=1e-4 if e["tasks"] == STUDY["tasks"] else 2 * e["ci95"])
     assert sorted(records("linear-attention-10d")) == [0, 1, 2, 3, 4]
+
+
+def test_the_record_of_linear_functions_is_of_the_runs_in_the_ledger():
+    row, its = LINEAR["shots"]["10"], records("transformer-linear-5d")
+    assert sorted(its) == [0, 1, 2] and LINEAR["tasks"] >= 600 and LINEAR["k_shot"] == 10
+    assert row == LINEAR["noise"]["0"] == LINEAR["families"]["as trained"]
+    for seed, error in enumerate(row["transformer"]["seeds"]):
+        e = its[seed]["evaluation"]
+        assert error == pytest.approx(e["mse"], abs=2 * e["ci95"])
+    for key, name in (
+        ("maml", "maml-linear-5d"),
+        ("network", "maml-linear-5d-mlp"),
+        ("reptile", "reptile-linear-5d"),
+    ):
+        e = results.run_record(name)["evaluation"]
+        assert row[f"{key}-10"]["mean"] == pytest.approx(e["mse"], abs=2 * e["ci95"])
 
 
 def test_the_errors_of_maml_are_those_of_its_record():
@@ -75,6 +92,61 @@ def test_other_families():
     assert all(row["posterior"] == min(row.values()) > 2 for row in (amplitude, phase))
     assert all(row["posterior"] > row["maml-10"] for row in (frequency, lines))
     assert lines["kernel"] == min(lines.values())
+
+
+def test_linear_functions_over_shots():
+    rows = {int(k): means(row) for k, row in LINEAR["shots"].items()}
+    gradient = ("maml-1", "maml-10", "network-10", "reptile-10", "step")
+    for k, row in rows.items():
+        assert all(row["transformer"] < row[key] for key in (*gradient, "zero", "nearest"))
+        tasks = row["least_squares"] - max(5 - k, 0)  # how much harder these tasks are than most
+        assert abs(tasks) < 2 * LINEAR["shots"][str(k)]["least_squares"]["ci95"] + 1e-3
+        assert row["ridge"] == row["least_squares"]
+        assert row["reptile-10"] == pytest.approx(row["maml-10"], rel=0.01) or k <= 3
+        assert (row["network-10"] < row["maml-10"]) == (k <= 3 or k >= 7)
+    assert all(row["transformer"] < 1.1 * row["ridge"] for k, row in rows.items() if k <= 3)
+    assert [k for k, row in rows.items() if row["maml-10"] > 2 * figures.D] == [1, 2, 3]
+    assert round(rows[5]["transformer"], 1) == 0.7 and round(rows[10]["transformer"], 2) == 0.03
+    assert [f"{rows[k]['transformer'] / 5:.1g}" for k in (5, 10)] == ["0.1", "0.006"]
+    assert round(rows[5]["transformer"] / 5, 2) == 0.14
+    for k, found in LINEAR["alike"]["shots"].items():
+        assert int(k) > 10 or min(found, key=found.get) in ("0.03", "0.1")
+    assert LINEAR["alike"]["shots"]["5"]["0"] > 5 * LINEAR["alike"]["shots"]["5"]["0.1"]
+
+
+def test_linear_functions_with_noise():
+    rows = LINEAR["noise"]
+    for noise in ("0.1", "0.3"):
+        row = means(rows[noise])
+        assert (
+            row["ridge"] < max(rows[noise]["transformer"]["seeds"]) < min(row["maml-10"], row["network-10"])
+        )
+    one = means(rows["1"])
+    assert min(rows["1"]["transformer"]["seeds"]) > max(
+        one["maml-10"], one["network-10"], one["least_squares"]
+    )
+    assert one["ridge"] < one["maml-10"] < 1.15 * one["ridge"]
+    assert all(float(min(found, key=found.get)) <= 0.1 for found in LINEAR["alike"]["noise"].values())
+
+
+def test_other_linear_functions_and_random_networks():
+    rows = {name: means(row) for name, row in LINEAR["families"].items()}
+    for name in ("weights twice as large", "inputs twice as large", "inputs skewed"):
+        row, seeds = rows[name], LINEAR["families"][name]["transformer"]["seeds"]
+        assert max(seeds) < min(row["network-10"], row["maml-10"], row["reptile-10"])
+        assert row["transformer"] > rows["as trained"]["transformer"] and row["least_squares"] < 1e-3
+    for name in ("inputs twice as large", "inputs skewed"):
+        assert rows[name]["maml-10"] > figures.DIVERGED < rows[name]["reptile-10"]
+    networks = rows["random networks"]
+    assert networks["network-10"] == min(networks.values()) < 0.4 * networks["zero"]
+    seeds = LINEAR["families"]["random networks"]["transformer"]["seeds"]
+    assert sum(error > networks["zero"] for error in seeds) == 2 and 1.8 < max(seeds) / min(seeds) < 2
+    assert networks["zero"] < networks["least_squares"]
+
+
+def test_the_starts_of_the_linear_models_are_near_zero():
+    for name in ("maml-linear-5d", "reptile-linear-5d"):
+        assert results.pretrained(name)[1]["params"]["weight"].abs().max() < 0.03
 
 
 def test_layers():
@@ -142,7 +214,12 @@ def test_beside_leo():
 
 
 def test_the_figures_say_what_they_show():
-    for drawn in (figures.attention_as_a_step(), figures.depth(STUDY), figures.shots_and_noise(STUDY)):
+    for drawn in (
+        figures.attention_as_a_step(),
+        figures.depth(STUDY),
+        figures.shots_and_noise(STUDY),
+        figures.linear_shots_and_noise(STUDY),
+    ):
         fig, alt = drawn
         assert len(alt) > 150 and fig.axes
     assert json.dumps(STUDY)  # plain values
