@@ -28,6 +28,7 @@ from mlbook.models.attention import (
     gradient_step_layers,
 )
 from mlbook.models.functional import call, initial_params
+from mlbook.pages import ledger_table
 from mlbook.pages.checks.sines_lines import posterior
 from mlbook.tasks import SinesAndLines, Sinusoids
 from mlbook.tasks.linear_functions import LinearFunctions, RandomNetworks
@@ -275,6 +276,8 @@ def test_the_experiments_on_five_inputs_meet_the_same_tasks():
     assert setups[0].tasks("train") == Prefixes(LinearFunctions(5, 20, 5, **NORMAL), 1)
     sizes = [sum(p.numel() for p in s.learner.model.parameters()) for s in setups]
     assert sizes == [100_353, 5, 1_921, 5]
+    assert [ledger_table.method(name) for name in names] == ["transformer", "maml", "maml", "reptile"]
+    assert {ledger_table.data_set(name) for name in names} == {"linear functions"}
 
 
 def test_prefixes_shorten_the_support_sets_and_nothing_else():
