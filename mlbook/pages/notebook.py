@@ -157,6 +157,7 @@ def _with_minus(cell: str) -> str:
 def _of_numbers(cells: list[str]) -> bool:
     """Whether a column holds numbers: most cells do, with at most one word behind, and the others say briefly why not."""
     found = [c for c in cells if NUMBER.match(c) and (len(WORD.findall(c)) < 2 or c.startswith("not run"))]
+    found = [c for c in found if len(c) <= 40]  # a longer list of numbers may need several lines
     others = [c for c in cells if c not in found]
     enough = len(found) > len(others) and (not others or any(c.strip("–") for c in found))
     return enough and all(len(c) <= 25 for c in others)
