@@ -210,6 +210,8 @@ def results_table(
             if how := how_cell(row):
                 made.append(f"* {title}: {how}")
     head = ["published", "ours"] if steps is None else ["", *(f"step {s}" for s in steps)]
+    if steps is None and all(row[1] == "–" for row in body):
+        head, body = ["ours"], [[title, ours] for title, _, ours in body]
     table(["experiment", *head], body, caption)
     if made:
         summary = "<details class='made'><summary>How ours were made</summary>"

@@ -39,16 +39,16 @@ QUERY, RATE = 0.7, 1.2
 def attention_as_a_step():
     """The prediction after one gradient step, factor by factor, over the parts of a layer of linear attention; and the
     contributions of four context points to one prediction, computed in both ways."""
-    fig, (ax, bars) = figure(1, 2, width=9.8, height=3.9, width_ratios=(2.1, 1))
+    fig, (ax, bars) = figure(1, 2, width=9.8, height=4.1, width_ratios=(2.1, 1))
     ax.set_axis_off()
     ax.set(xlim=(-0.62, 4.62), ylim=(-1.75, 1.75))
     ax.text(-0.6, 1.6, "One gradient step, from w = 0: what it says of the query", fontsize=10, weight="bold")
     ax.text(-0.6, -1.7, "One layer of linear attention", fontsize=10, weight="bold")
     for i, (step, symbol, part, same, colour) in enumerate(TERMS):
-        ax.text(i, 1.2, step, ha="center", va="center", fontsize=8.5, color=colour)
+        ax.text(i, 1.2, step, ha="center", va="center", fontsize=9.5, color=colour)
         ax.text(i, 0.62, symbol, ha="center", va="center", fontsize=15, color=colour)
         ax.text(i, -0.62, same, ha="center", va="center", fontsize=15, color=colour)
-        ax.text(i, -1.2, part, ha="center", va="center", fontsize=8.5, color=colour)
+        ax.text(i, -1.2, part, ha="center", va="center", fontsize=9.5, color=colour)
         arrow(ax, (i, 0.32), (i, -0.32), colour=colour)
     x, y = (torch.tensor(values, dtype=torch.float64)[:, None] for values in zip(*CONTEXT, strict=True))
     query = torch.tensor([[QUERY]], dtype=torch.float64)
@@ -62,9 +62,9 @@ def attention_as_a_step():
         bars.text(
             0.3,
             below + part / 2,
-            f"$x_{j + 1}$ = {CONTEXT[j][0]:g}, $y_{j + 1}$ = {CONTEXT[j][1]:g}",
+            f"$x_{j + 1}$ = {CONTEXT[j][0]:g}, $y_{j + 1}$ = {CONTEXT[j][1]:g}".replace("-", "−"),
             va="center",
-            fontsize=8.5,
+            fontsize=9.5,
         )
         below += part
     bars.plot([-0.3, 0.28], [below, below], color=BLACK, lw=2)
