@@ -90,7 +90,9 @@ def test_a_run_record_belongs_to_an_experiment_and_to_its_configuration(stem):
         simulated = record["experiment"].split("-")[1] == "cheetah"
         searches = config["learner"].get("method") == "architecture_search"  # and here a whole search
         clients = config.get("clients", "personal") != "personal"  # all that there are
-        least = 10 if searches else 100 if few else 20 if simulated else config["population"] if clients else 600
+        least = (
+            10 if searches else 100 if few else 20 if simulated else config["population"] if clients else 600
+        )
         assert evaluation["tasks"] >= least
 
 
@@ -154,3 +156,29 @@ def test_only_experiments_without_a_full_length_run_are_pending(monkeypatch):
     assert results.is_pending({**row, "ours": {"preset": "colab"}})
     assert not results.is_pending({**row, "ours": {"preset": "paper"}})
     assert not results.is_pending({**row, "experiment": "matching-networks"})
+
+
+def test_trainings_that_differ_in_the_seed_alone_stand_beside_each_other():
+    def run(seed, mean, *, meta_steps=100, tasks=600):
+        evaluation = {"metric": "accuracy", "accuracy": mean, "mean": [0.2, mean], "step": 1, "tasks": tasks}
+        config = {"seed": seed, "meta_steps": meta_steps}
+        return {"experiment": "some", "config": config, "meta_steps": meta_steps, "evaluation": evaluation}
+
+    records = [run(1, 0.5), run(0, 0.9), run(2, 0.7), run(3, 0.1, meta_steps=50), run(4, 0.1, tasks=100)]
+    records.append({**run(5, 0.1), "experiment": "another"})
+    found = results.by_seed(records[1], records)
+    assert found == {0: 0.9, 1: 0.5, 2: 0.7}
+    row = {"ours": {"metric": "accuracy", "by_seed": found}}
+    assert results.trainings(row) == "3 trainings: 90.00, 50.00, 70.00 (standard deviation 20.00)"
+    assert results.trainings({"ours": {"metric": "mse", "by_seed": {0: 0.1}}}) == ""
+    assert results.trainings({"ours": {"metric": "mse", "by_seed": {0: 0.1, 1: 0.3}}}).endswith(
+        "deviation 0.141)"
+    )
+
+
+def test_every_training_of_a_shown_recipe_is_in_the_ledger():
+    rows = {row["experiment"]: row["ours"] for row in results.ledger() if row["ours"]}
+    several = {name: its["by_seed"] for name, its in rows.items() if len(its["by_seed"]) > 1}
+    assert len(several) > 20
+    for name, its in rows.items():
+        assert its["by_seed"][its["seed"]] == its["by_step"][its["step"]], name

@@ -149,6 +149,7 @@ def provenance(row: dict) -> list[tuple[str, str]]:
             f"preset {mine['preset']}, {mine['meta_steps']:,} meta-steps, seed {mine['seed']}, {took} on {mine['device']}",
         ),
         ("tested", f"{mine['tasks']:,} tasks, after {mine['step']} inner steps; {protocol}"),
+        *([("trainings", every)] if (every := results.trainings(row)) else []),
         ("departs from the paper's recipe", row["deviation"]),
         (
             "again",
@@ -206,7 +207,7 @@ def as_csv(rows: list[dict]) -> str:
         "inner_step",
         "tasks",
     ]
-    writer.writerow([*names, "preset", "meta_steps", "seed", "seconds", "device", "deviation"])
+    writer.writerow([*names, "preset", "meta_steps", "seed", "seconds", "device", "deviation", "trainings"])
     for row in rows:
         theirs, mine = row["published"] or {}, row["ours"] or {}
         score = mine["by_step"][mine["step"]] if mine else None
@@ -223,7 +224,7 @@ def as_csv(rows: list[dict]) -> str:
                 mine.get(key)
                 for key in ("ci95", "step", "tasks", "preset", "meta_steps", "seed", "seconds", "device")
             ]
-            + [row["deviation"]]
+            + [row["deviation"], " ".join(f"{score:.6g}" for score in mine.get("by_seed", {}).values())]
         )
     return out.getvalue()
 

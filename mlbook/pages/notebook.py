@@ -342,6 +342,8 @@ def how_cell(row: dict) -> str:
         f"{ours['device'].replace(' 1 threads', ' 1 thread')}; "
         f"{ours['tasks']:,} test tasks"
     )
+    if every := results.trainings(row):
+        text += f"; {every}"
     return text + ("" if row["deviation"] == "none" else f". Departs from the paper: {row['deviation']}")
 
 

@@ -8,6 +8,7 @@ the programs in the folders of these names found.
 from __future__ import annotations
 
 import json
+import statistics
 from functools import cache
 from pathlib import Path
 
@@ -128,6 +129,22 @@ def ours(record: dict) -> dict:
     }
 
 
+def by_seed(record: dict, records: list[dict] | None = None) -> dict[int, float]:
+    """{seed: score at the reported step} of this run and of those that differ from it in the seed alone: what the draw of the
+    training changes, which the interval over tasks does not cover. records: all of them, where they have been read already."""
+
+    def recipe(its: dict) -> dict:
+        return {key: value for key, value in its["config"].items() if key != "seed"}
+
+    found = {}
+    for its in runs() if records is None else records:
+        test, shown = its.get("evaluation", {}), record["evaluation"]
+        if its["experiment"] == record["experiment"] and recipe(its) == recipe(record):
+            if (test["tasks"], test["step"]) == (shown["tasks"], shown["step"]):
+                found[its["config"]["seed"]] = test["mean"][test["step"]]
+    return dict(sorted(found.items()))
+
+
 def ledger() -> list[dict]:
     """One row per experiment and per published result without one: published beside ours."""
     rows = []
@@ -141,7 +158,7 @@ def ledger() -> list[dict]:
             {
                 "experiment": experiment.name,
                 "published": row,
-                "ours": ours(record) if record else None,
+                "ours": ours(record) | {"by_seed": by_seed(record, records)} if record else None,
                 "deviation": deviations(record) if record else None,
             }
         )
@@ -205,6 +222,18 @@ def score_text(
     }.get(metric, (1, 2, ""))
     interval = "" if ci95 is None else f" ± {scale * ci95:.{digits}f}"
     return f"{scale * value:.{digits}f}{interval}{sign}"
+
+
+def trainings(row: dict) -> str:
+    """The scores of all trainings by the recipe that a row shows, and their standard deviation; empty where there is one."""
+    scores = list(row["ours"].get("by_seed", {}).values())
+    if len(scores) < 2:
+        return ""
+    accuracy = row["ours"]["metric"] == "accuracy"
+    *each, spread = (
+        f"{100 * value:.2f}" if accuracy else f"{value:.3g}" for value in (*scores, statistics.stdev(scores))
+    )
+    return f"{len(scores)} trainings: {', '.join(each)} (standard deviation {spread})"
 
 
 def as_text(rows: list[dict]) -> str:
