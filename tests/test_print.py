@@ -62,7 +62,7 @@ def test_details_stand_open_and_links_stay_within(whole):
 def test_the_contents_name_every_chapter_and_its_sections(whole):
     lines = whole.select(".print-toc li.toc-chapter")
     assert len(lines) == len(make_print.documents())
-    assert [a.get_text()[:3] for a in whole.select(".toc-chapter a")][1:4] == ["1. ", "2. ", "3. "]
+    assert [a.get_text()[:3] for a in whole.select(".toc-chapter > a")][1:4] == ["1. ", "2. ", "3. "]
     assert len(whole.select(".print-toc li.toc-section")) > 100
 
 
