@@ -115,8 +115,8 @@ def lighter(source):
     buffer = io.BytesIO()
     picture = base64.b64decode(source.partition(",")[2])
     image = Image.open(io.BytesIO(picture)).convert("RGB")
-    image.thumbnail((1100, 1100))
-    image.save(buffer, "WEBP", quality=60, method=6)
+    image.thumbnail((1000, 1000))
+    image.save(buffer, "WEBP", quality=50, method=6)
     smaller = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return min(source, smaller, key=len)
 
