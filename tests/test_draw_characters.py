@@ -307,7 +307,9 @@ def test_it_opens_alive_and_right():
 
 def test_the_state_is_compact(widget):
     assert (
-        len(widget.later_maml) < 230_000 and len(widget.later_reptile) < 340_000 and len(widget.worker.encode()) < 24_000
+        len(widget.later_maml) < 230_000
+        and len(widget.later_reptile) < 340_000
+        and len(widget.worker.encode()) < 24_000
     )
     assert widget.method == "maml" and widget.step == 3 and widget.centred
     assert [bool(d) for d in widget.drawings] == [True, True, True, False, False, True]

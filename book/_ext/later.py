@@ -20,7 +20,11 @@ def move(text, static):
         for model in described["state"].values():
             for buffer in list(model.get("buffers", [])):
                 trait = buffer["path"][0]
-                if not trait.startswith("later_") or len(buffer["path"]) > 1 or buffer["encoding"] != "base64":
+                if (
+                    not trait.startswith("later_")
+                    or len(buffer["path"]) > 1
+                    or buffer["encoding"] != "base64"
+                ):
                     continue
                 name = f"{hashlib.sha256(buffer['data'].encode()).hexdigest()[:16]}.js"
                 address = f"_static/later/{name}"
