@@ -1,7 +1,7 @@
 """Take what a lab can do without at first out of its page: bytes of traits ``later_…`` become scripts in _static/later.
 
-The state of every lab stands in the page before its text, so a reader waits for all of it. js/labs.js fetches the scripts when the
-lab stands. A script and not plain data: a page that is opened from a folder may load nothing else.
+The state of every lab stands in the page before its text, so a reader waits for all of it. js/labs.js fetches the scripts when
+the lab stands. A script and not plain data: a page that is opened from a folder may load nothing else.
 """
 
 import hashlib

@@ -23,7 +23,9 @@ def linear_cka(x: Tensor, y: Tensor) -> Tensor:
     """
     if len(x) != len(y) or len(x) < 2:
         rows = f"{len(x)} and {len(y)} rows"
-        raise UserError(f"CKA compares features of the same inputs; these have {rows}")
+        raise UserError(
+            f"CKA compares features of the same inputs; these have {rows}"
+        )
     x, y = x - x.mean(0), y - y.mean(0)
     alike = (y.t() @ x).square().sum()
     return alike / ((x.t() @ x).norm() * (y.t() @ y).norm())
