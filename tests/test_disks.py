@@ -411,7 +411,8 @@ def test_a_lock_ends_with_its_process_however_that_ends(place, capsys):
     process = subprocess.Popen([*command, "--meta-steps", "100000", "--out", "run"], **options)
     try:
         deadline = time.monotonic() + 60
-        while log_steps(place / "run") < 1 and process.poll() is None and time.monotonic() < deadline:
+        state = place / "run/resume/state.safetensors"  # saved after the log's first line
+        while not state.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         line = refused(train("run", "--resume", steps=100_000), capsys)
         assert "another training" in line and process.poll() is None
