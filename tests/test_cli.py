@@ -189,6 +189,9 @@ def test_results_as_text(capsys):
     assert main(["results"]) == 0
     text = capsys.readouterr().out
     assert "maml-omniglot-20w1s" in text and "98.70 ± 0.40" in text and "0.35" in text
+    head, *lines = text.splitlines()
+    end = head.index("  how")  # scores are aligned on the right, however long a name is
+    assert all(line[end - 1] != " " and line[end : end + 2] == "  " for line in lines)
 
 
 def test_data_list_says_what_is_there(place, capsys):

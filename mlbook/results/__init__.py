@@ -238,7 +238,8 @@ def trainings(row: dict) -> str:
 
 def as_text(rows: list[dict]) -> str:
     """The ledger as aligned lines for a terminal."""
-    lines = [f"{'experiment':30} {'published':>16} {'ours':>16}  how"]
+    width = max(len(name) for name in ("experiment", *(row["experiment"] for row in rows)))
+    lines = [f"{'experiment':{width}} {'published':>16} {'ours':>17}  how"]
     for row in rows:
         theirs, mine = row["published"], row["ours"]
         left = score_text(theirs["value"], theirs["ci95"], theirs["metric"], unit=False) if theirs else "–"
@@ -247,5 +248,5 @@ def as_text(rows: list[dict]) -> str:
         else:
             right = score_text(mine["by_step"][mine["step"]], mine["ci95"], mine["metric"], unit=False)
             how = f"{mine['preset']}, {mine['meta_steps']:,} meta-steps, {mine['tasks']} tasks, step {mine['step']}"
-        lines.append(f"{row['experiment']:30} {left:>16} {right:>16}  {how}")
+        lines.append(f"{row['experiment']:{width}} {left:>16} {right:>17}  {how}")
     return "\n".join(lines)
