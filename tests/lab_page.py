@@ -84,6 +84,17 @@ class Lab:
         self.settle()
         return json.loads(self.root.get_attribute("data-state"))
 
+    def styled_again(self, action):
+        """How many elements the browser styles at most in one go while `action` is done: what makes a lab slow on a long page."""
+        browser = self.page.context.browser
+        browser.start_tracing(page=self.page, categories=["devtools.timeline"])
+        try:
+            action()
+            self.settle()
+        finally:
+            events = json.loads(browser.stop_tracing())["traceEvents"]
+        return max(e["args"].get("elementCount", 0) for e in events if e["name"] == "UpdateLayoutTree")
+
     def wait_for(self, condition):
         """Until `condition`, JavaScript over `state`, is true."""
         self.page.wait_for_function(

@@ -87,6 +87,17 @@ def test_every_lab_of_the_package_is_asked():
 
 @pytest.mark.site
 @pytest.mark.parametrize("name", LINES)
+def test_a_button_does_not_make_the_browser_style_the_whole_page_again(open_lab, name):
+    """One :has() in a style sheet is enough for that; on a phone each step then takes a second."""
+    lab = open_lab(name)
+    first = lab.root.locator("button:enabled").locator("visible=true").first
+    there = lab.page.evaluate("document.querySelectorAll('*').length")
+    styled = lab.styled_again(first.click)
+    assert 0 < styled < there / 4, (first.inner_text(), styled, there)
+
+
+@pytest.mark.site
+@pytest.mark.parametrize("name", LINES)
 def test_everything_in_a_lab_stands_out_by_day_and_by_night(open_lab, name):
     lab = open_lab(name)
     if name in BEFORE:

@@ -72,8 +72,10 @@ export const button = (text, onclick, attributes = {}) => html("button", { type:
 
 /** The frame of a lab, put into `el`: two columns, what goes below them, and what only a screen reader hears. */
 export function frame(el, name, label, live, parts, { columns = "mlb-columns", ...attributes } = {}) {
+  // A class, not :has() in the style sheet: with that every change anywhere makes the browser style the whole page again.
+  const stays = parts.some((part) => part.classList?.contains("mlb-staying"));
   const root = html("section", { class: "mlb-lab", "data-lab": name, "aria-label": `Lab: ${label}`, ...attributes },
-    html("div", { class: columns }, ...parts), live.node);
+    html("div", { class: stays ? `${columns} mlb-stays` : columns }, ...parts), live.node);
   el.append(root);
   return root;
 }
