@@ -16,6 +16,7 @@ import yaml
 from chapter_costs import cost_table, minutes_to_read, needs, seconds_to_run
 from chapter_numbers import chapter_number
 from docutils import nodes
+from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 BOX, GAP, ROW, HEAD = (140, 80), 20, 118, 48
@@ -154,8 +155,9 @@ def draw(chapters):
         lines.append(f'<path class="map-arrow" marker-end="url(#map-tip)" d="{rounded(points)}"/>')
     for c in chapters:
         x, y = place[c["number"]]
-        words = textwrap.wrap(f"{c['number']} {c['title']}", 19)
-        words = [*words[:3], words[3][:14].rstrip(" :,") + " …"] if len(words) > 4 else words
+        words = textwrap.wrap(f"{c['number']} {c['title']}", 20)
+        if len(words) > 4:
+            raise ExtensionError(f"the title of chapter {c['number']} does not fit its box of the map")
         text = "".join(
             f'<tspan x="{x + 8}" y="{y + 16 + 14 * i}">{escape(line)}</tspan>' for i, line in enumerate(words)
         )
