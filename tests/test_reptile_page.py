@@ -120,3 +120,15 @@ def test_the_sentences_on_full_length_rows_side_by_side():
     assert (reptile["step"], reptile["protocol"]["rotated"]) == (50, False)
     assert (maml["step"], maml["protocol"]["rotated"]) == (3, True)
     assert reptile["protocol"]["batch_norm"] == maml["protocol"]["batch_norm"] == "transductive"
+
+
+def test_one_training_on_maml_s_sine_waves_came_through():
+    rows = {row["experiment"]: row["ours"] for row in results.ledger()}
+    assert list(rows["reptile-sinusoid-5shot"]["by_seed"]) == [0]  # the page says what became of seeds 1 and 2
+    edge, own = (
+        experiments.config(name, "paper")["learner"]
+        for name in ("reptile-sinusoid-5shot", "reptile-sinusoid-grid")
+    )
+    assert (edge["inner_lr"], edge["meta_lr"], own["meta_lr"]) == (0.01, 1.0, 0.1)
+    page = (ROOT / "book/reproducing_reptile.ipynb").read_text(encoding="utf-8")
+    assert "The last row is the one training of three that came through." in page
