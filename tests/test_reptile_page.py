@@ -124,7 +124,9 @@ def test_the_sentences_on_full_length_rows_side_by_side():
 
 def test_one_training_on_maml_s_sine_waves_came_through():
     rows = {row["experiment"]: row["ours"] for row in results.ledger()}
-    assert list(rows["reptile-sinusoid-5shot"]["by_seed"]) == [0]  # the page says what became of seeds 1 and 2
+    assert list(rows["reptile-sinusoid-5shot"]["by_seed"]) == [
+        0
+    ]  # the page says what became of seeds 1 and 2
     edge, own = (
         experiments.config(name, "paper")["learner"]
         for name in ("reptile-sinusoid-5shot", "reptile-sinusoid-grid")
