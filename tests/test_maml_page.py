@@ -73,11 +73,11 @@ def of_all_seeds(name):
 def test_the_long_runs_of_both_orders_overlap():
     second, first = of_all_seeds("maml-sinusoid-5shot"), of_all_seeds("fomaml-sinusoid-5shot")
     assert len(second) == len(first) == len(of_all_seeds("pretraining-sinusoid-5shot")) == 3
-    assert min(second) < min(first) < max(second) < max(first)
-    assert (
-        "in the long runs, three of each at one common rate, the errors of the two methods overlap"
-        in TEXT["04_maml"]
-    )
+    assert min(first) < max(second) and all(a < b for a, b in zip(second, first, strict=True))
+    words = "the errors of the two methods overlap, though with each seed MAML ends lower"
+    assert words in TEXT["04_maml"]
+    published = results.published()["maml-sinusoid-5shot"]["value"]
+    assert [error < published for error in second] == [True, False, True]  # "one of the two other seeds"
     assert "three of the methods were trained with three seeds" in TEXT["04_maml"]
 
 
