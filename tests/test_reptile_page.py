@@ -4,14 +4,17 @@ import json
 import re
 from dataclasses import replace
 
+import pytest
 import torch
 from package_fixtures import ROOT
 
 from mlbook import experiments, results
+from mlbook.errors import UserError
 from mlbook.meta_learners import Reptile
 from mlbook.models import MLP
 from mlbook.tasks import Episode, Sinusoids
 from mlbook.training.evaluation import evaluate
+from mlbook.training.runner import run
 
 
 def cell(chapter, identity):
@@ -132,3 +135,12 @@ def test_one_training_of_three_came_through_as_the_page_says():
     assert (edge["inner_lr"], edge["meta_lr"], own["meta_lr"]) == (0.01, 1.0, 0.1)
     page = (ROOT / "book/reproducing_reptile.ipynb").read_text(encoding="utf-8")
     assert "The last row is the one training of three that came through." in page
+
+
+@pytest.mark.slow
+def test_the_training_that_does_not_come_through(tmp_path):
+    with pytest.raises(UserError, match=r"the loss became nan at meta-step \d+") as error:
+        run("reptile-sinusoid-5shot", preset="paper", seed=1, device="cpu", out=tmp_path / "run")
+    assert 3_500 < int(re.search(r"meta-step (\d+)", str(error.value))[1]) < 4_200
+    page = (ROOT / "book/reproducing_reptile.ipynb").read_text(encoding="utf-8")
+    assert "With seed 1 the loss became NaN at meta-step 3,850." in page
