@@ -127,14 +127,23 @@ def test_the_sentences_on_full_length_rows_side_by_side():
 
 def test_one_training_of_three_came_through_as_the_page_says():
     rows = {row["experiment"]: row["ours"] for row in results.ledger()}
-    assert list(rows["reptile-sinusoid-5shot"]["by_seed"]) == [0]
+    five, ten = (results.run_record(f"reptile-sinusoid-{k}shot") for k in (5, 10))
+    assert (
+        list(rows["reptile-sinusoid-5shot"]["by_seed"])
+        == list(rows["reptile-sinusoid-10shot"]["by_seed"])
+        == [0]
+    )
+    assert five["curve"] == ten["curve"]  # one training, tested on five and on ten points
     edge, own = (
         experiments.config(name, "paper")["learner"]
         for name in ("reptile-sinusoid-5shot", "reptile-sinusoid-grid")
     )
     assert (edge["inner_lr"], edge["meta_lr"], own["meta_lr"]) == (0.01, 1.0, 0.1)
     page = (ROOT / "book/reproducing_reptile.ipynb").read_text(encoding="utf-8")
-    assert "The last row is the one training of three that came through." in page
+    assert (
+        "The last two rows are the one training of three that came through, tested on five and on ten points."
+        in page
+    )
 
 
 @pytest.mark.slow
