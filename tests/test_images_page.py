@@ -87,7 +87,7 @@ def test_the_sentence_on_mini_imagenet():
     )
     assert one_each["difference"] > one_each["difference_ci95"]
     assert five["difference"] < -five["difference_ci95"]
-    assert "show the same order" in PAGE and "show the same order, with smaller gaps" in CHAPTER
+    assert "show the same order" in PAGE and "show the same order (only running averages" in CHAPTER
     assert record["meta_steps"] == 60_000 / 3 and "a third of the published meta-steps" in CHAPTER
     places = {
         name: sorted(its, key=lambda key: -its[key]["accuracy"])
@@ -99,11 +99,24 @@ def test_the_sentence_on_mini_imagenet():
     ]
     assert places["mini"].index(moved) < places["mini"].index(("support", "one batch"))
     assert places["omniglot"].index(moved) > places["omniglot"].index(("support", "one batch"))
-    omniglot = found()
-    for batches in ("batches of 1 per class", "batches of 5, drawn at random"):
-        mini, other = (r["transductive", batches] for r in (cells, omniglot))
-        assert abs(mini["difference"]) < 2 * abs(other["difference"])
-    assert abs(cells["transductive", "batches of 5, drawn at random"]["difference"]) < 0.05
+    gaps = {
+        batches: [r["transductive", batches]["difference"] for r in (cells, found())]
+        for batches in ("batches of 1 per class", "batches of 5, drawn at random")
+    }
+    (one_mini, one_omniglot), (five_mini, five_omniglot) = gaps.values()
+    assert "about as large, that of five at random a third of Omniglot's" in CHAPTER
+    assert abs(one_mini - one_omniglot) < 0.005 and 0.27 < five_mini / five_omniglot < 0.4
+    # the run of the ledger under the official protocol, and the same weights on 75 queries in one batch
+    ours, theirs = results.run_record("maml-mini-5w1s"), results.published()["maml-mini-5w1s"]
+    assert abs(ours["evaluation"]["accuracy"] - theirs["value"]) < theirs["ci95"]
+    learner = ours["config"]["learner"]
+    assert (learner["inner_loss"], learner["inner_lr"], ours["config"]["test_query"]) == (
+        "class_sum",
+        0.01,
+        1,
+    )
+    below = theirs["value"] - cells["transductive", "one batch"]["accuracy"]
+    assert 0.025 < below < 0.035 and "lie about three points lower in the first row" in PAGE
 
 
 def test_a_cell_is_the_evaluation_of_the_package(monkeypatch):
@@ -200,8 +213,14 @@ def test_what_is_said_of_the_second_derivative_on_images():
     peers = {peer["who"]: peer["accuracy"] for peer in results.reproductions()}
     second, first = (peers[f"few-shot (O. Knagg), {order} order"] for order in ("second", "first"))
     for cell in ("omniglot-20w1s", "omniglot-20w5s"):
-        assert published[f"maml-{cell}"]["value"] > published[f"fomaml-{cell}"]["value"]
         assert first[cell] > second[cell]
+    beyond = 0
+    for cell in ("omniglot-5w1s", "omniglot-5w5s", "omniglot-20w1s", "omniglot-20w5s"):
+        exact, approximate = published[f"maml-{cell}"], published[f"fomaml-{cell}"]
+        assert exact["value"] > approximate["value"]
+        width = float(re.search(r"± ([\d.]+)", approximate["protocol"])[1]) / 100
+        beyond += exact["value"] - exact["ci95"] > approximate["value"] + width
+    assert beyond == 3 and "in all four published pairs, in three of them beyond the intervals" in CHAPTER
     assert "reports first order *ahead*, with one shot and with five" in CHAPTER
 
 

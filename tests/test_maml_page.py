@@ -76,8 +76,15 @@ def test_the_long_runs_of_both_orders_overlap():
     assert min(first) < max(second) and all(a < b for a, b in zip(second, first, strict=True))
     words = "the errors of the two methods overlap, though with each seed MAML ends lower"
     assert words in TEXT["04_maml"]
-    published = results.published()["maml-sinusoid-5shot"]["value"]
-    assert [error < published for error in second] == [True, False, True]  # "one of the two other seeds"
+    published = results.published()["maml-sinusoid-5shot"]["by_step"]
+    errors = {
+        run["config"]["seed"]: run["evaluation"]["mean"]
+        for run in results.runs()
+        if run["experiment"] == "maml-sinusoid-5shot" and run["preset"] == "paper"
+    }
+    for step in ("1", "5", "10"):
+        above = [seed for seed, error in errors.items() if error[int(step)] > published[step]]
+        assert above == [1]  # "one of the two other seeds is a little above it at all three"
     assert "three of the methods were trained with three seeds" in TEXT["04_maml"]
 
 
