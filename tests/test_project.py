@@ -61,6 +61,8 @@ def test_environment_yml_agrees_with_pyproject():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     assert environment["channels"] == ["conda-forge", "nodefaults"]
     lines = [line for line in environment["dependencies"] if isinstance(line, str)]
+    (pip,) = [line["pip"] for line in environment["dependencies"] if isinstance(line, dict)]
+    assert pip == ["-e ."]  # conda writes these lines into a requirements file, which takes no --no-deps
     conda = dict(split(line) for line in lines)
     assert conda["python"] == PYPROJECT["project"]["requires-python"]
     wanted = {}
