@@ -66,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluating = commands.add_parser("evaluate", help="evaluate a shipped or an own checkpoint")
     evaluating.add_argument("name", metavar="NAME|CHECKPOINT")
-    evaluating.add_argument("--tasks", type=int, default=600, metavar="N")
+    evaluating.add_argument(
+        "--tasks", type=int, metavar="N", help="default: 600, or all where there are fewer"
+    )
     evaluating.add_argument("--seed", type=int, default=1, metavar="S")
     evaluating.add_argument("--device", default="auto")
     evaluating.add_argument(
@@ -270,13 +272,14 @@ def _train(options) -> int:
 def _evaluate(options) -> int:
     from mlbook import experiments
     from mlbook.data.progress import ProgressLine
+    from mlbook.training import evaluation
     from mlbook.training.memory import keep_freed_memory
     from mlbook.training.runner import check_data, choose_device, evaluate_setup, use_precision
 
-    if options.tasks < 2:
+    if options.tasks is not None and options.tasks < 2:
         raise UserError(f"--tasks must be at least 2 (an interval needs two), not {options.tasks}")
-    if options.seed < 0:
-        raise UserError(f"--seed must not be negative, got {options.seed}")
+    if not 0 <= options.seed <= evaluation.LARGEST_SEED:
+        raise UserError(f"--seed must be from 0 to {evaluation.LARGEST_SEED}, got {options.seed}")
     device = choose_device(options.device)
     path, config, meta = _trained(options.name, device)
     if note := check_data(path, config):
@@ -285,11 +288,14 @@ def _evaluate(options) -> int:
     use_precision("float32", device, setup.learner)
     if device.type == "cpu":
         keep_freed_memory()
-    line = ProgressLine(options.tasks, config["name"])
+    tasks = setup.tasks("test")
+    n_tasks = options.tasks or min(600, tasks.n_listed or 600)
+    line = ProgressLine(n_tasks, config["name"])
     result = evaluate_setup(
         setup,
         meta,
-        n_tasks=options.tasks,
+        tasks,
+        n_tasks=n_tasks,
         seed=options.seed,
         batch_norm=options.batch_norm,
         on_progress=line,

@@ -79,6 +79,10 @@ BAD = {
         ("evaluate", "maml-sinusoid-5shot", "--tasks", "1"),
         "--tasks must be at least 2",
     ),
+    "an evaluation with too large a seed": (
+        ("evaluate", "maml-sinusoid-5shot", "--seed", "9" * 17),
+        "--seed",
+    ),
     "an evaluation with a negative seed": (("evaluate", "maml-sinusoid-5shot", "--seed", "-1"), "--seed"),
     "an unknown command": (("trian",), "invalid choice"),
     "no command": ((), "COMMAND"),

@@ -17,6 +17,7 @@ from mlbook.tasks import BatchedEpisode, Clients
 from mlbook.tasks.clients import DEALS, as_numbers, chosen, deal
 from mlbook.training import communication
 from mlbook.training.distributed import ALONE
+from mlbook.training.runner import run
 
 NETWORK = MLP((6, 8, 4), activation="tanh", init_std=None)
 
@@ -302,3 +303,25 @@ def test_the_seed_chooses_the_characters_for_training_and_test_alike():
     assert test.query_y.shape == (15, 25) and int(test.query_y.max()) == 74
     other = experiments.setup({**config, "seed": 4}).tasks("train")
     assert not torch.equal(train.x, other.x)
+
+
+# -- lists of clients -------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_is_not_counted_twice(tmp_path):
+    with pytest.raises(UserError, match="there are 15 test tasks; 600 were asked for"):
+        run("fedavg-glyphs-alphabets", preset="quick", evaluation_tasks=600, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    setup = experiments.setup(experiments.config(experiments.get("fedavg-glyphs-alphabets"), "quick"))
+    tasks = setup.tasks("test")
+    assert tasks.n_listed == 15
+    one, two = tasks.at(0, 15, None), tasks.at(10, 5, None)
+    assert torch.equal(one.query_x[10:], two.query_x)
+
+
+def test_fewer_mini_batches_than_local_steps_are_refused():
+    x, y = torch.randn(3, 8, 4), torch.zeros(3, 8, dtype=torch.long)
+    learner = FederatedAveraging(MLP((4, 8, 2)), inner_lr=0.1, inner_steps=5)
+    state = learner.init(torch.Generator().manual_seed(0))
+    with pytest.raises(UserError, match="5 local steps need as many mini-batches, not 2"):
+        learner.step(state, Clients(x, y, batch=4, steps=2).sample(3, torch.Generator().manual_seed(1)))

@@ -47,7 +47,9 @@ def test_how_the_published_baselines_were_adapted_matters():
         results.run_record(f"{name}-mini-5w1s")["evaluation"] for name in ("finetuning", "nearest")
     )
     assert abs(ours["accuracy"] - tuned - 0.11) < 0.005  # "eleven points above the published one"
-    assert abs(ours["accuracy"] - neighbours["accuracy"]) < ours["ci95"]  # "level with our nearest neighbours"
+    assert (
+        abs(ours["accuracy"] - neighbours["accuracy"]) < ours["ci95"]
+    )  # "level with our nearest neighbours"
 
 
 def test_what_meta_training_repays():

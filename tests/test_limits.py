@@ -15,6 +15,7 @@ from mlbook.models.choice import SineChoice, SineReal, SineRounded, enumerate_ch
 from mlbook.pages.checks import estimators, linear_tasks, task_distances, two_families
 from mlbook.pages.figures import limits_figures
 from mlbook.tasks import Episode, Finite, Lines, Mixture, Waves
+from mlbook.tasks.support_sets import NoisySupport, Prefixes
 
 # -- tasks ------------------------------------------------------------------------------------------------------------
 
@@ -318,3 +319,12 @@ def test_figures_say_what_they_show():
     omega = torch.linspace(0, 6, 61)
     fig, alt = limits_figures.valleys_of_frequency(omega, torch.cos(2 * omega), 3.0, [(1.0, 0.25)])
     assert "25 % from 1" in alt and "2 valleys" in alt
+
+
+def test_what_is_drawn_from_others_moves_with_them():
+    pool = Finite(Waves(), 3, rng())
+    for tasks in (Mixture((pool, pool)), Prefixes(pool), NoisySupport(pool, 0.1)):
+        inner = tasks.to("meta")
+        inner = inner.families[1] if isinstance(inner, Mixture) else inner.tasks
+        assert inner.episodes.support_x.device.type == "meta"
+    assert pool.episodes.support_x.device.type == "cpu"

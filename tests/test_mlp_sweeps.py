@@ -42,8 +42,10 @@ def test_the_fast_engine_equals_automatic_differentiation(steps, first_order, le
 
 @pytest.mark.parametrize("sizes", [(1, 6, 1), (3, 8, 8, 1), (1, 6, 6, 6, 1), (1, 8, 2)])
 @pytest.mark.parametrize("inner_loss", ["mean", "class_sum"])
-def test_it_holds_for_other_depths_widths_and_outputs(sizes, inner_loss):
-    check_fast_engine(*make(sizes, inner_steps=2, inner_loss=inner_loss))
+@pytest.mark.parametrize("learn_inner_lr", [False, True], ids=["fixed rate", "meta-sgd"])
+def test_it_holds_for_other_depths_widths_and_outputs(sizes, inner_loss, learn_inner_lr):
+    options = {"inner_loss": inner_loss, "learn_inner_lr": learn_inner_lr}
+    check_fast_engine(*make(sizes, inner_steps=2, **options))
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 8])

@@ -38,8 +38,8 @@ from mlbook.reinforcement import (
     plus,
 )
 from mlbook.reinforcement.maml_rl import Derivatives
-from mlbook.training.evaluation import evaluate
-from mlbook.training.runner import run
+from mlbook.training.evaluation import evaluate, fixed_episodes
+from mlbook.training.runner import evaluate_setup, run
 
 F64 = torch.float64
 
@@ -395,6 +395,26 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError):
         run("maml-navigation-2d", out=tmp_path / "two", **options)
+
+
+def test_each_of_the_official_goals_is_scored_once():
+    """Forty tasks are more than one block of an evaluation."""
+    setup = experiments.setup(experiments.config(experiments.get("maml-navigation-2d"), "quick"))
+    (tasks,) = setup.listed_tasks().values()
+    blocks = list(fixed_episodes(tasks, tasks.n_listed, 1))
+    assert len(blocks) > 1 and torch.equal(torch.cat([block.goal for block in blocks]), official_goals())
+    with pytest.raises(UserError, match="there are 40 test tasks; 41 were asked for"):
+        list(fixed_episodes(tasks, 41, 1))
+
+
+@pytest.mark.parametrize("name", ["maml", "pretrained"])
+def test_the_recorded_returns_at_the_official_goals_come_again(name):
+    config, meta = results.pretrained(f"{name}-navigation-2d")
+    setup = experiments.setup(config)
+    (tasks,) = setup.listed_tasks().values()
+    found = evaluate_setup(setup, meta, tasks, n_tasks=tasks.n_listed).as_dict()
+    recorded = results.run_record(f"{name}-navigation-2d")["official_goals"]
+    assert found["mean"] == pytest.approx(recorded["mean"], abs=0.2) and recorded["tasks"] == 40
 
 
 def test_the_oracle_is_not_adapted_and_the_random_policy_not_trained(tmp_path):

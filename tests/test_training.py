@@ -495,6 +495,10 @@ def test_a_list_is_trained_call_by_call_to_the_same_end(tmp_path, capsys, monkey
             assert (tmp_path / "b" / name / file).read_bytes() == (tmp_path / "c" / name / file).read_bytes()
     before = (tmp_path / "b" / names[0] / "record.json").read_bytes()
     assert call("--minutes", 10, "--out", tmp_path / "b")[0] == 0  # nothing is done twice
+    status, state = call(
+        "--minutes", 10, "--out", tmp_path / "b", "--seed", 7
+    )  # nor is another run taken for this one
+    assert status == 3 and "a finished run of another configuration" in state[names[0]]
     assert (tmp_path / "b" / names[0] / "record.json").read_bytes() == before
 
 

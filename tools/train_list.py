@@ -48,6 +48,9 @@ def train_list(
         folder = out / name
         try:
             if (folder / "record.json").exists():
+                wanted = experiments.run_id(experiments.config(experiments.get(name), preset, seed=seed))
+                if json.loads((folder / "record.json").read_text())["run"] != wanted:
+                    raise UserError(f"{folder} holds a finished run of another configuration")
                 _features_of(name, folder, device)
                 state[name] = "finished"
                 continue

@@ -57,17 +57,20 @@ class FastMAML(MAML):
     def meta_gradient(self, meta: Meta, episodes: Episode) -> tuple[Meta, Metrics]:
         """∇J(θ) by the recursion of chapter 5 (``recursion.summed_gradients``), in float64, and mean metrics."""
         self.check_query_sets(meta, episodes)
-        options = {"steps": self.inner_steps, "first_order": self.first_order, "recompute": self.recompute}
+        options = {
+            "inner_lr": meta.get("inner_lr", self.inner_lr),
+            "steps": self.inner_steps,
+            "first_order": self.first_order,
+            "recompute": self.recompute,
+        }
         if self.loss == "mse":
             scale = episodes.support_y.shape[-1] if self.inner_loss == "class_sum" else 1
-            rates = meta.get("inner_lr", scale * self.inner_lr)
-            found = mlp_sweeps.meta_gradient(meta["params"], episodes, inner_lr=rates, **options)
+            found = mlp_sweeps.meta_gradient(meta["params"], episodes, inner_scale=scale, **options)
         else:
             found = conv4_sweeps.meta_gradient(
                 self.model,
                 meta["params"],
                 episodes,
-                inner_lr=meta.get("inner_lr", self.inner_lr),
                 inner_scale=self.model.head.out_features if self.inner_loss == "class_sum" else 1,
                 names=self.names,
                 precision=self.precision,

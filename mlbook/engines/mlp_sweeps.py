@@ -104,10 +104,14 @@ def meta_gradient(
     *,
     inner_lr: float | Params,
     steps: int,
+    inner_scale: float = 1.0,
     first_order: bool = False,
     recompute: bool = False,
 ) -> tuple[Params, Params | None, dict[str, Tensor]]:
-    """∇J(θ) for a meta-batch, the gradient of learned rates (or None), and the metrics; arguments as in ``MAML``."""
+    """∇J(θ) for a meta-batch, the gradient of learned rates (or None), and the metrics; arguments as in ``MAML``.
+
+    inner_scale: factor on the mean support loss (the number of outputs for ``class_sum``).
+    """
     rates = to_matrices(inner_lr) if isinstance(inner_lr, dict) else inner_lr
     gradient, rate_gradient, metrics = recursion.meta_gradient(
         ReLUNetwork(len(params) // 2),
@@ -115,6 +119,7 @@ def meta_gradient(
         episodes,
         inner_lr=rates,
         steps=steps,
+        inner_scale=inner_scale,
         first_order=first_order,
         recompute=recompute,
     )

@@ -109,6 +109,11 @@ class Setup:
         """
         return self.family.tasks({**self.config, **changes}, self.learner, split)
 
+    def listed_tasks(self) -> dict[str, TaskDistribution]:
+        """Lists of further meta-test tasks that a finished run is scored on, by their key in its record."""
+        of_family = getattr(self.family, "listed_tasks", None)
+        return {} if of_family is None else of_family(self.config, self.learner)
+
     @property
     def protocol(self) -> dict:
         """What has to be the same for two results to be compared."""

@@ -6,9 +6,19 @@ and the ``trajectories`` of rollouts; they stand among the learner's options, wh
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mlbook.experiments.experiment import Experiment, Preset
 from mlbook.meta_learners import MetaLearner
-from mlbook.reinforcement import MAMLRL, Environment, GaussianPolicy, Goals, HalfCheetah, Navigation
+from mlbook.reinforcement import (
+    MAMLRL,
+    Environment,
+    GaussianPolicy,
+    Goals,
+    HalfCheetah,
+    Navigation,
+    official_goals,
+)
 
 
 def environment(config: dict) -> Environment:
@@ -34,6 +44,13 @@ def tasks(config: dict, learner: MetaLearner, split: str) -> Goals:
     trajectories = config["learner"].get("trajectories") or config["test_shot" if test else "k_shot"]
     steps = config["test_steps"] if test else config["learner"]["inner_steps"]
     return Goals(environment(config), trajectories, steps + 1)
+
+
+def listed_tasks(config: dict, learner: MetaLearner) -> dict[str, Goals]:
+    """Navigation: the goals of the official code."""
+    if config["dataset"] != "navigation":
+        return {}
+    return {"official_goals": replace(tasks(config, learner, "test"), fixed=official_goals())}
 
 
 def protocol(config: dict) -> dict:

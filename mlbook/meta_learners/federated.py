@@ -112,7 +112,9 @@ class FederatedAveraging(InitialisationLearner):
                 f"inner_steps must be at least 1, got {self.inner_steps}"
             )
         if not 0 <= self.momentum < 1:
-            raise UserError(f"momentum must be from 0 to 1, got {self.momentum}")
+            raise UserError(
+                f"momentum must be at least 0 and below 1, got {self.momentum}"
+            )
 
     @property
     def recordable(self) -> bool:
@@ -156,6 +158,11 @@ class FederatedAveraging(InitialisationLearner):
         self, theta: Params, client: ClientRound, shift: Params | None = None
     ) -> Params:
         """w_k: θ after u local steps of one client, corrected by ``shift``."""
+        if len(client.order) < self.inner_steps:
+            raise UserError(
+                f"{self.inner_steps} local steps need as many mini-batches, not "
+                f"{len(client.order)}"
+            )
         losses = []
         for index in client.order[: self.inner_steps]:
             loss = self.loss_on(client.support_x[index], client.support_y[index])

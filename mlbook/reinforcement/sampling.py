@@ -25,19 +25,28 @@ class Goals(TaskDistribution):
     rounds: int = 2
     """Inner steps + 1: each inner step collects rollouts of its own, and so does the adapted policy."""
     fixed: Tensor | None = None
-    """Goals [n, G] that are used in this order, over and over, in place of random ones."""
+    """Goals [n, G] in place of random ones: a list of tasks, which begins again at its end."""
 
     def __post_init__(self) -> None:
         if self.trajectories < 2 or self.rounds < 1:
             raise UserError("rollouts need at least 2 trajectories and 1 round")
 
+    @property
+    def n_listed(self) -> int | None:
+        return None if self.fixed is None else len(self.fixed)
+
     def sample(self, n_tasks: int, generator: torch.Generator) -> RolloutTasks:
         """``n_tasks`` tasks, drawn on the generator's device."""
+        return self.at(0, n_tasks, generator)
+
+    def at(self, start: int, n_tasks: int, generator: torch.Generator) -> RolloutTasks:
+        """The same, with the ``fixed`` goals from number ``start`` on."""
         where = {"generator": generator, "device": generator.device}
         if self.fixed is None:
             goal = self.environment.sample_goals(n_tasks, generator)
         else:
-            goal = self.fixed[torch.arange(n_tasks) % len(self.fixed)].to(generator.device)
+            number = torch.arange(start, start + n_tasks) % len(self.fixed)
+            goal = self.fixed[number].to(generator.device)
         shape = (n_tasks, self.rounds, self.trajectories)
         noise = torch.randn(*shape, self.environment.horizon, self.environment.action_size, **where)
         return RolloutTasks(goal, noise, torch.randint(2**31, shape, **where))

@@ -117,17 +117,24 @@ class Clients(TaskDistribution):
 
 @dataclass(frozen=True)
 class InOrder(TaskDistribution):
-    """Fixed tasks in their order, then from the first again: a test on every client. An evaluation asks for 25 at a time and
-    takes each request to be new; so there may be at most so many."""
+    """A list of tasks, which begins again at its end: a test on every client."""
 
     episodes: Episode
 
     def to(self, device: torch.device | str) -> InOrder:
         return replace(self, episodes=self.episodes.to(device))
 
+    @property
+    def n_listed(self) -> int:
+        return self.episodes.n_tasks
+
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
         """The first ``n_tasks`` of them; the generator is not used."""
-        index = torch.arange(n_tasks, device=self.episodes.support_x.device) % self.episodes.n_tasks
+        return self.at(0, n_tasks, generator)
+
+    def at(self, start: int, n_tasks: int, generator: torch.Generator) -> Episode:
+        """The same from number ``start`` on."""
+        index = torch.arange(start, start + n_tasks, device=self.episodes.support_x.device) % self.n_listed
         return self.episodes._make(field[index] for field in self.episodes)
 
 

@@ -75,6 +75,15 @@ class TaskDistribution:
         """Data of ``n_tasks`` tasks. ``generator`` is the only source of randomness; the episodes lie on its device."""
         raise NotImplementedError
 
+    @property
+    def n_listed(self) -> int | None:
+        """How many tasks there are, where they stand in a list; None where they are drawn."""
+        return None
+
+    def at(self, start: int, n_tasks: int, generator: torch.Generator) -> Episode:
+        """``n_tasks`` tasks of the list from number ``start`` on; where tasks are drawn, what ``sample`` gives."""
+        return self.sample(n_tasks, generator)
+
     def to(self, device: torch.device | str) -> TaskDistribution:
         """The same distribution, sampling on ``device``. One that holds no tensors samples everywhere."""
         return self

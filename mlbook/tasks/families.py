@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -75,6 +76,9 @@ class Mixture(TaskDistribution):
         if not self.families:
             raise UserError("a mixture needs at least one family")
 
+    def to(self, device: torch.device | str) -> Mixture:
+        return replace(self, families=tuple(family.to(device) for family in self.families))
+
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
         """``n_tasks`` episodes, without the number of the family."""
         return self.sample_labelled(n_tasks, generator)[0]
@@ -94,6 +98,11 @@ class Finite(TaskDistribution):
         if n_tasks < 1:
             raise UserError(f"a finite set needs at least one task, not {n_tasks}")
         self.episodes = tasks.sample(n_tasks, generator)
+
+    def to(self, device: torch.device | str) -> Finite:
+        moved = copy.copy(self)
+        moved.episodes = self.episodes.to(device)
+        return moved
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
         """``n_tasks`` of the episodes, with replacement."""

@@ -125,6 +125,9 @@ class Perturbed(TaskDistribution):
     weights: int
     """Of the learned optimiser."""
 
+    def to(self, device: torch.device | str) -> Perturbed:
+        return replace(self, tasks=self.tasks.to(device))
+
     def sample(self, n_tasks: int, generator: torch.Generator) -> PerturbedProblem:
         """``n_tasks`` problems on the generator's device."""
         problems = self.tasks.sample(n_tasks, generator)

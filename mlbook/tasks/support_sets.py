@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,6 +19,9 @@ class Prefixes(TaskDistribution):
 
     tasks: TaskDistribution
     least: int = 1
+
+    def to(self, device: torch.device | str) -> Prefixes:
+        return replace(self, tasks=self.tasks.to(device))
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
         """Episodes with support_x [T, k, D], support_y [T, k, 1] and the query sets of ``tasks``."""
@@ -45,6 +48,9 @@ class NoisySupport(TaskDistribution):
     def __post_init__(self) -> None:
         if not self.noise >= 0:
             raise UserError(f"noise is a standard deviation and must not be negative, got {self.noise}")
+
+    def to(self, device: torch.device | str) -> NoisySupport:
+        return replace(self, tasks=self.tasks.to(device))
 
     def sample(self, n_tasks: int, generator: torch.Generator) -> Episode:
         episodes = self.tasks.sample(n_tasks, generator)

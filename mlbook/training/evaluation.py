@@ -22,6 +22,8 @@ from mlbook.training.finite import refuse_not_finite
 BLOCK = 25
 """Episodes are drawn in blocks, each with its own seed: the first 600 of 10,000 tasks are the same 600 tasks, on any
 device and for any memory limit."""
+LARGEST_SEED = 2**63 // 1_000_003 - 1
+"""Of a fixed sequence, so that the seeds of its blocks are 64-bit numbers."""
 ALONE_AT_ONCE = 15
 """Queries that are each put beside the support set at the same time; more would only need more memory."""
 VALUES_AT_ONCE = 10_000_000
@@ -105,10 +107,16 @@ def mean_and_ci95(values: Tensor) -> tuple[float, float]:
 
 
 def fixed_episodes(tasks: TaskDistribution, n_tasks: int, seed: int):
-    """Yield the first ``n_tasks`` episodes of the fixed sequence of ``seed``, block by block (on the CPU)."""
+    """Yield the first ``n_tasks`` episodes of the fixed sequence of ``seed``, block by block (on the CPU).
+
+    ``UserError`` where the tasks are listed and there are fewer.
+    """
+    listed = getattr(tasks, "n_listed", None)
+    if listed is not None and n_tasks > listed:
+        raise UserError(f"there are {listed} test tasks; {n_tasks} were asked for")
     for block, start in enumerate(range(0, n_tasks, BLOCK)):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + block)
-        episodes = tasks.sample(BLOCK, generator)
+        episodes = tasks.sample(BLOCK, generator) if listed is None else tasks.at(start, BLOCK, generator)
         keep = min(BLOCK, n_tasks - start)
         yield episodes._make(field[:keep] for field in episodes)
 

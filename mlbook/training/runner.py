@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,7 +28,6 @@ from mlbook.errors import CheckpointError, StorageError, UserError
 from mlbook.experiments import Experiment, Setup, provenance
 from mlbook.meta_learners import Backbone
 from mlbook.meta_learners.base import Meta, MetaLearner, State, leaves, map_leaves
-from mlbook.reinforcement import official_goals
 from mlbook.tasks.episode import TaskDistribution
 from mlbook.training import run_folder
 from mlbook.training.checkpoint import (
@@ -127,6 +125,8 @@ def run(
     if isinstance(learner, Backbone):
         precision = learner.precision
     tasks, test_tasks = setup.tasks("train"), setup.tasks("test")
+    if test_tasks.n_listed is not None and n_tasks > test_tasks.n_listed:
+        raise UserError(f"there are {test_tasks.n_listed} test tasks; {n_tasks} were asked for")
     out = Path("runs") / f"{name}-{preset}-seed{seed}" if out is None else Path(out)
     run_folder.check(out, resume=resume)
     if where.type == "cpu":
@@ -221,11 +221,9 @@ def _finish(
         "date": today(),
     }
     record["evaluation"] = evaluate_setup(setup, meta, test_tasks, n_tasks=n_tasks).as_dict()
-    if config["dataset"] == "navigation":
-        goals = official_goals()
-        published_tasks = replace(test_tasks, fixed=goals)
-        found = evaluate_setup(setup, meta, published_tasks, n_tasks=len(goals)).as_dict()
-        record["official_goals"] = {k: found[k] for k in ("mean", "ci95_by_step", "tasks")}
+    for key, others in setup.listed_tasks().items():
+        found = evaluate_setup(setup, meta, others, n_tasks=others.n_listed).as_dict()
+        record[key] = {k: found[k] for k in ("mean", "ci95_by_step", "tasks")}
     keep(out / "record.json", record)
     for other in experiment.shares_training_with:
         values = {key: config[key] for key in ("meta_steps", "seed")}
