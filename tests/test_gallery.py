@@ -9,7 +9,7 @@ from mlbook.pages import labs
 from mlbook.pages.labs.gallery import CARDS
 
 LABS = [name for name in labs.__all__ if name[:1].isupper()]
-PAGES = [page for card in CARDS for page in (card.page, *card.shares_training_with)]
+PAGES = [page for card in CARDS for page in (card.page, *card.other_pages)]
 
 
 def test_every_lab_is_in_the_gallery_and_nothing_else():
@@ -24,7 +24,7 @@ def test_card(card):
     assert picture.stat().st_size < 60_000, "run tools/lab_pictures.py"
     assert card.sentence[-1] in ".?" and len(card.sentence) < 140
     getattr(labs, card.widget)(**card.opens)
-    for page in (card.page, *card.shares_training_with):
+    for page in (card.page, *card.other_pages):
         text = (ROOT / f"book/{page.partition('#')[0]}.ipynb").read_text(encoding="utf-8")
         cells = ["".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
         assert any(f"{card.widget}(" in cell for cell in cells), page

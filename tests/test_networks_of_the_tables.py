@@ -323,3 +323,9 @@ def test_the_inner_loop_by_kernels_is_the_inner_loop(downsample, options):
         assert max((a[n] - b[n]).abs().max() for n in a) < 1e-10
     moved = {n for n in before if not torch.equal(paths[1][0][n], paths[1][-1][n])}
     assert moved == set(names) and all(torch.equal(before[n], meta["params"][n]) for n in before)
+
+
+@pytest.mark.parametrize("network", [lambda: MLP(activation="gelu"), lambda: Conv4(5, activation="gelu")])
+def test_an_unknown_activation_is_refused(network):
+    with pytest.raises(UserError, match="activation must be one of relu, tanh, not 'gelu'"):
+        network()

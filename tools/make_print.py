@@ -78,7 +78,7 @@ def lab_of(view, page):
     """The card of the lab whose view this is: of the labs of its page the one under its heading, or the only one."""
     from mlbook.pages.labs.gallery import CARDS
 
-    places = [(place, card) for card in CARDS for place in (card.page, *card.shares_training_with)]
+    places = [(place, card) for card in CARDS for place in (card.page, *card.other_pages)]
     here = [(place.partition("#")[2], card) for place, card in places if place.partition("#")[0] == page]
     headings = [section.get("id", "") for section in view.find_parents("section")]
     for heading, card in sorted(here, key=lambda pair: pair[0] not in headings):

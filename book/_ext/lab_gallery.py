@@ -56,18 +56,14 @@ class _Gallery(SphinxDirective):
 
         cards = []
         for card in CARDS:
-            for page in (card.page, *card.shares_training_with):
+            for page in (card.page, *card.other_pages):
                 if f"book/{page.partition('#')[0]}" not in self.env.found_docs:
                     raise ExtensionError(f"mlbook/pages/labs/gallery.py: there is no page {page}")
             picture = os.path.join(self.env.srcdir, f"book/_static/labs/{card.name}.png")
             if not os.path.exists(picture):
                 raise ExtensionError(f"no {picture}: run python tools/lab_pictures.py {card.widget}")
             self.env.note_dependency(picture)
-            also = (
-                f", also in {' and '.join(place(p) for p in card.shares_training_with)}"
-                if card.shares_training_with
-                else ""
-            )
+            also = f", also in {' and '.join(place(p) for p in card.other_pages)}" if card.other_pages else ""
             cards.append(
                 CARD.format(
                     title=card.title,

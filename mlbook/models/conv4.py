@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mlbook.errors import UserError
 from mlbook.models.batch_norm import BatchNorm, Statistics, batch_statistics
-from mlbook.models.mlp import ACTIVATIONS
+from mlbook.models.mlp import activation_of
 
 
 class Conv4(nn.Module):
@@ -54,7 +54,7 @@ class Conv4(nn.Module):
                 f"downsample must be stride, max_pool, max_pool_same or average_pool, not {downsample!r}"
             )
         self.downsample = downsample
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation_of(activation)
         stride = 2 if downsample == "stride" else 1
         widths = [channels] + [filters] * 4
         self.convs = nn.ModuleList(

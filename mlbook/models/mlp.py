@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from mlbook.errors import UserError
 from mlbook.models.batch_norm import BatchNorm, Statistics, batch_statistics
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
+
+
+def activation_of(name: str) -> Callable[[Tensor], Tensor]:
+    """The function of that name; ``UserError`` where there is none."""
+    if name not in ACTIVATIONS:
+        raise UserError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {name!r}")
+    return ACTIVATIONS[name]
 
 
 class MLP(nn.Module):
@@ -32,7 +41,7 @@ class MLP(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation_of(activation)
         self.init_std = init_std
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
         self.norms = nn.ModuleList(BatchNorm(b) for b in sizes[1:-1]) if batch_norm else None

@@ -36,12 +36,6 @@ DATA_SETS = {
     "5d": "linear functions",
     "lines": "noisy lines",
 }
-STATES = {
-    "run": "has a number of ours",
-    "not run yet": "not run yet",
-    "quoted": "quoted from other work",
-    "no experiment yet": "no experiment yet",
-}
 POINTS = 5.0  # the picture shows differences up to this many points of accuracy
 WIDTH, HEIGHT = 132, 18
 OTHER_FEATURES = "wrn-10-4"  # LEO's published rows stand on features of a WRN-28-10

@@ -1,6 +1,6 @@
 """What a chapter needs around the algorithms: setup, shown source, figures with alt text, tables, exercise checks.
 
-It and ``live``, whose ``train`` it hands on, are the only modules that import IPython.
+It hands on ``train`` of ``live``.
 """
 
 from __future__ import annotations

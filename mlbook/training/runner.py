@@ -7,6 +7,7 @@ A run folder holds ``checkpoint.safetensors`` (final meta-parameters), ``resume/
 from __future__ import annotations
 
 import json
+import math
 import platform
 import signal
 import sys
@@ -328,9 +329,9 @@ def _train(
         if progress.meta_step % every == 0:
             # a learner may report more than the log has columns for
             values = {key: float(sums[key]) / every for key in columns}
-            if not all(v == v and abs(v) != float("inf") for v in values.values()):
+            if wrong := next((key for key, value in values.items() if not math.isfinite(value)), None):
                 raise UserError(
-                    f"the loss became {values['loss']} at meta-step {progress.meta_step}; lower the rates"
+                    f"the {wrong} became {values[wrong]} at meta-step {progress.meta_step}; lower the rates"
                 )
             log.append(",".join([str(progress.meta_step), *(f"{values[c]:.6g}" for c in columns)]))
             sums, shown = {}, values

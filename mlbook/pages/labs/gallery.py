@@ -16,7 +16,7 @@ class Card:
     """What to try, in one sentence."""
     page: str
     """The page that it lives in, as ``04_maml``, and the heading above it there: ``04_maml#play-first``."""
-    shares_training_with: tuple[str, ...] = ()
+    other_pages: tuple[str, ...] = ()
     """Other pages with the same lab."""
     opens: dict = field(default_factory=dict)
     """Arguments for the widget in the picture, where its first state shows little."""
@@ -73,7 +73,7 @@ CARDS = (
         "Adapt a sinusoid",
         "Put down a few points of a sine wave and step: from which start does gradient descent find the rest of it?",
         "04_maml#play-first",
-        shares_training_with=("11_reptile#play-first",),
+        other_pages=("11_reptile#play-first",),
         opens={"step": 5},
     ),
     Card(

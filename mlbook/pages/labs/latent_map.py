@@ -29,7 +29,7 @@ def shipped_leo(name: str = SHIPPED) -> tuple[LEO, Meta]:
     return build_learner(config), meta
 
 
-def pack(learner: LEO, meta: Meta) -> bytes:
+def pack(meta: Meta) -> bytes:
     """Networks and rates as little-endian float32: encoder, relation network, decoder, latent rates, fine-tuning rates."""
     params, rates = meta["params"], meta["rates"]
     tensors = [params["encoder"], *(params[f"relation.{i}"] for i in range(3)), params["decoder"]]
@@ -109,7 +109,7 @@ class LatentMap(assets.Lab):
         noise = torch.randn(DRAWS, SAMPLES, len(LETTERS), 2, generator=g, dtype=torch.float64)
         each = [{"support": s.tolist(), "query": q.tolist()} for s, q in zip(support, query, strict=True)]
         super().__init__(
-            weights=pack(learner, meta),
+            weights=pack(meta),
             setup={
                 "network": {
                     "features": learner.features,
