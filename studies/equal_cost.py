@@ -15,7 +15,7 @@ from mlbook.pages.checks import equal_cost
 from mlbook.pages.checks.five_variables import ESTIMATES
 from mlbook.results import STUDIES
 from mlbook.training.records import keep, provenance
-from studies.summary import mean_and_interval
+from studies.summary import interval_over_seeds
 
 
 def measured(variable: str, runs: int, steps: int, seeds: int, draws: int) -> dict:
@@ -30,9 +30,9 @@ def measured(variable: str, runs: int, steps: int, seeds: int, draws: int) -> di
         ends[way] = torch.tensor(learned)[:, -1]
         first = next(iter(ends.values()))
         rows[way] |= {
-            "J": mean_and_interval(ends[way]),
-            "minus_first": mean_and_interval(ends[way] - first),
-            "gain": mean_and_interval(torch.tensor(learned)[:, 0] - ends[way]),
+            "J": interval_over_seeds(ends[way]),
+            "minus_first": interval_over_seeds(ends[way] - first),
+            "gain": interval_over_seeds(torch.tensor(learned)[:, 0] - ends[way]),
         }
     return rows
 

@@ -29,7 +29,7 @@ from mlbook.training.evaluation import fixed_episodes
 from mlbook.training.loop import train
 from mlbook.training.memory import keep_freed_memory
 from mlbook.training.records import keep, provenance
-from studies.summary import mean_and_interval
+from studies.summary import interval_over_seeds, mean_and_interval
 
 RECORD = STUDIES / "train_maml.json"
 EXPERIMENT, PRESET = "maml-sinusoid-5shot", "paper"
@@ -40,8 +40,6 @@ BEGIN, AFTER = 2_000, (5_200, 5_400, 5_600, 5_800, 6_000)
 """The fall is that from the error at ``BEGIN`` to the mean of the errors ``AFTER`` it: single checkpoints shake, above all when
 linearised."""
 TASKS, TASK_SEED, QUERIES = 1_000, 3, 50
-STUDENT = {3: 4.303, 4: 3.182, 5: 2.776}
-"""97.5 % of Student's t for this many seeds."""
 SHAPES = [tuple(p.shape) for p in MLP().parameters()]
 
 
@@ -117,19 +115,13 @@ def crossings(at: list[int], values: list[dict]) -> int:
     return at[first]
 
 
-def over_seeds(values: list[float]) -> dict:
-    """Their mean and its 95 % interval."""
-    v = torch.tensor(values, dtype=torch.float64)
-    return {"mean": float(v.mean()), "ci95": STUDENT[len(v)] * float(v.std()) / len(v) ** 0.5}
-
-
 def short(values) -> list[float]:
     return [round(float(v), 5) for v in values]
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m studies.train_maml", description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=5, choices=sorted(STUDENT), metavar="3..5")
+    parser.add_argument("--seeds", type=int, default=5, choices=range(3, 6), metavar="3..5")
     parser.add_argument("--tasks", type=int, default=TASKS, metavar="N")
     parser.add_argument("--trainings", type=Path, metavar="FOLDER", help="keep the trainings there, to go on")
     parser.add_argument("--out", type=Path, default=RECORD)
@@ -179,8 +171,8 @@ def main(arguments: list[str] | None = None) -> None:
         "command": "python -m studies.train_maml",
     }
     shares = {name: [f[name] / f["actual"] for f in falls] for name in ("linearised", "switching")}
-    summary = {name: over_seeds([f[name] for f in falls]) for name in falls[0]}
-    summary |= {f"share of {name}": over_seeds(values) for name, values in shares.items()}
+    summary = {name: interval_over_seeds([f[name] for f in falls]) for name in falls[0]}
+    summary |= {f"share of {name}": interval_over_seeds(values) for name, values in shares.items()}
     keep(options.out, {"setup": setup, "fall": summary, "runs": runs, "coded": coded, **provenance()})
 
 

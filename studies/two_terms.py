@@ -23,6 +23,7 @@ from mlbook.models.functional import initial_params
 from mlbook.pages.checks import expansion
 from mlbook.results import STUDIES
 from mlbook.tasks import Sinusoids
+from mlbook.training.evaluation import STUDENT
 from mlbook.training.records import keep, provenance
 
 RECORD = STUDIES / "two_terms.json"
@@ -30,8 +31,6 @@ RATES, SEEDS = (0.001, 0.002), tuple(range(10))
 META_STEPS, TASKS, BATCHES, LENGTH = 200, 5, 5, 0.01
 """``LENGTH`` is ε·α at the first meta-step, the same for all; it falls linearly to zero."""
 STEPS, TEST_RATE, TEST_TASKS, TEST_SEED = 10, 0.02, 200, 99
-STUDENT = 2.262
-"""97.5 % of Student's t with nine degrees of freedom: the intervals are over ten seeds."""
 network = MLP((1, 20, 20, 1), activation="tanh", init_std=0.5)
 waves = Sinusoids(50, 1, phase=(0.0, 2 * math.pi))
 DIRECTIONS = {
@@ -92,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
             gain = found[name] - found["joint training"]  # [seeds, steps + 1]
             row["difference"][name] = {
                 "mean": gain.mean(0).tolist(),
-                "ci95": (STUDENT * gain.std(0) / len(SEEDS) ** 0.5).tolist(),
+                "ci95": (STUDENT[len(SEEDS)] * gain.std(0) / len(SEEDS) ** 0.5).tolist(),
                 "better": (gain < 0).sum(0).tolist(),
             }
             print(alpha, name, [f"{m:+.3f}" for m in row["difference"][name]["mean"]], flush=True)

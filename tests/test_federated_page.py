@@ -10,6 +10,7 @@ from mlbook import results
 from mlbook.errors import UserError
 from mlbook.pages.checks import client_drift as drift
 from mlbook.pages.figures import federated_figures
+from mlbook.training.evaluation import mean_and_t95
 from studies import client_drift
 
 STUDY, RUNS = results.study("client_drift"), results.runs()
@@ -18,7 +19,7 @@ NESTEROV = client_drift.NESTEROV
 
 def difference(a, b):
     """Mean and half-width of the 95 % interval of a − b within seeds, in points."""
-    mean, half = drift.over_seeds([100 * (x - y) for x, y in zip(a, b, strict=True)])
+    mean, half = mean_and_t95([100 * (x - y) for x, y in zip(a, b, strict=True)])
     return mean, half
 
 
@@ -137,14 +138,14 @@ def test_what_the_page_says_of_new_clients():
 
 
 def test_intervals_over_seeds():
-    mean, half = drift.over_seeds([0.4, 0.5, 0.6])
+    mean, half = mean_and_t95([0.4, 0.5, 0.6])
     assert mean == pytest.approx(0.5) and half == pytest.approx(4.303 * 0.1 / 3**0.5)
     assert (
         drift.in_points([0.4, 0.5, 0.6]) == "50.0 ± 24.8"
         and drift.in_points([-0.01, -0.01], sign=True) == "−1.0 ± 0.0"
     )
-    with pytest.raises(UserError, match="2 to 5"):
-        drift.over_seeds([0.5])
+    with pytest.raises(UserError, match="2 to 10 numbers, not for 1"):
+        mean_and_t95([0.5])
 
 
 def test_the_figures_say_what_they_show():

@@ -106,6 +106,21 @@ def mean_and_ci95(values: Tensor) -> tuple[float, float]:
     return float(values.mean()), float(ci95(values))
 
 
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+"""The 97.5 % quantile of Student's t for a mean of so many numbers."""
+
+
+def mean_and_t95(values: Sequence[float]) -> tuple[float, float]:
+    """The mean of a few numbers, one per seed for instance, and the half-width of its 95 % interval by Student's t (n − 1).
+
+    ``UserError`` for other than 2 to 10 numbers.
+    """
+    numbers = torch.as_tensor(values, dtype=torch.float64)
+    if len(numbers) not in STUDENT:
+        raise UserError(f"this interval is for 2 to {max(STUDENT)} numbers, not for {len(numbers)}")
+    return float(numbers.mean()), STUDENT[len(numbers)] * float(numbers.std()) / len(numbers) ** 0.5
+
+
 def fixed_episodes(tasks: TaskDistribution, n_tasks: int, seed: int):
     """Yield the first ``n_tasks`` episodes of the fixed sequence of ``seed``, block by block (on the CPU).
 

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-
 from mlbook import experiments, results
 from mlbook.errors import UserError
+from mlbook.training.evaluation import mean_and_t95
 
-STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-"""The 97.5 % quantile of Student's distribution for so many seeds."""
 DEFAULTS = {"inner_lr": 0.1, "meta_lr": 1.0, "momentum": 0.0, "control_variates": 0}
-
-
-def over_seeds(values: list[float]) -> tuple[float, float]:
-    """The mean of one number per seed, and the half-width of its 95 % interval by Student's distribution."""
-    numbers = torch.tensor(values, dtype=torch.float64)
-    if len(numbers) not in STUDENT:
-        raise UserError(f"an interval over seeds is known here for 2 to 5 of them, not for {len(numbers)}")
-    return float(numbers.mean()), STUDENT[len(numbers)] * float(numbers.std()) / len(numbers) ** 0.5
 
 
 def in_points(values: list[float], *, sign: bool = False) -> str:
     """Shares from 0 to 1, one per seed, as ``45.1 ± 2.3``, in per cent or points."""
-    mean, half = over_seeds(values)
+    mean, half = mean_and_t95(values)
     return f"{100 * mean:{'+' if sign else ''}.1f} ± {100 * half:.1f}".replace("-", "−")
 
 
