@@ -35,14 +35,19 @@
       tip.style.top = `${(isBelow ? box.bottom + 6 : box.top - tip.offsetHeight - 6) + window.scrollY}px`;
     }
 
-    const later = () => (leaving = setTimeout(hide, 150)); // time enough to move onto the entry itself
+    function leave(link) {
+      if (shown !== link) return; // a page that scrolls takes a link from under the pointer while another one is shown
+      clearTimeout(leaving);
+      leaving = setTimeout(hide, 150); // time enough to move onto the entry itself
+    }
+
     tip.addEventListener("pointerenter", () => clearTimeout(leaving));
-    tip.addEventListener("pointerleave", later);
+    tip.addEventListener("pointerleave", () => leave(shown));
     for (const link of document.querySelectorAll("a.glossary-term")) {
       link.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && show(link));
-      link.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && later());
+      link.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && leave(link));
       link.addEventListener("focus", () => link.matches(":focus-visible") && show(link));
-      link.addEventListener("blur", later);
+      link.addEventListener("blur", () => leave(link));
       link.addEventListener("click", (event) => {
         if (event.pointerType !== "touch" || shown === link) return; // a second touch follows the link
         event.preventDefault();
