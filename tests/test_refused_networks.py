@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from mlbook.data.tensor_file import load_tensors, save_tensors
 from mlbook.engines import fast
 from mlbook.errors import CheckpointError, UserError
-from mlbook.meta_learners import MAML, Backbone, Classifier, Reptile
+from mlbook.meta_learners import MAML, Backbone, Classifier, NearestMean, Reptile
 from mlbook.meta_learners.losses import LOSSES
 from mlbook.models import MLP, Conv4, WideResNet, call, initial_params
 from mlbook.tasks import Episode, Sinusoids
@@ -477,3 +477,87 @@ def test_a_backbone_keeps_its_frozen_parts():
     state, _ = learner.step(state, Episode(x, y, x[:, :0], y[:, :0]))
     assert torch.equal(network.stem.weight, before)
     assert call(network, state.meta["params"], x[:, 0]).shape == (4, 4)
+
+
+# -- what a forward does to its own and to what it is given -----------------------------------------------------------------
+
+
+def twelve_points():
+    x = torch.randn(2, 12, 6, generator=torch.Generator().manual_seed(1))
+    y = (x.sum(-1) > 0).long()
+    return Episode(x[:, :6], y[:, :6], x[:, 6:], y[:, 6:])
+
+
+@pytest.mark.parametrize("learner", [MAML, Reptile])
+def test_a_module_that_is_there_twice_stays_the_user_s(learner):
+    shared = nn.Linear(6, 6)
+    net = nn.Sequential(shared, nn.Tanh(), shared, nn.Tanh(), nn.Linear(6, 2))
+    before = [p.clone() for p in net.parameters()]
+    made = learner(net, inner_lr=0.1)
+    made.step(made.init(torch.Generator().manual_seed(0)), twelve_points())
+    assert all(isinstance(p, nn.Parameter) and p.is_leaf for p in net.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    assert len(list(net.parameters())) == 4 == len(MAML(net).init(torch.Generator()).meta["params"])
+
+
+class Shifts(nn.Module):
+    """Centres its input, in place or not."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.in_place, self.layer = in_place, nn.Linear(6, 2)
+
+    def forward(self, x):
+        if self.in_place:
+            x -= 2.0
+            return self.layer(x)
+        return self.layer(x - 2.0)
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+def test_an_input_that_is_changed_in_place_is_a_copy(first_order):
+    episodes = twelve_points()
+    kept = episodes.support_x.clone()
+    gradients = []
+    for in_place in (True, False):
+        made = MAML(Shifts(in_place), inner_lr=0.1, inner_steps=3, first_order=first_order)
+        meta = {"params": {"layer.weight": torch.ones(2, 6) / 6, "layer.bias": torch.zeros(2)}}
+        gradients.append(made.meta_gradient(meta, episodes)[0]["params"])
+    assert torch.equal(episodes.support_x, kept)
+    assert all(torch.allclose(gradients[0][n], g) for n, g in gradients[1].items())
+    dropping = MAML(nn.Sequential(nn.Dropout(0.5, inplace=True), nn.Linear(6, 2)), first_order=first_order)
+    dropping.step(dropping.init(torch.Generator().manual_seed(0)), episodes)
+    assert torch.equal(episodes.support_x, kept)
+
+
+class ByList(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 2)
+        self.weights = [self.layer.weight]
+
+    def forward(self, x):
+        return x @ self.weights[0].t()
+
+
+def test_a_weight_that_the_forward_takes_from_a_list_is_refused():
+    made = MAML(ByList())
+    with pytest.raises(UserError, match="does not take layer.weight from its attribute"):
+        made.step(made.init(torch.Generator().manual_seed(0)), twelve_points())
+
+
+def test_the_nearest_mean_does_not_cancel():
+    means = 1e4 + torch.eye(5)
+    labels = torch.arange(5).repeat(8)
+    found = NearestMean(nn.Flatten()).predict({"means": means}, means[labels])
+    assert torch.equal(found.argmax(1), labels)
+
+
+def test_a_distribution_that_gives_too_few_tasks_is_refused():
+    class Four:
+        def sample(self, n_tasks, generator):
+            return twelve_points()
+
+    made = MAML(nn.Linear(6, 2))
+    with pytest.raises(UserError, match="sample gave 2 tasks; 25 were asked for"):
+        evaluate(made, made.init(torch.Generator()).meta, Four(), n_tasks=30, steps=1)

@@ -49,8 +49,11 @@ def look(
                 f"{len(getattr(episodes, field))}, support_x {episodes.n_tasks}"
             )
     task = episodes.task(0)
-    with torch.no_grad():
-        prediction = learner.predict(meta["params"], task.support_x)
+    given = {name: p.detach() for name, p in meta["params"].items()}
+    with torch.enable_grad():
+        prediction = learner.predict(given, task.support_x.detach())
+    check_reach(learner.model, prediction)
+    prediction = prediction.detach()
     check_targets(learner.loss, prediction, task.support_y)
     if len(task.query_y):
         shape = (len(task.query_x), *prediction.shape[1:])
@@ -59,6 +62,28 @@ def look(
         check_labels(episodes.support_y, prediction.shape[1])
         check_labels(episodes.query_y, prediction.shape[1])
     return tuple(prediction.shape[1:])
+
+
+def check_reach(model: nn.Module, prediction: torch.Tensor) -> None:
+    """``UserError`` where the forward reached the module's own parameters, although
+    it was given others: by a list or a closure, where adapted values never arrive.
+    """
+    names = {id(p): name for name, p in model.named_parameters()}
+    waiting, seen = [prediction.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, nn.Parameter):
+            name = names.get(id(leaf), "a parameter that is not registered")
+            raise UserError(
+                f"the forward of {type(model).__name__} does not take {name} from "
+                "its attribute (but from a list or a closure, for instance), so "
+                "adapted values would not reach it"
+            )
+        waiting += [before for before, _ in node.next_functions]
 
 
 def fits(

@@ -42,7 +42,8 @@ def call(module: nn.Module, params: Params, x: Tensor, **options) -> Tensor:
     learning = _LEARNING.get()
     modules = list(module.modules())
     before = [(m.__dict__, m.__dict__.copy(), m._buffers, m._buffers.copy()) for m in modules]
-    n_parameters, held, recurrent, foreign = 0, False, False, False
+    own = [(m._parameters, m._parameters.copy()) for m in modules]
+    n_parameters, held, recurrent, foreign, in_place = 0, False, False, False, False
     try:
         for child, (state, _, buffers, _) in zip(modules, before, strict=True):
             if isinstance(child, _NormBase):
@@ -53,12 +54,15 @@ def call(module: nn.Module, params: Params, x: Tensor, **options) -> Tensor:
                 state["training"] = False
             recurrent = recurrent or isinstance(child, nn.RNNBase)
             held = held or bool(buffers)
+            in_place = in_place or state.get("inplace", False)
             n_parameters += sum(map(_is_there, state["_parameters"].values()))
             if not type(child).__module__.startswith(WITHOUT_TENSORS):
                 foreign = True
                 state.update({n: v.clone() for n, v in state.items() if isinstance(v, Tensor)})
         given = {**rest_of(module, params), **params} if held or n_parameters > len(params) else params
         versions = [p._version for p in params.values()] if foreign else []
+        if foreign or in_place:
+            x = x.clone()  # what the forward does to it stays here
         with _differentiable_kernels(recurrent):
             output = torch.func.functional_call(module, given, (x,), options)
     finally:
@@ -69,6 +73,11 @@ def call(module: nn.Module, params: Params, x: Tensor, **options) -> Tensor:
             if buffers or saved_buffers:
                 buffers.clear()
                 buffers.update(saved_buffers)
+        for (
+            parameters,
+            saved,
+        ) in own:  # a module that is there twice gets the values of one place at the other
+            parameters.update(saved)
     if foreign and versions != [p._version for p in params.values()]:
         raise UserError(
             f"the forward of {type(module).__name__} changes its parameters in place; it must not"

@@ -132,6 +132,8 @@ def fixed_episodes(tasks: TaskDistribution, n_tasks: int, seed: int):
     for block, start in enumerate(range(0, n_tasks, BLOCK)):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + block)
         episodes = tasks.sample(BLOCK, generator) if listed is None else tasks.at(start, BLOCK, generator)
+        if getattr(episodes, "n_tasks", BLOCK) != BLOCK:
+            raise UserError(f"sample gave {episodes.n_tasks} tasks; {BLOCK} were asked for")
         keep = min(BLOCK, n_tasks - start)
         yield episodes._make(field[:keep] for field in episodes)
 
