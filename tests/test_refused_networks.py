@@ -561,3 +561,17 @@ def test_a_distribution_that_gives_too_few_tasks_is_refused():
     made = MAML(nn.Linear(6, 2))
     with pytest.raises(UserError, match="sample gave 2 tasks; 25 were asked for"):
         evaluate(made, made.init(torch.Generator()).meta, Four(), n_tasks=30, steps=1)
+
+
+@pytest.mark.parametrize("given", [{"k": "v"}, {}])
+@pytest.mark.parametrize("at", [-1, -300])
+def test_a_changed_byte_of_a_file_is_found(tmp_path, at, given):
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, {"w": torch.randn(200)}, given)
+    tensors, header = load_tensors(path)
+    assert header == given and len(tensors["w"]) == 200
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_tensors(path)

@@ -416,5 +416,5 @@ def test_a_name_is_one_set(data):
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match="wrong checksum"):
+    with pytest.raises(DataError, match="is damaged"):
         own_sets.load("mine", "test")

@@ -16,6 +16,9 @@ from safetensors.torch import save
 from mlbook.data.disk import reason
 from mlbook.errors import CheckpointError, StorageError
 
+DIGEST = "digest"
+"""Metadata: SHA-256 of a file's header (without this entry) and tensors."""
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
@@ -50,18 +53,39 @@ def write_atomically(path: Path, data: bytes) -> None:
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
     """One safetensors file of ``tensors`` with ``header`` as its metadata, written atomically."""
     flat = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_atomically(path, _sorted_header(save(flat, metadata=header)))
+    write_atomically(path, _signed(save(flat, metadata=header)))
 
 
-def _sorted_header(data: bytes) -> bytes:
-    """The same file with its JSON header in alphabetical order.
+def _signed(data: bytes) -> bytes:
+    """The same file with its JSON header in alphabetical order, and with the digest of all that it holds in the metadata.
 
     The library writes ``header`` in an order that changes from call to call; equal contents shall be equal files.
     """
     length = int.from_bytes(data[:8], "little")
-    text = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    entries = {"__metadata__": {}, **json.loads(data[8 : 8 + length])}
+    digest = hashlib.sha256(_as_text(entries))
+    digest.update(memoryview(data)[8 + length :])
+    entries["__metadata__"][DIGEST] = digest.hexdigest()
+    text = _as_text(entries)
     text += b" " * (-len(text) % 8)  # the tensors stay aligned
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def _as_text(entries: dict) -> bytes:
+    return json.dumps(entries, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file holds what its digest says; True where it has none, as files of earlier versions."""
+    with open(path, "rb") as file:
+        entries = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        said = entries.get("__metadata__", {}).pop(DIGEST, None)
+        if said is None:
+            return True
+        digest = hashlib.sha256(_as_text(entries))
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest() == said
 
 
 def fingerprint(tensor: torch.Tensor) -> str:
@@ -72,13 +96,20 @@ def fingerprint(tensor: torch.Tensor) -> str:
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and header of a safetensors file; ``CheckpointError`` if it is missing or damaged."""
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        if not _is_whole(path):
+            raise CheckpointError(f"{path} is damaged: it does not hold what was written")
+        return {name: file.get_tensor(name) for name in file.keys()}, _own(file.metadata())  # noqa: SIM118
+
+
+def _own(metadata: dict[str, str] | None) -> dict[str, str]:
+    """The metadata that the writer gave."""
+    return {key: value for key, value in (metadata or {}).items() if key != DIGEST}
 
 
 def load_header(path: Path) -> dict[str, str]:
     """The header alone, without reading the tensors; ``CheckpointError`` as of ``load_tensors``."""
     with _opened(path) as file:
-        return file.metadata() or {}
+        return _own(file.metadata())
 
 
 @contextmanager
