@@ -633,3 +633,19 @@ def test_the_progress_line_is_redrawn_in_a_terminal_and_in_a_kernel_and_nowhere_
     line(2)
     line.close()
     assert seen.getvalue().startswith("\rx 2/2 100 %") and seen.getvalue().endswith("\n")
+
+
+def test_a_finished_run_without_its_state_is_not_overwritten(tmp_path):
+    options = {
+        "preset": "quick",
+        "meta_steps": 3,
+        "device": "cpu",
+        "evaluation_tasks": 5,
+        "out": tmp_path / "run",
+    }
+    run("maml-sinusoid-5shot", **options)
+    (tmp_path / "run" / "resume" / "state.safetensors").unlink()
+    before = {file: (tmp_path / "run" / file).read_bytes() for file in files_below(tmp_path / "run")}
+    with pytest.raises(UserError, match="holds a finished run, but not the state"):
+        run("reptile-sinusoid-5shot", resume=True, **options)
+    assert {file: (tmp_path / "run" / file).read_bytes() for file in before} == before

@@ -61,6 +61,10 @@ def check(out: Path, *, resume: bool) -> None:
             raise UserError(
                 f"{out} already holds a run; add --resume to go on with it, or choose another --out"
             )
+        if resume and (out / FILES[0]).is_file() and not os.path.lexists(resume_file(out)):
+            raise UserError(
+                f"{out} holds a finished run, but not the state that --resume goes on from; choose another --out"
+            )
         for name in FILES:
             if (out / name).is_dir():
                 raise StorageError(
