@@ -53,10 +53,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
     """One safetensors file of ``tensors`` with ``header`` as its metadata, written atomically."""
     flat = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_atomically(path, _signed(save(flat, metadata=header)))
+    write_atomically(path, _with_digest(save(flat, metadata=header)))
 
 
-def _signed(data: bytes) -> bytes:
+def _with_digest(data: bytes) -> bytes:
     """The same file with its JSON header in alphabetical order, and with the digest of all that it holds in the metadata.
 
     The library writes ``header`` in an order that changes from call to call; equal contents shall be equal files.

@@ -73,11 +73,9 @@ def call(module: nn.Module, params: Params, x: Tensor, **options) -> Tensor:
             if buffers or saved_buffers:
                 buffers.clear()
                 buffers.update(saved_buffers)
-        for (
-            parameters,
-            saved,
-        ) in own:  # a module that is there twice gets the values of one place at the other
-            parameters.update(saved)
+        # torch gives a module that is there twice the values of one place back at the other
+        for parameters, kept in own:
+            parameters.update(kept)
     if foreign and versions != [p._version for p in params.values()]:
         raise UserError(
             f"the forward of {type(module).__name__} changes its parameters in place; it must not"

@@ -121,14 +121,20 @@ def mean_and_t95(values: Sequence[float]) -> tuple[float, float]:
     return float(numbers.mean()), STUDENT[len(numbers)] * float(numbers.std()) / len(numbers) ** 0.5
 
 
+def check_listed(tasks: TaskDistribution, n_tasks: int) -> None:
+    """``UserError`` where the tasks are listed and there are fewer than ``n_tasks``."""
+    listed = getattr(tasks, "n_listed", None)
+    if listed is not None and n_tasks > listed:
+        raise UserError(f"there are {listed} test tasks; {n_tasks} were asked for")
+
+
 def fixed_episodes(tasks: TaskDistribution, n_tasks: int, seed: int):
     """Yield the first ``n_tasks`` episodes of the fixed sequence of ``seed``, block by block (on the CPU).
 
     ``UserError`` where the tasks are listed and there are fewer.
     """
+    check_listed(tasks, n_tasks)
     listed = getattr(tasks, "n_listed", None)
-    if listed is not None and n_tasks > listed:
-        raise UserError(f"there are {listed} test tasks; {n_tasks} were asked for")
     for block, start in enumerate(range(0, n_tasks, BLOCK)):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + block)
         episodes = tasks.sample(BLOCK, generator) if listed is None else tasks.at(start, BLOCK, generator)

@@ -44,7 +44,7 @@ from mlbook.training.cuda_graph import WARM_UP, can_capture
 from mlbook.training.distributed import Processes, started
 from mlbook.training.distributed import processes as join
 from mlbook.training.early_stopping import EarlyStopping
-from mlbook.training.evaluation import Evaluation, evaluate
+from mlbook.training.evaluation import Evaluation, check_listed, evaluate
 from mlbook.training.finite import refuse_not_finite
 from mlbook.training.loop import train
 from mlbook.training.memory import keep_freed_memory
@@ -126,8 +126,7 @@ def run(
     if isinstance(learner, Backbone):
         precision = learner.precision
     tasks, test_tasks = setup.tasks("train"), setup.tasks("test")
-    if test_tasks.n_listed is not None and n_tasks > test_tasks.n_listed:
-        raise UserError(f"there are {test_tasks.n_listed} test tasks; {n_tasks} were asked for")
+    check_listed(test_tasks, n_tasks)
     out = Path("runs") / f"{name}-{preset}-seed{seed}" if out is None else Path(out)
     run_folder.check(out, resume=resume)
     if where.type == "cpu":
