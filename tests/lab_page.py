@@ -71,7 +71,7 @@ class Lab:
     def __init__(self, page, name):
         self.page, self.selector = page, f'[data-lab="{name}"]'
         self.root = page.locator(self.selector).first
-        page.wait_for_function(f"document.querySelector('{self.selector}')?.dataset.state", timeout=15_000)
+        page.wait_for_function(f"document.querySelector('{self.selector}')?.dataset.state")
         self.root.evaluate("e => e.querySelectorAll('.mlb-drawer').forEach(drawer => (drawer.open = true))")
         self.root.scroll_into_view_if_needed()
 
@@ -96,9 +96,10 @@ class Lab:
         return max(e["args"].get("elementCount", 0) for e in events if e["name"] == "UpdateLayoutTree")
 
     def wait_for(self, condition):
-        """Until `condition`, JavaScript over `state`, is true."""
+        """Until `condition`, JavaScript over `state`, is true. On a page that loads again the lab may not be there yet."""
         self.page.wait_for_function(
-            f"(state => {condition})(JSON.parse(document.querySelector('{self.selector}').dataset.state))"
+            f"(state => state && ({condition}))(JSON.parse("
+            f"document.querySelector('{self.selector}')?.dataset.state ?? 'null'))"
         )
 
     def control(self, role, name):

@@ -119,9 +119,7 @@ def test_mouse_and_buttons(open_lab, starts, query_x):
     lab.slide("inner step", 0)
     assert lab.state()["step"] == 0
     lab.press("Play to 10")
-    page.wait_for_function(
-        f"JSON.parse(document.querySelector('{LAB}').dataset.state).step === 10", timeout=15_000
-    )
+    lab.wait_for("state.step === 10")
 
 
 def test_sliders_and_points(open_lab, starts, query_x):

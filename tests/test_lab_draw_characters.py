@@ -15,9 +15,7 @@ STEPS = {"maml": (0, 1, 10), "reptile": (0, 2, 50)}
 
 def ready(lab):
     lab.settle()
-    lab.page.wait_for_function(
-        f"JSON.parse(document.querySelector('{lab.selector}').dataset.state).ready", timeout=browsing.PATIENCE
-    )
+    lab.wait_for("state.ready")
     return lab.state()
 
 

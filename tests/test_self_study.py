@@ -164,7 +164,7 @@ def test_the_live_figure_moves_and_can_be_stopped(open_page):
     state = lambda: json.loads(figure.get_attribute("data-state"))  # noqa: E731
     figure.scroll_into_view_if_needed()  # it plays where it is seen
     page.wait_for_function(
-        "JSON.parse(document.querySelector('[data-lab=two-starts]').dataset.state).step > 0", timeout=30_000
+        "JSON.parse(document.querySelector('[data-lab=two-starts]').dataset.state ?? '{}').step > 0"
     )
     figure.get_by_role("button", name="Pause").press("Enter")
     assert not state()["playing"]
