@@ -20,7 +20,7 @@ from benchmarks.problems import INNER_LR, N, Problem, Sampling
 from mlbook.data import ClassPool
 from mlbook.engines import fast
 from mlbook.meta_learners import MAML, Reptile
-from mlbook.meta_learners.base import LOSSES
+from mlbook.meta_learners.losses import LOSSES
 from mlbook.models import MLP
 from mlbook.tasks import Episode, FewShot
 

@@ -73,8 +73,6 @@ def count(name: str, engine: str, device: str, fault: str | None = None) -> dict
     learner = experiments.build_learner(config)
     learner = fast(learner) if engine == "fast" else replace(learner, engine=engine)
     with FakeTensorMode(), draws_without_values():
-        if config["dataset"] != "sinusoid":  # the first meta-step reads its labels, and these have no values
-            first_look.OUTPUTS[learner.model] = (config["n_way"],)
         if config["dataset"] == "sinusoid":
             tasks = Sinusoids(config["k_shot"], config["n_query"])
         else:
@@ -82,6 +80,8 @@ def count(name: str, engine: str, device: str, fault: str | None = None) -> dict
             pool = ClassPool(images, rotations="per_task")
             tasks = FewShot(pool, config["n_way"], config["k_shot"], config["n_query"])
         params = {n: torch.empty(p.shape, device=device) for n, p in learner.model.named_parameters()}
+        if config["dataset"] != "sinusoid":  # the first meta-step reads its labels, and these have no values
+            first_look.SEEN[learner.model] = (config["n_way"],), {n: p.shape for n, p in params.items()}
         state = State({"params": params}, torch.optim.Adam(leaves({"params": params})))
         rates_on_device(state)
         generator = _Generator(device)

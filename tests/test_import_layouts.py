@@ -731,6 +731,11 @@ def test_an_experiment_that_a_split_cannot_give_names_the_split(data, capsys):
     for name, says in (
         ("maml-birds-3w1s", "3-way episodes need 3 classes; the meta-test split has 2"),
         ("maml-birds-2w3s", "need 4 examples; a class of the meta-train split has 3"),
+        ("maml-birds-0w1s", "birds has 3 classes for meta-training; a task takes 2 to 3"),
+        ("metasgd-birds-1w1s", "birds has 3 classes for meta-training; a task takes 2 to 3"),
+        (f"reptile-birds-{10**20}w1s", "birds has 3 classes for meta-training; a task takes 2 to 3"),
+        ("nearest-birds-2w0s", "at least 1 example of each"),
+        ("maml-birds-02w1s", "no experiment is named 'maml-birds-02w1s'"),
     ):
         assert cli.main(["train", name, "--device", "cpu", "--out", str(data / "run")]) == 2
         assert says in (line := one_line(capsys.readouterr().err)), line

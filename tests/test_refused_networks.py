@@ -331,6 +331,106 @@ def test_losses_compare_shapes_wherever_they_are_taken():
         LOSSES["cross_entropy"](torch.rand(5, 3), torch.rand(5))
 
 
+@pytest.mark.parametrize(
+    ("support", "query", "sentence"),
+    [
+        ((2, 0, 6), (2, 3, 6), r"support_x has the shape \[2, 0, 6\]"),
+        ((0, 3, 6), (0, 3, 6), r"support_x has the shape \[0, 3, 6\]"),
+        ((2, 3, 6), (1, 3, 6), "equally many tasks; query_x has 1, support_x 2"),
+    ],
+    ids=["no examples", "no tasks", "other tasks"],
+)
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_sets_must_belong_together_at_every_step(kind, support, query, sentence):
+    learner = LEARNERS[kind](small())
+    state = learner.init(rng())
+    learner.step(state, classes([0, 1, 2]))  # the network has been seen
+    sets = [part for shape in (support, query) for part in (torch.rand(shape), torch.zeros(shape[:2]).long())]
+    with refuses(sentence):
+        learner.step(state, Episode(*sets))
+    with refuses(sentence):
+        task_scores(learner, state.meta, Episode(*sets), steps=1)
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_every_example_has_a_label_at_every_step(kind):
+    learner = LEARNERS[kind](small())
+    state = learner.init(rng())
+    right = classes([0, 1, 2])
+    learner.step(state, right)
+    with refuses("logits .* for labels of shape"):
+        learner.step(state, right._replace(support_y=right.support_y[:, :-1]))
+    with refuses("logits .* for labels of shape"):
+        task_scores(learner, state.meta, right._replace(query_y=right.query_y[:, :-1]), steps=1)
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_the_meta_parameters_of_another_network_are_refused(kind):
+    learner = LEARNERS[kind](small())
+    other = LEARNERS[kind](nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, N))).init(rng())
+    renamed = LEARNERS[kind](nn.ModuleDict({"layers": small()})["layers"]).init(rng()).meta
+    renamed = {"params": {f"layers.{name}": p for name, p in renamed["params"].items()}}
+    for _ in range(2):  # before the network was seen, and after
+        with refuses(r"of another network: 0.weight has the shape \[4, 6\], and here \[8, 6\]"):
+            learner.step(other, classes([0, 1, 2]))
+        with refuses(r"of another network: 0.weight"):
+            task_scores(learner, other.meta, classes([0, 1, 2]), steps=1)
+        with refuses(r"of another network: layers.0.weight .* and here no such parameter"):
+            task_scores(learner, renamed, classes([0, 1, 2]), steps=1)
+        learner.step(learner.init(rng()), classes([0, 1, 2]))
+
+
+def test_the_nearest_mean_asks_for_the_labels_of_classes():
+    learner = NearestMean(nn.Flatten())
+    meta, right = learner.init().meta, classes([0, 1, 2])
+    task_scores(learner, meta, right, steps=0)
+    for wrong, sentence in (
+        (
+            right._replace(support_y=right.support_y[..., None]),
+            r"support labels must be .* of \[\d+, \d+, 1\]",
+        ),
+        (right._replace(query_y=right.query_y[:, :-1]), "query labels must be"),
+        (right._replace(query_y=right.query_y.float()), "query labels must be torch.int64"),
+        (right._replace(query_y=right.query_y + 5), "here 0 to 2; these are from 5 to 7"),
+        (right._replace(support_y=right.support_y - 1), "here 0 to 1; these are from -1 to 1"),
+    ):
+        with refuses(sentence):
+            task_scores(learner, meta, wrong, steps=0)
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_networks_whose_parameters_cannot_be_adapted(kind):
+    class Turning(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.turn = nn.Parameter(torch.ones(N, dtype=torch.complex64))
+
+        def forward(self, x):
+            return (x[:, :N] * self.turn).abs()
+
+    with refuses("parameter turn is complex"):
+        LEARNERS[kind](Turning())
+    for layer in (nn.Embedding, nn.EmbeddingBag):
+        with refuses("0 has a max_norm: its forward changes the parameters"):
+            LEARNERS[kind](nn.Sequential(layer(5, 4, max_norm=1.0), nn.Flatten(), nn.Linear(4, N)))
+
+
+@pytest.mark.parametrize(
+    ("learner", "options", "sentence"),
+    [
+        (MAML, {"inner_loss": "sum"}, "inner_loss must be one of mean, class_sum, not 'sum'"),
+        (MAML, {"meta_lr_decay": "linear"}, "meta_lr_decay must be one of constant, cosine"),
+        (MAML, {"inner_lr": -0.1}, "inner_lr must be a finite rate from 0 on, got -0.1"),
+        (MAML, {"meta_lr": float("nan")}, "meta_lr must be a finite rate"),
+        (Reptile, {"meta_lr_final": float("inf")}, "meta_lr_final must be a finite rate"),
+        (Reptile, {"tail": "both"}, "tail must be one of support, query"),
+    ],
+)
+def test_arguments_that_a_learner_cannot_mean(learner, options, sentence):
+    with refuses(re.escape(sentence)):
+        learner(small(), **options)
+
+
 def score_of_flat_targets():
     learner = MAML(MLP(), loss="mse")
     task = regression(query=(2, 4)).task(0)

@@ -10,7 +10,8 @@ from torch import nn
 from mlbook.engines import fast
 from mlbook.errors import UserError
 from mlbook.meta_learners import Reptile
-from mlbook.meta_learners.base import LOSSES, leaves
+from mlbook.meta_learners.base import leaves
+from mlbook.meta_learners.losses import LOSSES
 from mlbook.models import MLP, Conv4
 from mlbook.pages.checks import relative_distance, to_float64
 from mlbook.tasks import Episode, FewShot, Sinusoids

@@ -6,14 +6,14 @@ import re
 from dataclasses import replace
 
 from mlbook.data import own_sets
-from mlbook.errors import DataError
+from mlbook.errors import DataError, UserError
 from mlbook.experiments import images, provenance, reptile
 from mlbook.experiments.experiment import Experiment
 
 METHODS = ("maml", "fomaml", "anil", "metasgd", "reptile", "nearest", "finetuning")
 OF_ARRAYS = METHODS[:5]
 """The last two train a classifier of pictures first."""
-NAME = re.compile(rf"({'|'.join(METHODS)})-(.+)-(\d+)w(\d+)s(-transductive)?")
+NAME = re.compile(rf"({'|'.join(METHODS)})-(.+)-(0|[1-9]\d*)w(0|[1-9]\d*)s(-transductive)?")
 NETWORKS = {1: "mlp_table", 2: "conv1d", 3: None}
 """By the number of dimensions of an array: tables, signals, and images, which have the networks of pictures."""
 
@@ -27,11 +27,20 @@ def methods(dataset: str) -> tuple[str, ...]:
 
 
 def experiment(name: str) -> Experiment | None:
-    """The experiment of that name, or None where the name is of another kind or there is no such set."""
+    """The experiment of that name, or None where the name is of another kind or there is no such set.
+
+    ``UserError`` for tasks that the set cannot give.
+    """
     match = NAME.fullmatch(name)
     if match is None or match[2] not in own_sets.imported():
         return None
     method, dataset, n_way, k_shot = match[1], match[2], int(match[3]), int(match[4])
+    classes = own_sets.about(dataset)["train_classes"]
+    if not 2 <= n_way <= classes or k_shot < 1:
+        raise UserError(
+            f"{name}: {dataset} has {classes} classes for meta-training; a task takes 2 to {classes} of them, and at least 1 "
+            "example of each"
+        )
     array, fewest = own_sets.array_shape(dataset), own_sets.fewest(dataset)
     shape = own_sets.shape(dataset) if array is None else None
     if array is not None and method not in OF_ARRAYS:

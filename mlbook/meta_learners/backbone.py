@@ -59,11 +59,6 @@ class Backbone(InitialisationLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.precision not in ("float32", *HALF):
-            raise UserError(
-                f"precision must be one of float32, {', '.join(HALF)}, "
-                f"not {self.precision!r}"
-            )
         if not hasattr(self.model, "features"):
             raise UserError("a backbone needs a network with features")
 

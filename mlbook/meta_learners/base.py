@@ -11,8 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mlbook.errors import UserError
-from mlbook.meta_learners.losses import LOSSES
+from mlbook.meta_learners import arguments
 from mlbook.models.batch_norm import BatchNorm
 from mlbook.models.functional import (
     Params,
@@ -163,10 +162,7 @@ class InitialisationLearner(MetaLearner):
     """Mean loss over a support set, a query set or a mini-batch."""
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise UserError(
-                f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}"
-            )
+        arguments.check(self)
         check_trainable(self.model)
 
     @property

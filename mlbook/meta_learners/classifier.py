@@ -62,10 +62,6 @@ class Classifier(InitialisationLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.adapt not in ("nearest", "head", "all"):
-            raise UserError(
-                f"adapt must be nearest, head or all, not {self.adapt!r}"
-            )
         if not conv4_kernels.fits(self.model):
             raise UserError(
                 "the classifier needs a Conv4 with batch norm, ReLU and no biases"

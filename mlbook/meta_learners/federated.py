@@ -18,7 +18,6 @@ from torch.func import vmap
 from mlbook.errors import UserError
 from mlbook.meta_learners import first_look
 from mlbook.meta_learners.base import (
-    LOSSES,
     AllReduce,
     InitialisationLearner,
     Meta,
@@ -29,6 +28,7 @@ from mlbook.meta_learners.base import (
     outer_step,
 )
 from mlbook.meta_learners.inner_loop import Loss, adapt, inner_path
+from mlbook.meta_learners.losses import LOSSES
 from mlbook.models.functional import Params, learning
 from mlbook.models.mapping import at_once_or_one_by_one
 from mlbook.tasks.episode import ClientRound

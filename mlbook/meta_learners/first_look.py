@@ -14,8 +14,11 @@ from mlbook.meta_learners.losses import check_labels, check_targets
 from mlbook.models.functional import place
 from mlbook.tasks.episode import Episode
 
-OUTPUTS: WeakKeyDictionary[nn.Module, tuple[int, ...]] = WeakKeyDictionary()
-"""The shape [...] of a network's answer to one input, once it was seen."""
+SEEN: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], dict]] = (
+    WeakKeyDictionary()
+)
+"""Of a network that was seen: the shape [...] of its answer to one input, and the
+shapes of the parameters that it was given."""
 
 
 def check(
@@ -25,16 +28,69 @@ def check(
     *,
     wait: bool = False,
 ) -> None:
-    """``UserError`` unless the targets of ``episodes`` fit the network: their
-    shape, their type, and labels from 0 to N - 1.
+    """``UserError`` unless the sets of ``episodes`` belong together, their targets
+    fit the network (shape, type, labels from 0 to N - 1), and θ is this network's.
 
     The first time the network is called on one support set. Labels on a GPU are
     looked at only then, or with ``wait``: reading them waits for the device.
     """
+    check_sets(episodes)
+    given = {name: p.shape for name, p in meta["params"].items()}
+    outputs, shapes = SEEN.get(learner.model, (None, None))
+    if shapes != given:
+        check_params(learner.model, given)
     place(learner.model, meta["params"])
-    outputs = OUTPUTS.get(learner.model)
-    if outputs is None or not fits(learner, outputs, episodes, wait):
-        OUTPUTS[learner.model] = look(learner, meta, episodes)
+    if shapes != given or not fits(learner, outputs, episodes, wait):
+        SEEN[learner.model] = look(learner, meta, episodes), given
+
+
+def check_sets(episodes: Episode) -> None:
+    """``UserError`` unless support and query sets are of the same tasks, with a
+    target for every example and at least one support example."""
+    T = episodes.n_tasks
+    for field in ("support_y", "query_x", "query_y"):
+        if len(getattr(episodes, field)) != T:
+            raise UserError(
+                f"support and query sets must be of equally many tasks; {field} has "
+                f"{len(getattr(episodes, field))}, support_x {T}"
+            )
+    if not T or not episodes.support_x.shape[1]:
+        raise UserError(
+            "an inner loop needs tasks with support examples; support_x has the "
+            f"shape {list(episodes.support_x.shape)}"
+        )
+
+
+def check_classes(episodes: Episode) -> None:
+    """``check_sets``, and ``UserError`` unless every example has a class label and
+    every query is of a class of the support sets."""
+    check_sets(episodes)
+    sets = ("support", *episodes[:2]), ("query", *episodes[2:4])
+    for which, x, y in sets:
+        if y.shape != x.shape[:2] or y.dtype != torch.int64:
+            raise UserError(
+                f"{which} labels must be torch.int64 of the shape [T, n], "
+                f"{list(x.shape[:2])} here, not {y.dtype} of {list(y.shape)}"
+            )
+    last = int(episodes.support_y.max())
+    for y in (episodes.support_y, episodes.query_y):
+        if y.numel() and not 0 <= int(y.min()) <= int(y.max()) <= last:
+            raise UserError(
+                f"labels are the classes of the support sets, here 0 to {last}; "
+                f"these are from {int(y.min())} to {int(y.max())}"
+            )
+
+
+def check_params(model: nn.Module, given: dict[str, torch.Size]) -> None:
+    """``UserError`` where parameters of these shapes are not those of ``model``."""
+    own = {name: p.shape for name, p in model.named_parameters()}
+    for name, shape in given.items():
+        if own.get(name) != shape:
+            its = list(own[name]) if name in own else "no such parameter"
+            raise UserError(
+                f"the meta-parameters are of another network: {name} has the shape "
+                f"{list(shape)}, and here {its}"
+            )
 
 
 def look(
@@ -42,12 +98,6 @@ def look(
 ) -> tuple[int, ...]:
     """The shape of the answer to one input; ``UserError`` where support or query
     targets do not fit it."""
-    for field in ("support_x", "support_y", "query_x", "query_y"):
-        if len(getattr(episodes, field)) != episodes.n_tasks:
-            raise UserError(
-                f"support and query sets must be of equally many tasks; {field} has "
-                f"{len(getattr(episodes, field))}, support_x {episodes.n_tasks}"
-            )
     task = episodes.task(0)
     given = {name: p.detach() for name, p in meta["params"].items()}
     with torch.enable_grad():
@@ -92,7 +142,10 @@ def fits(
     episodes: Episode,
     wait: bool,
 ) -> bool:
-    """Whether targets look like answers of that shape."""
+    """Whether targets look like answers of that shape, one for every example."""
+    for x, y in (episodes[:2], episodes[2:4]):
+        if x.shape[:2] != y.shape[:2]:
+            return False
     both = [y for y in (episodes.support_y, episodes.query_y) if y.numel()]
     if learner.loss == "mse":
         return all(y.shape[2:] == outputs and y.is_floating_point() for y in both)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mlbook.errors import UserError
+from mlbook.meta_learners import arguments
 from mlbook.meta_learners.base import (
     AllReduce,
     Meta,
@@ -99,6 +100,7 @@ class InContext(ReadsContext):
     recordable = False  # supports of another length in every meta-batch
 
     def __post_init__(self) -> None:
+        arguments.check(self)
         check_trainable(self.model)
         if not 0 <= self.warm_up < 1:
             raise UserError(f"warm_up is a share of the run, not {self.warm_up}")

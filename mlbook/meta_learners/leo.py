@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from mlbook.errors import UserError
+from mlbook.meta_learners import arguments
 from mlbook.meta_learners.base import (
     AllReduce,
     Meta,
@@ -136,10 +137,7 @@ class LatentEmbedding(MetaLearner):
                 raise UserError(
                     f"{name} must be at least {least}, got {getattr(self, name)}"
                 )
-        if self.meta_lr_decay not in ("constant", "cosine"):
-            raise UserError(
-                f"meta_lr_decay must be constant or cosine, not {self.meta_lr_decay!r}"
-            )
+        arguments.check(self)
 
     @property
     def all_steps(self) -> int:
@@ -323,8 +321,6 @@ class LEO(LatentEmbedding):
             raise UserError(
                 f"dropout must be from 0 to below 1, got {self.dropout}"
             )
-        if self.start not in ("encoder", "prior"):
-            raise UserError(f"start must be encoder or prior, not {self.start!r}")
 
     @property
     def weight_offset(self) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.func import grad
 
 from mlbook.errors import UserError
+from mlbook.meta_learners import arguments
 from mlbook.meta_learners.base import Meta, MetaLearner, State
 from mlbook.models.functional import Params
 
@@ -34,8 +35,7 @@ class LinearHead(MetaLearner):
     recordable = False
 
     def __post_init__(self) -> None:
-        if self.start not in ("centroids", "zero"):
-            raise UserError(f"start must be centroids or zero, not {self.start!r}")
+        arguments.check(self)
 
     def init(
         self, generator: torch.Generator, device: torch.device | str = "cpu"

@@ -18,7 +18,6 @@ from torch.func import vmap
 from mlbook.errors import UserError
 from mlbook.meta_learners import first_look
 from mlbook.meta_learners.base import (
-    LOSSES,
     AllReduce,
     InitialisationLearner,
     Meta,
@@ -32,6 +31,7 @@ from mlbook.meta_learners.base import (
     running_mean,
 )
 from mlbook.meta_learners.inner_loop import inner_path
+from mlbook.meta_learners.losses import LOSSES
 from mlbook.models.functional import Params, check_names, learning
 from mlbook.models.mapping import at_once_or_one_by_one, grad, task_by_task
 from mlbook.tasks.episode import Episode

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlbook.errors import UserError
+from mlbook.meta_learners import first_look
 from mlbook.meta_learners.base import Meta, MetaLearner, State
 from mlbook.models.functional import Params, call
+from mlbook.tasks.episode import Episode
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class NearestMean(MetaLearner):
         raise UserError(
             "the nearest mean is not meta-trained; evaluate it as it is"
         )
+
+    def check_episodes(
+        self, meta: Meta, episodes: Episode, *, wait: bool = False
+    ) -> None:
+        first_look.check_classes(episodes)
 
     def features(self, params: Params, x: Tensor) -> Tensor:
         """Examples x [B, ...] -> [B, D]."""

@@ -18,7 +18,6 @@ from torch.func import vmap
 from mlbook.errors import UserError
 from mlbook.meta_learners import first_look
 from mlbook.meta_learners.base import (
-    LOSSES,
     AllReduce,
     InitialisationLearner,
     Meta,
@@ -29,6 +28,7 @@ from mlbook.meta_learners.base import (
     outer_step,
 )
 from mlbook.meta_learners.inner_loop import Loss, Moments, adam_path, inner_path
+from mlbook.meta_learners.losses import LOSSES
 from mlbook.models.functional import Params, learning
 from mlbook.models.mapping import at_once_or_one_by_one
 from mlbook.tasks.episode import BatchedEpisode, Episode
@@ -85,18 +85,6 @@ class Reptile(InitialisationLearner):
             raise UserError(
                 f"inner_steps must be at least 1, got {self.inner_steps}"
             )
-        choices = {
-            "optimizer": ("sgd", "adam"),
-            "moments": ("carried", "shared", "fresh"),
-            "follow": ("displacement", "last_step"),
-            "tail": ("support", "query"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(
-                    f"{name} must be one of {', '.join(allowed)}, "
-                    f"not {getattr(self, name)!r}"
-                )
 
     @property
     def serial(self) -> bool:

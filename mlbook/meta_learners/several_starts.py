@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from mlbook.errors import UserError
-from mlbook.meta_learners.base import LOSSES, Meta, State, leaves, map_leaves
+from mlbook.meta_learners.base import Meta, State, leaves, map_leaves
+from mlbook.meta_learners.losses import LOSSES
 from mlbook.meta_learners.maml import MAML
 from mlbook.models.mapping import at_once_or_one_by_one
 from mlbook.tasks.episode import Episode

@@ -227,6 +227,15 @@ def check_trainable(module: nn.Module) -> None:
             "all its parameters are frozen (requires_grad is False)" if parameters else "it has no parameters"
         )
         raise UserError(f"there is nothing to learn in {type(module).__name__}: {why}")
+    for name, p in module.named_parameters():
+        if p.requires_grad and p.is_complex():
+            raise UserError(f"parameter {name} is complex; the learners here adapt real numbers")
+    for name, part in module.named_modules():
+        if isinstance(part, (nn.Embedding, nn.EmbeddingBag)) and part.max_norm is not None:
+            raise UserError(
+                f"{name or type(part).__name__} has a max_norm: its forward changes the parameters that it is given; "
+                "take max_norm away"
+            )
 
 
 def check_names(module: nn.Module, names: tuple[str, ...] | None) -> None:

@@ -8,7 +8,8 @@ from torch.func import grad, vmap
 
 from mlbook.errors import UserError
 from mlbook.meta_learners import MAML
-from mlbook.meta_learners.base import LOSSES, Meta
+from mlbook.meta_learners.base import Meta
+from mlbook.meta_learners.losses import LOSSES
 from mlbook.tasks import Episode
 
 
