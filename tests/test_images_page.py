@@ -222,6 +222,22 @@ def test_what_is_said_of_the_second_derivative_on_images():
         beyond += exact["value"] - exact["ci95"] > approximate["value"] + width
     assert beyond == 3 and "in all four published pairs, in three of them beyond the intervals" in CHAPTER
     assert "reports first order *ahead*, with one shot and with five" in CHAPTER
+    ours = {
+        (method, cell): results.run_record(f"{method}-omniglot-{cell}")
+        for method in ("maml", "fomaml")
+        for cell in ("5w1s", "5w5s", "20w1s", "20w5s")
+    }
+    ends = {key: (its["evaluation"]["accuracy"], its["evaluation"]["ci95"]) for key, its in ours.items()}
+    for (method, cell), (value, half) in ends.items():
+        if method == "maml":
+            first, width = ends["fomaml", cell]
+            assert value > first and (value - half > first + width) == (cell != "5w1s")
+    assert "ahead in our four pairs" in CHAPTER and "in all but 5-way 1-shot beyond the intervals" in CHAPTER
+    trainings = {key: results.by_seed(its) for key, its in ours.items()}
+    assert {key for key, its in trainings.items() if len(its) > 1} == {("fomaml", "5w1s")}
+    assert len(trainings["fomaml", "5w1s"]) == 3
+    assert ends["maml", "5w1s"][0] > max(trainings["fomaml", "5w1s"].values())
+    assert "MAML's one training is ahead of all three of FOMAML" in CHAPTER
 
 
 # -- figures -------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ below zero."""
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -30,4 +31,5 @@ def check(learner: object) -> None:
 @cache
 def kinds(learner: type) -> dict[str, Any]:
     """The type of every argument."""
-    return get_type_hints(learner)
+    hints = get_type_hints(learner)
+    return {field.name: hints[field.name] for field in fields(learner)}
