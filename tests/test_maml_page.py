@@ -85,7 +85,27 @@ def test_the_long_runs_of_both_orders_overlap():
     for step in ("1", "5", "10"):
         above = [seed for seed, error in errors.items() if error[int(step)] > published[step]]
         assert above == [1]  # "one of the two other seeds is a little above it at all three"
-    assert "three of the methods were trained with three seeds" in TEXT["04_maml"]
+    assert "four of the methods were trained with three seeds" in TEXT["04_maml"]
+
+
+def test_with_ten_points_neither_order_is_ahead():
+    second, first = of_all_seeds("maml-sinusoid-10shot"), of_all_seeds("fomaml-sinusoid-10shot")
+    assert [b < a for a, b in zip(second, first, strict=True)].count(True) == 2 and len(second) == 3
+    assert "FOMAML's error is the lower one with two of three seeds" in TEXT["reproducing_maml"]
+
+
+def test_learned_rates_are_better_after_their_one_step():
+    after = {
+        method: [
+            run["evaluation"]["mean"][1]
+            for run in results.runs()
+            if (run["experiment"], run["preset"]) == (f"{method}-sinusoid-5shot", "paper")
+        ]
+        for method in ("maml", "metasgd")
+    }
+    assert {len(errors) for errors in after.values()} == {3}
+    assert max(after["metasgd"]) < 0.75 * min(after["maml"])
+    assert "each of three trainings is far below each of MAML's" in TEXT["04_maml"]
 
 
 def test_pre_training_makes_little_of_the_steps():
