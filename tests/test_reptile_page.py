@@ -127,8 +127,13 @@ def test_the_sentences_on_full_length_rows_side_by_side():
     assert sorted(apart.values()) == [(False, False), (False, False), (True, True)]  # two within, one clear
     reptile = runs["reptile", 0]
     assert reptile["mse"] - reptile["ci95"] > max(runs["maml", 0]["mse"], runs["fomaml", 0]["mse"])
-    maml, fomaml = (results.run_record(f"{m}-omniglot-5w1s")["evaluation"] for m in ("maml", "fomaml"))
-    assert maml["accuracy"] - maml["ci95"] > fomaml["accuracy"] + fomaml["ci95"]
+    maml, fomaml = (results.run_record(f"{m}-omniglot-5w1s") for m in ("maml", "fomaml"))
+    every, best = results.by_seed(fomaml), fomaml["evaluation"]
+    maml = maml["evaluation"]
+    assert len(every) == 3 and max(every.values()) == best["accuracy"] < maml["accuracy"]
+    assert maml["accuracy"] - maml["ci95"] < best["accuracy"] + best["ci95"]
+    chapter = (ROOT / "book/14_side_by_side.ipynb").read_text(encoding="utf-8")
+    assert "ahead of each of FOMAML's three, though within the intervals of the best" in chapter
     reptile, maml = (
         results.run_record(name)["evaluation"]
         for name in ("reptile-omniglot-5w1s-transductive", "maml-omniglot-5w1s")
@@ -163,6 +168,8 @@ def test_one_training_of_three_came_through_as_the_page_says():
 def test_the_training_that_does_not_come_through(tmp_path):
     with pytest.raises(UserError, match=r"the loss became nan at meta-step \d+") as error:
         run("reptile-sinusoid-5shot", preset="paper", seed=1, device="cpu", out=tmp_path / "run")
-    assert 3_500 < int(re.search(r"meta-step (\d+)", str(error.value))[1]) < 4_200
+    assert (
+        3_000 < int(re.search(r"meta-step (\d+)", str(error.value))[1]) < 6_000
+    )  # 3,850 on one CPU, 4,313 on another
     page = (ROOT / "book/reproducing_reptile.ipynb").read_text(encoding="utf-8")
-    assert "With seed 1 the loss became NaN at meta-step 3,850." in page
+    assert "With seed 1 the loss became NaN, at meta-step 3,850 on one CPU and 4,313 on another." in page

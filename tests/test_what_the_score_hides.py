@@ -201,8 +201,9 @@ def test_what_moves_the_logits_to_first_order():
     by_body = -torch.einsum("qdp,p->qd", J_query, step) @ W.t() / len(e)
 
     def logits(alpha, names):
-        learner = MAML(MODEL, inner_lr=alpha, names=names)
-        *_, adapted = learner.path(meta, task.support_x, task.support_y, 1)
+        rates = {n: torch.full_like(params[n], alpha) for n in names}
+        learner = MAML(MODEL, names=names)
+        *_, adapted = learner.path({**meta, "inner_lr": rates}, task.support_x, task.support_y, 1)
         return call(MODEL, adapted, task.query_x)
 
     small = 1e-6
