@@ -168,8 +168,7 @@ def test_one_training_of_three_came_through_as_the_page_says():
 def test_the_training_that_does_not_come_through(tmp_path):
     with pytest.raises(UserError, match=r"the loss became nan at meta-step \d+") as error:
         run("reptile-sinusoid-5shot", preset="paper", seed=1, device="cpu", out=tmp_path / "run")
-    assert (
-        3_000 < int(re.search(r"meta-step (\d+)", str(error.value))[1]) < 6_000
-    )  # 3,850 on one CPU, 4,313 on another
+    step = int(re.search(r"meta-step (\d+)", str(error.value))[1])
+    assert 3_000 < step < 5_500  # 3,850 on one CPU, 4,313 on another
     page = (ROOT / "book/reproducing_reptile.ipynb").read_text(encoding="utf-8")
-    assert "With seed 1 the loss became NaN, at meta-step 3,850 on one CPU and 4,313 on another." in page
+    assert "With seed 1 the loss became NaN near meta-step 4,000; at which one depends on the CPU." in page

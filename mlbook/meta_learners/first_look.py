@@ -45,8 +45,8 @@ def check(
 
 
 def check_sets(episodes: Episode) -> None:
-    """``UserError`` unless support and query sets are of the same tasks, with a
-    target for every example and at least one support example."""
+    """``UserError`` unless support and query sets are of the same tasks, each with
+    at least one support example."""
     T = episodes.n_tasks
     for field in ("support_y", "query_x", "query_y"):
         if len(getattr(episodes, field)) != T:
